@@ -1,0 +1,1 @@
+"""What outlives a run: contracts, lake, aggregation, online store, Pin index, client."""

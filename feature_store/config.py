@@ -1,0 +1,78 @@
+"""What the feature store is told: layout, aggregation, index and publishing, as frozen values."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayoutConfig:
+    """How embedding tables are laid out. Fixed when a table is created; `derm rebucket` changes it.
+
+    Attributes:
+        user_buckets, pin_buckets: files per day of the user and Pin tables.
+    """
+
+    user_buckets: int = 8
+    pin_buckets: int = 8
+
+    def buckets(self, entity: Literal["user", "pin"]) -> int:
+        """Buckets of an entity type's tables."""
+        return self.user_buckets if entity == "user" else self.pin_buckets
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AggregationConfig:
+    """How daily embeddings become the pool (Source: DERM, appendix C).
+
+    Attributes:
+        heuristic: `acc` keeps the latest daily; `ma` is the moving average
+            w * pool + (1 - w) * daily; `ap` averages the two most recent available dailies.
+        w: weight of the past in `ma`.
+        inactive_days: an entity is dropped after this many days without an event.
+    """
+
+    heuristic: Literal["acc", "ma", "ap"] = "ma"
+    w: float = 0.8
+    inactive_days: int = 90
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.w < 1.0:
+            raise ValueError(f"w: expected 0 <= w < 1, found {self.w}")
+        if self.inactive_days < 1:
+            raise ValueError(f"inactive_days: expected >= 1, found {self.inactive_days}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexConfig:
+    """The Pin index: an HNSW graph over normalised vectors, inner product.
+
+    Attributes:
+        recall_at_10: lowest recall against exact search; `ef_search` is raised up to `ef_max`.
+        rebuild_days: a warm-started graph is rebuilt at least this often.
+    """
+
+    storage: Literal["float16", "float32", "int8"] = "float16"
+    links: int = 32
+    ef_construction: int = 40
+    ef_search: int = 64
+    ef_max: int = 512
+    recall_at_10: float = 0.95
+    check_queries: int = 200
+    rebuild_days: int = 7
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishingConfig:
+    """Users in the online store.
+
+    Attributes:
+        dtype: of the published vectors.
+        batch: keys per MSET; 256 keeps other clients' latency low.
+        expire_days: expiry after the last activity; 0 writes no expiry (twice as fast).
+        bytes_per_s: bandwidth limit; 0 is none.
+    """
+
+    dtype: Literal["float16", "float32"] = "float16"
+    batch: int = 256
+    expire_days: int = 0
+    bytes_per_s: int = 0

@@ -1,0 +1,1 @@
+"""Declarations that every layer shares. Needs pydantic and the standard library, nothing else."""

@@ -1,0 +1,45 @@
+"""The base of every declaration: frozen, closed and strictly typed."""
+
+import datetime as dt
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+_ISO_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+class Contract(BaseModel):
+    """A declaration: immutable, without unknown fields, without silent conversion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def check_day(ds: str) -> str:
+    """Return `ds` unchanged when it is an ISO date (YYYY-MM-DD).
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not _ISO_DAY.fullmatch(ds):
+        raise ValueError(f"expected a day as YYYY-MM-DD, found {ds!r}")
+    dt.date.fromisoformat(ds)
+    return ds
+
+
+def shift_day(ds: str, days: int) -> str:
+    """The ISO date `days` after `ds` (before it, when negative)."""
+    return (dt.date.fromisoformat(ds) + dt.timedelta(days=days)).isoformat()
+
+
+def days_between(first: str, last: str) -> tuple[str, ...]:
+    """Every ISO date from `first` to `last`, both included; empty when `last` is earlier."""
+    start, end = dt.date.fromisoformat(first), dt.date.fromisoformat(last)
+    return tuple(shift_day(first, i) for i in range((end - start).days + 1))
+
+
+Day = Annotated[str, AfterValidator(check_day)]
+Upstream = Literal["ctr", "cvr"]
+Entity = Literal["user", "pin"]
+UPSTREAMS: tuple[Upstream, ...] = ("ctr", "cvr")
+ENTITIES: tuple[Entity, ...] = ("user", "pin")

@@ -1,0 +1,187 @@
+"""What a data set is made of: labels, features, and the three source tables they declare."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from feature_store.contracts.base import Contract, Upstream
+from feature_store.contracts.tables import Column, Dtype, Table
+
+FeatureKind = Literal["categorical", "numeric", "list", "sequence", "embedding"]
+FeatureScope = Literal["user", "pin", "context"]
+
+_FEATURE_DTYPE: dict[FeatureKind, Dtype] = {
+    "categorical": "string",
+    "numeric": "float32",
+    "list": "list<string>",
+    "sequence": "list<string>",
+    "embedding": "binary",
+}
+
+
+class Feature(Contract):
+    """One model input.
+
+    `scope` decides which tower may see it: user and pin features live in the snapshot tables and
+    reach their own entity tower; context features live in `events` and reach only the overall
+    interaction tower (Source: DERM, section 3.1).
+
+    Attributes:
+        kind: categorical (string), numeric (float32), list (unordered strings), sequence (strings,
+            oldest first), embedding (packed little-endian float32).
+        cardinality: rows of the hashed embedding table (categorical, list, sequence).
+        dim: width of an embedding feature.
+        max_len: longest list or sequence kept (the newest elements of a sequence).
+    """
+
+    name: str
+    scope: FeatureScope
+    kind: FeatureKind
+    meaning: str
+    cardinality: int = Field(default=1024, ge=2)
+    dim: int = Field(default=0, ge=0)
+    max_len: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _sizes_fit_kind(self) -> Self:
+        if (self.kind == "embedding") != (self.dim > 0):
+            raise ValueError(f"feature {self.name}: dim is for kind 'embedding', and needed there")
+        if (self.kind in ("list", "sequence")) != (self.max_len > 0):
+            raise ValueError(f"feature {self.name}: max_len is for lists and sequences only")
+        return self
+
+    def column(self) -> Column:
+        """The column that holds the feature."""
+        nullable = self.kind in ("categorical", "numeric")
+        return Column(
+            name=self.name, dtype=_FEATURE_DTYPE[self.kind], meaning=self.meaning, nullable=nullable
+        )
+
+
+class Label(Contract):
+    """One prediction target: an int8 column of `events`, 0 or 1, null where it does not apply.
+
+    Attributes:
+        upstream: the model that learns it.
+        role: the `primary` label of an upstream gives its AUC; `task` labels are learned beside
+            it; `auxiliary` ones only help it.
+    """
+
+    name: str
+    upstream: Upstream
+    role: Literal["primary", "task", "auxiliary"]
+    meaning: str
+
+
+class DatasetSpec(Contract):
+    """A data set as `derm` sees it.
+
+    Attributes:
+        surfaces: allowed values of `events.surface`.
+        actions: allowed values of `events.action`.
+        attribution_days: a conversion counts for an impression at most this many days later; one
+            that arrives after its impression's day is an event of the day it arrives on.
+        daily_rows: lowest and highest number of events a normal day has.
+        label_rates: lowest and highest share of positives of each label on a normal day.
+    """
+
+    name: str
+    description: str
+    surfaces: tuple[str, ...]
+    actions: tuple[str, ...]
+    labels: tuple[Label, ...]
+    features: tuple[Feature, ...]
+    attribution_days: int = Field(default=0, ge=0)
+    daily_rows: tuple[int, int] = (1, 2**62)
+    label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        for upstream in ("ctr", "cvr"):
+            primary = [
+                x.name for x in self.labels if x.upstream == upstream and x.role == "primary"
+            ]
+            if len(primary) != 1:
+                raise ValueError(
+                    f"dataset {self.name}: upstream {upstream} needs one primary label, {primary}"
+                )
+        for scope in ("user", "pin"):
+            if not self.features_of(scope):
+                raise ValueError(f"dataset {self.name}: no {scope} feature is declared")
+        names = [f.name for f in self.features]
+        if doubled := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"dataset {self.name}: features {doubled} are declared twice")
+        if unknown := sorted(set(self.label_rates) - {x.name for x in self.labels}):
+            raise ValueError(f"dataset {self.name}: label_rates names unknown labels {unknown}")
+        return self
+
+    def features_of(self, scope: FeatureScope) -> tuple[Feature, ...]:
+        """The features that one tower may see."""
+        return tuple(f for f in self.features if f.scope == scope)
+
+    def labels_of(self, upstream: Upstream) -> tuple[Label, ...]:
+        """The tasks of an upstream, the primary one first."""
+        mine = [x for x in self.labels if x.upstream == upstream]
+        return tuple(sorted(mine, key=lambda x: x.role != "primary"))
+
+    def events_table(self) -> Table:
+        """The declaration of `events` for this data set."""
+        label_columns = {
+            x.name: Column(
+                name=x.name, dtype="int8", meaning=x.meaning, nullable=True, minimum=0, maximum=1
+            )
+            for x in self.labels
+        }
+        return Table(
+            name="events",
+            grain="one ad impression of a Pin to a user, or a conversion that arrived late",
+            key=("event_id",),
+            columns=(
+                Column(name="event_id", dtype="string", meaning="unique within the day"),
+                Column(name="ts", dtype="timestamp", meaning="time of the event, UTC"),
+                Column(name="user_id", dtype="string", meaning="who saw it"),
+                Column(name="pin_id", dtype="string", meaning="what was shown"),
+                Column(
+                    name="surface",
+                    dtype="string",
+                    meaning="where it was shown",
+                    values=self.surfaces,
+                ),
+                Column(
+                    name="action",
+                    dtype="string",
+                    meaning="the strongest action that followed",
+                    values=self.actions,
+                ),
+                Column(
+                    name="duration_s",
+                    dtype="float32",
+                    meaning="seconds spent with the Pin, where known",
+                    nullable=True,
+                    minimum=0,
+                ),
+                *label_columns.values(),
+                *(f.column() for f in self.features_of("context")),
+            ),
+        )
+
+    def users_table(self) -> Table:
+        """The declaration of `users` for this data set."""
+        return self._snapshot("user")
+
+    def pins_table(self) -> Table:
+        """The declaration of `pins` for this data set."""
+        return self._snapshot("pin")
+
+    def _snapshot(self, scope: Literal["user", "pin"]) -> Table:
+        key = f"{scope}_id"
+        columns = (
+            Column(name=key, dtype="string", meaning=f"{scope} id"),
+            *(f.column() for f in self.features_of(scope)),
+        )
+        return Table(
+            name=f"{scope}s",
+            grain=f"one {scope} and its features as of the start of the day",
+            key=(key,),
+            columns=columns,
+        )

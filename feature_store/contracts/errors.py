@@ -1,0 +1,77 @@
+"""Errors an operator can act on: what, where, expected, found, and the next step.
+
+Exit codes are part of the command line's contract: 2 means that the input or the request was
+wrong and nothing was changed; 3 that a guard refused a result; 1 that something else failed.
+"""
+
+
+class DermError(Exception):
+    """Base of every error this project raises on purpose.
+
+    Args:
+        what: one sentence that says what is wrong.
+        where: table, day, column, file or key it was found at.
+        expected: the rule.
+        found: the offending value or counts.
+        hint: a command or an action that helps.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, where: str = "", expected: str = "", found: str = "", hint: str = ""
+    ) -> None:
+        self.what, self.where, self.expected, self.found, self.hint = (
+            what,
+            where,
+            expected,
+            found,
+            hint,
+        )
+        super().__init__(self._render())
+
+    def _render(self) -> str:
+        lines = [self.what]
+        for label in ("where", "expected", "found", "hint"):
+            value = getattr(self, label)
+            if value:
+                lines.append(f"  {label + ':':10}{value}")
+        return "\n".join(lines)
+
+
+class InputError(DermError):
+    """The request, a setting or the data that was handed in is wrong."""
+
+    exit_code = 2
+
+
+class ContractViolation(InputError):
+    """A table breaks its declaration."""
+
+
+class MissingInput(InputError):
+    """A partition, snapshot or manifest that a step needs is not there."""
+
+
+class ManifestCorrupt(InputError):
+    """A manifest exists but cannot be trusted."""
+
+
+class GuardFailed(DermError):
+    """A guard between two steps refused the result; what is published stays as it was."""
+
+    exit_code = 3
+
+
+class SpaceMismatch(DermError):
+    """Vectors of two embedding spaces were about to meet."""
+
+    exit_code = 3
+
+
+class CommitConflict(DermError):
+    """Another writer changed the table first; nothing of this attempt is visible."""
+
+
+class StoreError(DermError):
+    """The online store or the index cannot do what was asked."""

@@ -1,0 +1,117 @@
+"""Manifests: what a step read, what it wrote, what it measured."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from feature_store.contracts.base import Contract, Day, Upstream
+
+Metrics = dict[str, float | int | str | None]
+
+
+class Artifact(Contract):
+    """One day of something: a table partition, a snapshot, a published copy.
+
+    Attributes:
+        name: `lake:<table>`, `snapshot:<upstream>`, `users:<upstream>`, `index:<upstream>`,
+            `source:<dataset>`, `validated`, `verified:<upstream>` or `release`.
+        digest: of the content, so that equal content has equal digests wherever it was made.
+        rows: rows (or vectors, or keys) it holds.
+        size: bytes it holds.
+        uri: where it is.
+    """
+
+    name: str
+    ds: Day
+    digest: str
+    rows: int = 0
+    size: int = 0
+    uri: str = ""
+
+
+class StepManifest(Contract):
+    """The record of one finished step of one day. A step without a manifest never finished.
+
+    Attributes:
+        recipe: digest of the part of the configuration that the step depends on.
+        code: version of the software that ran it.
+        timings: seconds by phase.
+    """
+
+    step: str
+    ds: Day
+    upstream: Upstream | None = None
+    inputs: tuple[Artifact, ...] = ()
+    outputs: tuple[Artifact, ...] = ()
+    metrics: Metrics = Field(default_factory=dict)
+    recipe: str = ""
+    code: str = ""
+    started_at: str
+    finished_at: str
+    duration_s: float
+    timings: dict[str, float] = Field(default_factory=dict)
+
+    def output(self, name: str) -> Artifact:
+        """The output called `name`.
+
+        Raises:
+            KeyError: the step wrote no such thing.
+        """
+        for artifact in self.outputs:
+            if artifact.name == name:
+                return artifact
+        raise KeyError(f"step {self.step} of {self.ds} has no output {name!r}")
+
+
+class SnapshotManifest(Contract):
+    """A trained model: its lineage and what it has seen.
+
+    Attributes:
+        snapshot_id: day + digest of recipe, parent and training data.
+        space_id: the snapshot id of the from-scratch training that began the lineage.
+        parent_id: the snapshot it continued from; None for a from-scratch training.
+        seen_days: every day it was trained on, oldest first.
+        files: name -> digest of each file beside the manifest.
+    """
+
+    snapshot_id: str
+    space_id: str
+    parent_id: str | None
+    upstream: Upstream
+    ds: Day
+    seen_days: tuple[Day, ...]
+    embedding_dim: int
+    recipe: str
+    metrics: Metrics = Field(default_factory=dict)
+    files: dict[str, str]
+
+
+class PublishedUpstream(Contract):
+    """Where the published vectors of one upstream are.
+
+    Attributes:
+        slot: which of the two Redis slots (`a`, `b`) holds the users of this release.
+        users_prefix: prefix of every user key of this release.
+        index_path: folder of the Pin index, relative to the home.
+    """
+
+    upstream: Upstream
+    space_id: str
+    dim: int
+    dtype: Literal["float16", "float32"]
+    slot: Literal["a", "b"]
+    users_prefix: str
+    users: int
+    pool_digest: str
+    index_path: str
+    index_digest: str
+    pins: int
+
+
+class Release(Contract):
+    """What online systems see: one complete day. A pointer names the current release."""
+
+    release_id: str
+    ds: Day
+    upstreams: tuple[PublishedUpstream, ...]
+    previous: str | None = None

@@ -1,0 +1,1 @@
+"""The parts of the feature store that run on Spark."""

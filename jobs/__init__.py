@@ -1,0 +1,1 @@
+"""One module per step, named by a verb; the only layer that reads environment, clock and arguments."""

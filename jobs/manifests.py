@@ -1,0 +1,83 @@
+"""Manifests of finished steps, one JSON file each, written last and whole."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from feature_store.contracts.base import Upstream
+from feature_store.contracts.errors import ManifestCorrupt
+from feature_store.contracts.manifests import StepManifest
+
+
+class ManifestStore:
+    """The manifests below one folder: `<ds>/<step>[.<upstream>].json`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, step: str, ds: str, upstream: Upstream | None) -> Path:
+        """Where the manifest of a step is, or would be."""
+        name = f"{step}.{upstream}" if upstream else step
+        return self.root / ds / f"{name}.json"
+
+    def get(self, step: str, ds: str, upstream: Upstream | None) -> StepManifest | None:
+        """The manifest of a finished step, None when it has not finished.
+
+        Raises:
+            ManifestCorrupt: the file is there and is not a manifest of that step and day.
+        """
+        path = self.path(step, ds, upstream)
+        if not path.exists():
+            return None
+        hint = f"remove the file and run again: derm {step} --ds {ds}"
+        try:
+            manifest = StepManifest.model_validate_json(path.read_text())
+        except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ManifestCorrupt(
+                "a manifest cannot be read", where=str(path), found=str(error), hint=hint
+            ) from error
+        if (manifest.step, manifest.ds, manifest.upstream) != (step, ds, upstream):
+            raise ManifestCorrupt(
+                "a manifest is of another step or day",
+                where=str(path),
+                expected=f"{step} {ds} {upstream or ''}",
+                found=f"{manifest.step} {manifest.ds} {manifest.upstream or ''}",
+                hint=hint,
+            )
+        return manifest
+
+    def put(self, manifest: StepManifest) -> Path:
+        """Write a manifest so that it is either whole or absent."""
+        path = self.path(manifest.step, manifest.ds, manifest.upstream)
+        write_atomic(path, manifest.model_dump_json(indent=2) + "\n")
+        return path
+
+    def remove(self, step: str, ds: str, upstream: Upstream | None) -> None:
+        """Forget that a step finished; it will run again."""
+        self.path(step, ds, upstream).unlink(missing_ok=True)
+
+    def days(self) -> tuple[str, ...]:
+        """Days with at least one manifest, oldest first."""
+        return tuple(sorted(p.name for p in self.root.glob("*-*-*") if any(p.glob("*.json"))))
+
+    def of_day(self, ds: str) -> Iterator[StepManifest]:
+        """The manifests of a day, by name."""
+        for path in sorted((self.root / ds).glob("*.json")):
+            name, _, upstream = path.stem.partition(".")
+            manifest = self.get(name, ds, upstream or None)  # type: ignore[arg-type]
+            if manifest:
+                yield manifest
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file so that readers see the old or the new content, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

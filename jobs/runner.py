@@ -1,0 +1,118 @@
+"""Runs steps: resolve inputs, skip what is current, run, record.
+
+A step's manifest is written after everything else, so a step without a manifest never finished,
+and a step whose recorded inputs and recipe equal today's need not run again.
+"""
+
+import datetime as dt
+import importlib
+import importlib.metadata
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.manifests import Artifact, StepManifest
+from feature_store.lake import Lake
+from jobs import catalog
+from jobs.context import RunContext
+from jobs.datasets import dataset_spec
+from jobs.manifests import ManifestStore
+from jobs.recipes import recipe
+from jobs.settings import Home, Settings
+
+log = logging.getLogger("derm")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """A finished step; `skipped` when its recorded result was current."""
+
+    manifest: StepManifest
+    skipped: bool
+
+
+def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) -> RunContext:
+    """A context for one day of the home that `settings` names."""
+    home = Home.load(settings.home)
+    return RunContext(
+        settings=settings,
+        home=home,
+        recipe=recipe(home.recipe),
+        spec=dataset_spec(home.dataset, home.source),
+        lake=Lake(settings.home / "lake"),
+        manifests=ManifestStore(settings.home / "manifests"),
+        ds=ds,
+        upstream=upstream,
+        log=log,
+    )
+
+
+def run_step(
+    settings: Settings, step: catalog.Step, ds: str, upstream: Upstream | None, *, force: bool
+) -> StepResult:
+    """Run one step of one day, unless its recorded result is current.
+
+    Args:
+        force: run even when nothing changed.
+
+    Raises:
+        DermError: an input is missing or wrong, or a guard refused the result.
+    """
+    ctx = open_context(settings, ds, upstream)
+    inputs = resolve_inputs(ctx, step)
+    digest = ctx.recipe.digest(step.recipe_parts)
+    existing = ctx.manifests.get(step.name, ds, upstream)
+    if existing and not force and is_current(existing, inputs, digest) and step.outputs:
+        return StepResult(manifest=existing, skipped=True)
+    started, clock = dt.datetime.now(dt.UTC), time.perf_counter()
+    outcome = importlib.import_module(f"jobs.{step.name}").run(ctx)
+    manifest = StepManifest(
+        step=step.name,
+        ds=ds,
+        upstream=upstream,
+        inputs=inputs,
+        outputs=outcome.outputs,
+        metrics=outcome.metrics,
+        recipe=digest,
+        code=importlib.metadata.version("derm"),
+        started_at=started.isoformat(timespec="seconds"),
+        finished_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        duration_s=round(time.perf_counter() - clock, 3),
+        timings=outcome.timings,
+    )
+    ctx.manifests.put(manifest)
+    return StepResult(manifest=manifest, skipped=False)
+
+
+def resolve_inputs(ctx: RunContext, step: catalog.Step) -> tuple[Artifact, ...]:
+    """The artifacts a step reads, as their producers recorded them.
+
+    Raises:
+        MissingInput: a producer has not finished.
+    """
+    available = {s.name for s in catalog.steps_for(ctx.home.dataset)}
+    found: list[Artifact] = []
+    for ref in step.inputs:
+        for name in catalog.expand(ref.name, ctx.upstream):
+            if catalog.producer(name)[0].name not in available:
+                continue
+            if ref.optional and ctx.is_first_day:
+                continue
+            found.append(ctx.artifact(name, ref.offset))
+    return tuple(found)
+
+
+def is_current(manifest: StepManifest, inputs: tuple[Artifact, ...], recipe_digest: str) -> bool:
+    """Whether a recorded result still follows from the present inputs and recipe."""
+    recorded = [(a.name, a.ds, a.digest) for a in manifest.inputs]
+    present = [(a.name, a.ds, a.digest) for a in inputs]
+    return recorded == present and manifest.recipe == recipe_digest
+
+
+def upstreams_of(step: catalog.Step, upstream: Upstream | None) -> Sequence[Upstream | None]:
+    """The upstreams a step runs for: the one asked for, both, or none."""
+    if not step.per_upstream:
+        return (None,)
+    return (upstream,) if upstream else UPSTREAMS

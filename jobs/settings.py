@@ -1,0 +1,97 @@
+"""Where am I: the only module that reads the environment.
+
+`Settings` says where services and machines are and may differ between two runs of the same day.
+`Home` says what this pipeline is: it is written once by `derm init`, and changing it afterwards
+would change what yesterday's state means.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from feature_store.contracts.base import Contract, Day
+from feature_store.contracts.errors import InputError, ManifestCorrupt
+
+
+class Settings(BaseSettings):
+    """Infrastructure, from environment variables named DERM_*.
+
+    Attributes:
+        home: root of everything a run writes.
+        redis_url: the online store; empty starts an embedded server below `home`.
+        spark_master: Spark master URL; the default retries a task twice.
+        spark_memory: memory of the Spark driver's JVM.
+        threads: CPU threads of one process; 0 means all cores.
+        device: where torch computes.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DERM_", extra="ignore", frozen=True)
+
+    home: Path = Path(".derm")
+    redis_url: SecretStr = SecretStr("")
+    spark_master: str = "local[2,3]"
+    spark_memory: str = "1g"
+    threads: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Home(Contract):
+    """What this pipeline is.
+
+    Attributes:
+        dataset: `simulated`, `kuairand`, `movielens`, `trivago`, or the path of a declaration.
+        source: folder of the user's files; empty for the simulated world.
+        recipe: name of a function in `jobs.recipes`.
+        first_ds: first day with events.
+        start_ds: first day the pipeline publishes; earlier days only feed the first training.
+    """
+
+    dataset: str
+    source: str = ""
+    recipe: str
+    first_ds: Day
+    start_ds: Day
+    seed: int = 0
+
+    @classmethod
+    def load(cls, root: Path) -> Self:
+        """Read the home's declaration.
+
+        Raises:
+            InputError: the home was never initialised.
+            ManifestCorrupt: the file cannot be read back.
+        """
+        path = root / "home.json"
+        if not path.exists():
+            raise InputError(
+                f"{root} is not a derm home",
+                where=str(path),
+                hint="create one: derm init --dataset simulated --recipe toy",
+            )
+        try:
+            return cls.model_validate_json(path.read_text())
+        except (ValidationError, json.JSONDecodeError) as error:
+            raise ManifestCorrupt(
+                "home.json cannot be read", where=str(path), found=str(error)
+            ) from error
+
+    def save(self, root: Path) -> None:
+        """Write the declaration; an equal one is left alone.
+
+        Raises:
+            InputError: the home exists and was declared differently.
+        """
+        path = root / "home.json"
+        if path.exists() and (existing := Home.load(root)) != self:
+            raise InputError(
+                f"{root} already holds another pipeline",
+                where=str(path),
+                expected=existing.model_dump_json(),
+                found=self.model_dump_json(),
+                hint="set DERM_HOME to a new folder, or remove this one",
+            )
+        root.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Pure torch and NumPy: no Spark, no Airflow, no storage."""

@@ -1,0 +1,1 @@
+"""The upstream model: three towers, two losses."""
