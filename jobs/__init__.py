@@ -1,1 +1,1 @@
-"""One module per step, named by a verb; the only layer that reads environment, clock and arguments."""
+"""One module per step; the only layer that reads environment, clock and command line."""

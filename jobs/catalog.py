@@ -94,7 +94,7 @@ STEPS: tuple[Step, ...] = (
         recipe_parts=("guards",),
         task="validate",
         failure="The day's data breaks its contract; nothing was trained on it.",
-        remedy="The message names table, column, rule and counts. Repair the source and ingest again.",
+        remedy="The message names table, column, rule and counts. Repair the source, ingest again.",
     ),
     Step(
         name="train",
@@ -112,7 +112,7 @@ STEPS: tuple[Step, ...] = (
         retries=1,
         timeout_minutes=360,
         failure="Training crashed, or the gate after it refused the snapshot.",
-        remedy="A refused snapshot is named with the number and its bound; yesterday's stays in use.",
+        remedy="The message names the number and its bound; yesterday's snapshot stays in use.",
     ),
     Step(
         name="infer",
