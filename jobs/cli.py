@@ -34,6 +34,12 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="metrics",
+        module="jobs.metrics",
+        summary="print the newest numbers of the pipeline as Prometheus text",
+        example="derm metrics --output /var/lib/node_exporter/derm.prom",
+    ),
+    Command(
         name="run",
         module="jobs.run",
         summary="run the steps of a range of days in order, without Airflow",
