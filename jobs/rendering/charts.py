@@ -241,7 +241,7 @@ def _last_values(frame: _Frame, series: Sequence[Series], fmt: Format) -> list[s
 
 
 def _stack(frame: _Frame, index: int, layers: Sequence[Series], *, sign: int) -> list[str]:
-    width = min(frame.step * 0.72, 28.0)
+    width = min(frame.step * 0.72, 10.0 + frame.width / 24)
     x, base, parts = frame.x(index) - width / 2, 0.0, []
     for layer in layers:
         value = layer.values[index]

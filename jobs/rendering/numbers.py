@@ -34,8 +34,8 @@ def _seconds(value: float) -> str:
         return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
     minutes, seconds = divmod(round(value), 60)
     if minutes < 60:
-        return f"{minutes} min {seconds:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+        return f"{minutes} m {seconds:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} m"
 
 
 def _share(value: float) -> str:
