@@ -45,6 +45,12 @@ COMMANDS: tuple[Command, ...] = (
         summary="run the steps of a range of days in order, without Airflow",
         example="derm run --from 2025-03-01 --to 2025-03-07",
     ),
+    Command(
+        name="status",
+        module="jobs.status",
+        summary="say what is published now, how each day stands, and what to run next",
+        example="derm status --days 14",
+    ),
 )
 
 
