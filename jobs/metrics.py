@@ -99,7 +99,10 @@ def exposition(manifests: list[StepManifest], *, now: dt.datetime) -> str:
             gauges[name].labels(sample.upstream, sample.entity).set(sample.value)
         if manifest.step == "release":
             end = dt.datetime.fromisoformat(manifest.ds).replace(tzinfo=dt.UTC) + dt.timedelta(1)
-            age = Gauge("derm_staleness_hours", "Since the published day ended.", registry=registry)
+            text = "Unix time at which the published day ended; alerts count from it."
+            Gauge("derm_release_day_end_timestamp", text, registry=registry).set(end.timestamp())
+            text = "Hours since then, when these numbers were written."
+            age = Gauge("derm_staleness_hours", text, registry=registry)
             age.set((now - end).total_seconds() / 3600)
     return generate_latest(registry).decode()
 
