@@ -34,10 +34,22 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="metrics",
+        module="jobs.metrics",
+        summary="print the newest numbers of the pipeline as Prometheus text",
+        example="derm metrics --output /var/lib/node_exporter/derm.prom",
+    ),
+    Command(
         name="run",
         module="jobs.run",
         summary="run the steps of a range of days in order, without Airflow",
         example="derm run --from 2025-03-01 --to 2025-03-07",
+    ),
+    Command(
+        name="status",
+        module="jobs.status",
+        summary="say what is published now, how each day stands, and what to run next",
+        example="derm status --days 14",
     ),
 )
 
