@@ -29,7 +29,7 @@ from feature_store.contracts.base import ENTITIES, Entity, Upstream
 from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
 from feature_store.contracts.tables import raw_table
 from feature_store.examples import DayExamples, EntityFeatures, read_share
-from feature_store.lake import StagedFile, sort_rows, stage_file
+from feature_store.staging import StagedFile, sort_rows, stage_file
 from feature_store.schemas import arrow_schema, pack
 from jobs.context import Outcome, RunContext
 from jobs.snapshots import MODEL, SnapshotStore
@@ -128,7 +128,7 @@ def infer_day(
             _divide(ctx, ds, entity, spill)
             artifact, cold = _embed_buckets(ctx, embedder, ds, entity, examples, spill)
             artifacts.append(artifact)
-            metrics |= {f"rows.{entity}": artifact.rows, f"cold_rows.{entity}": cold}
+            metrics |= {f"rows_{entity}": artifact.rows, f"cold_rows_{entity}": cold}
     finally:
         shutil.rmtree(spill)
     return tuple(artifacts), {"snapshot_id": embedder.snapshot.snapshot_id, **metrics}

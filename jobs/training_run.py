@@ -199,7 +199,7 @@ class TrainingRun:
         primary, *others = model.inputs.tasks
         metrics: Metrics = {name: progress.scores[primary][name] for name in _PRIMARY}
         for task in others:
-            metrics |= {f"{name}.{task}": progress.scores[task][name] for name in _OTHERS}
+            metrics |= {f"{name}_{task}": progress.scores[task][name] for name in _OTHERS}
         return {
             **metrics,
             "loss": progress.last.mean(),
@@ -227,7 +227,7 @@ class TrainingRun:
             ranks[entity] = effective_rank(vectors) if finite else float("nan")
         return {
             "effective_rank": min(ranks.values()),
-            **{f"effective_rank.{entity}": rank for entity, rank in ranks.items()},
+            **{f"effective_rank_{entity}": rank for entity, rank in ranks.items()},
             "norm_error": worst,
         }
 
