@@ -143,9 +143,7 @@ class DayExamples:
             batch.update(self.entities[entity].take(found[at]))
         return batch
 
-    def _encode(
-        self, chunk: pa.RecordBatch
-    ) -> tuple[Arrays, dict[Entity, npt.NDArray[np.int64]]]:
+    def _encode(self, chunk: pa.RecordBatch) -> tuple[Arrays, dict[Entity, npt.NDArray[np.int64]]]:
         events: Arrays = {f.name: encode(f, chunk.column(f.name)) for f in self._context}
         events["surface"] = _code(chunk.column("surface"), self._spec.surfaces)
         events["ts"] = chunk.column("ts").cast(pa.int64()).to_numpy() / 1e6
@@ -228,9 +226,10 @@ def hashed_ids(values: pa.Array, cardinality: int) -> npt.NDArray[np.int32]:
     """1 + hash mod (cardinality - 1) of each string [n]; 0 where it is null."""
     encoded = values.dictionary_encode()
     slots = 1 + stable_hash(encoded.dictionary) % np.uint64(cardinality - 1)
-    slots = np.append(slots, 0).astype(np.int32)
-    null = len(slots) - 1
-    return slots[encoded.indices.fill_null(null).to_numpy(zero_copy_only=False)]
+    slots_or_missing = np.append(slots, 0).astype(np.int32)
+    indices = encoded.indices.fill_null(len(slots)).to_numpy(zero_copy_only=False)
+    found: npt.NDArray[np.int32] = slots_or_missing[indices]
+    return found
 
 
 @dataclass(kw_only=True, slots=True)
@@ -297,12 +296,14 @@ def summarize(
 def _code(column: pa.Array, values: tuple[str, ...]) -> npt.NDArray[np.int32]:
     """1 + position of each string in a closed set of values; 0 for any other."""
     found = pc.index_in(column, pa.array(values, pa.string()))
-    return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32) + 1
+    codes: npt.NDArray[np.int32] = found.fill_null(-1).to_numpy(zero_copy_only=False)
+    return codes + np.int32(1)
 
 
 def _floats(column: pa.Array) -> npt.NDArray[np.float32]:
     values = column.cast(pa.float32()).fill_null(np.nan)
-    return values.to_numpy(zero_copy_only=False).copy()
+    floats: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False)
+    return floats.copy()
 
 
 def _minutes(ts: pa.Array) -> npt.NDArray[np.int64]:

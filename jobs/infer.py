@@ -29,8 +29,8 @@ from feature_store.contracts.base import ENTITIES, Entity, Upstream
 from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
 from feature_store.contracts.tables import raw_table
 from feature_store.examples import DayExamples, EntityFeatures, read_share
-from feature_store.staging import StagedFile, sort_rows, stage_file
 from feature_store.schemas import arrow_schema, pack
+from feature_store.staging import StagedFile, sort_rows, stage_file
 from jobs.context import Outcome, RunContext
 from jobs.snapshots import MODEL, SnapshotStore
 from jobs.training_plan import upstream_of
@@ -110,9 +110,7 @@ class Embedder:
         return out
 
 
-def infer_day(
-    ctx: RunContext, embedder: Embedder, ds: str
-) -> tuple[tuple[Artifact, ...], Metrics]:
+def infer_day(ctx: RunContext, embedder: Embedder, ds: str) -> tuple[tuple[Artifact, ...], Metrics]:
     """Embed one day with any snapshot, and commit both raw tables of that day.
 
     With the newest snapshot over the days of a window this is back inference.

@@ -255,5 +255,5 @@ class TrainingRun:
 
 
 def _progress(saved: dict) -> Progress:
-    states = {k: PassState(**saved.pop(k)) for k in ("current", "last")}
-    return Progress(**saved, **states)
+    current, last = (PassState(**saved.pop(k)) for k in ("current", "last"))
+    return Progress(**saved, current=current, last=last)

@@ -1,9 +1,10 @@
-"""What the upstream model is made of. Imports no torch: recipes are read where none is installed."""
+"""What the upstream model is made of. Imports no torch: recipes are read without it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from models.nn.config import DhenConfig, SequenceConfig
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:

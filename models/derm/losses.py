@@ -5,8 +5,8 @@ width, T tasks.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.derm.features import Batch, labels
 from models.derm.model import DermModel
@@ -30,7 +30,9 @@ def multi_task_bce(logits_BT: Tensor, labels_BT: Tensor, weight_T: Tensor) -> Te
     """
     known_BT = ~torch.isnan(labels_BT)
     target_BT = torch.where(known_BT, labels_BT, 0.0)
-    each_BT = F.binary_cross_entropy_with_logits(logits_BT.float(), target_BT, reduction="none")
+    each_BT = functional.binary_cross_entropy_with_logits(
+        logits_BT.float(), target_BT, reduction="none"
+    )
     total_T = torch.where(known_BT, each_BT, 0.0).sum(dim=0)
     rows_T = sum_over_ranks(known_BT.sum(dim=0)).clamp(min=1)
     return (weight_T * total_T / rows_T).sum()
@@ -63,7 +65,7 @@ class DermObjective(nn.Module):
         inputs = self.model.inputs
         out = self.model(batch)
         cap = self.loss.weight_cap(inputs.upstream)
-        weight_T = (1 / self.model.base_rate_T).clamp(min=1.0, max=cap)
+        weight_T = self.model.base_rate_T.reciprocal().clamp(min=1.0, max=cap)
         supervised = multi_task_bce(out["logits"], labels(batch, inputs.tasks), weight_T)
         if self.loss.ssl_weight == 0:
             return {"total": supervised, "supervised": supervised}
@@ -72,9 +74,7 @@ class DermObjective(nn.Module):
         total = supervised + self.loss.ssl_weight * contrast
         return {"total": total, "supervised": supervised, "self_supervised": contrast}
 
-    def self_supervised(
-        self, out: dict[str, Tensor], batch: Batch, positive_B: Tensor
-    ) -> Tensor:
+    def self_supervised(self, out: dict[str, Tensor], batch: Batch, positive_B: Tensor) -> Tensor:
         """This rank's part of the mean softmax loss over the positive rows of all ranks."""
         pin_B, user_B = batch["key:pin"], batch["key:user"]
         pin_N = gather(pin_B)

@@ -43,6 +43,8 @@ class DermModel(nn.Module):
     Deviations: heads start at the base rate of their task.
     """
 
+    base_rate_T: Tensor
+
     def __init__(self, inputs: ModelInputs, config: DermConfig) -> None:
         super().__init__()
         self.inputs, self._config = inputs, config
@@ -58,12 +60,12 @@ class DermModel(nn.Module):
     @torch.no_grad()
     def fit(self, window: FirstWindow) -> None:
         """Take over ranges and base rates; once, before the first step."""
-        for part in (self.user.tokens, self.pin.tokens, self.overall.context):
-            part.fit(window.ranges)
-        for index, (task, head) in enumerate(self.overall.heads.items()):
+        for tokens in (self.user.tokens, self.pin.tokens, self.overall.context):
+            tokens.fit(window.ranges)
+        for index, task in enumerate(self.inputs.tasks):
             rate = min(max(window.base_rates[task], _MIN_RATE), 1 - _MIN_RATE)
             self.base_rate_T[index] = rate
-            head.layers[-1].bias.fill_(math.log(rate / (1 - rate)))
+            self.overall.start_head(task, math.log(rate / (1 - rate)))
 
     def embed(self, entity: Entity, batch: Batch) -> Tensor:
         """The embedding_BE of users or Pins; needs only their own features."""

@@ -4,8 +4,8 @@ Shapes: B rows, M tokens in, L tokens out, D token width, E = L * D embedding wi
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from feature_store.contracts.datasets import Feature, FeatureScope
 from models.derm.config import DermConfig
@@ -33,7 +33,7 @@ class EntityTower(nn.Module):
         """Map a batch to (embedding_BE of norm 1, tokens_BLD)."""
         tokens_BLD = self.dhen(self.tokens(batch))
         with torch.autocast(tokens_BLD.device.type, enabled=False):
-            embedding_BE = F.normalize(tokens_BLD.float().flatten(1), dim=-1)
+            embedding_BE = functional.normalize(tokens_BLD.float().flatten(1), dim=-1)
         return embedding_BE, tokens_BLD
 
 
@@ -60,6 +60,11 @@ class OverallTower(nn.Module):
             }
         )
 
+    @torch.no_grad()
+    def start_head(self, task: str, logit: float) -> None:
+        """Let the head of a task begin at a logit."""
+        self.heads[task].get_submodule("output").get_parameter("bias").fill_(logit)
+
     def forward(
         self,
         batch: Batch,
@@ -70,7 +75,7 @@ class OverallTower(nn.Module):
         tower = self.config.tower
         if self.config.overtower_input == "normalized":
             shape = (tower.num_tokens, tower.token_dim)
-            parts = [user[0].unflatten(1, shape), pin[0].unflatten(1, shape)]
+            parts = [user[0].view(-1, *shape), pin[0].view(-1, *shape)]
         else:
             parts = [user[1], pin[1]]
         parts.append(self.context(batch))

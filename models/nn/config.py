@@ -1,4 +1,4 @@
-"""Sizes of the shared blocks. Imports no torch: recipes are read where none is installed."""
+"""Sizes of the shared blocks. Imports no torch: recipes are read without it."""
 
 from dataclasses import dataclass
 from typing import Literal

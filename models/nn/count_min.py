@@ -25,6 +25,10 @@ class CountMinSketch(nn.Module):
     Deviations: multipliers are odd.
     """
 
+    multipliers_R: Tensor
+    counts_RW: Tensor
+    total: Tensor
+
     def __init__(self, depth: int = 2, width: int = 2**14, *, seed: int = 17) -> None:
         super().__init__()
         random = np.random.default_rng(seed)

@@ -12,20 +12,38 @@ from models.nn.mlp import MLP
 from models.nn.transformer import EncoderLayer
 
 
-class LinearInteraction(nn.Module):
-    """Mixes tokens: a linear map over the token axis.
+class TokenMixer(nn.Module):
+    """A linear map over the token axis.
 
-    Source: DHEN (arXiv 2203.11014), section 3.2, linear module.
+    Source: DHEN (arXiv 2203.11014), equation 1, W_n.
     Deviations: none.
     """
 
-    def __init__(self, config: DhenConfig, in_tokens: int, out_tokens: int) -> None:
+    def __init__(self, in_tokens: int, out_tokens: int) -> None:
         super().__init__()
         self.mix = nn.Linear(in_tokens, out_tokens, bias=False)
 
     def forward(self, x_BMD: Tensor) -> Tensor:
         """Map x_BMD to out_BLD."""
         out_BLD: Tensor = self.mix(x_BMD.transpose(1, 2)).transpose(1, 2)
+        return out_BLD
+
+
+class LinearInteraction(nn.Module):
+    """Mixes the tokens, and nothing else.
+
+    Source: DHEN, section 3.2, linear module.
+    Deviations: none.
+    """
+
+    def __init__(self, config: DhenConfig, in_tokens: int, out_tokens: int) -> None:
+        super().__init__()
+        self.mix = TokenMixer(in_tokens, out_tokens)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BMD: Tensor) -> Tensor:
+        """Map x_BMD to out_BLD."""
+        out_BLD: Tensor = self.dropout(self.mix(x_BMD))
         return out_BLD
 
 
@@ -40,9 +58,7 @@ class MlpInteraction(nn.Module):
         super().__init__()
         out_dim = out_tokens * config.token_dim
         hidden = min(4 * out_dim, config.max_hidden)
-        self.mlp = MLP(
-            in_tokens * config.token_dim, (hidden,), out_dim, dropout=config.dropout
-        )
+        self.mlp = MLP(in_tokens * config.token_dim, (hidden,), out_dim, dropout=config.dropout)
         self.out_shape = (out_tokens, config.token_dim)
 
     def forward(self, x_BMD: Tensor) -> Tensor:
@@ -89,7 +105,7 @@ class TransformerInteraction(nn.Module):
         super().__init__()
         heads = max(1, config.token_dim // 16)
         self.encoder = EncoderLayer(config.token_dim, heads, dropout=config.dropout)
-        self.mix = LinearInteraction(config, in_tokens, out_tokens)
+        self.mix = TokenMixer(in_tokens, out_tokens)
 
     def forward(self, x_BMD: Tensor) -> Tensor:
         """Map x_BMD to out_BLD."""
@@ -126,9 +142,7 @@ class DhenLayer(nn.Module):
         self.interactions = nn.ModuleList(
             _INTERACTIONS[name](config, in_tokens, share) for name in modules
         )
-        self.shortcut = (
-            nn.Identity() if in_tokens == tokens else LinearInteraction(config, in_tokens, tokens)
-        )
+        self.shortcut = nn.Identity() if in_tokens == tokens else TokenMixer(in_tokens, tokens)
         self.norm = nn.LayerNorm(config.token_dim)
         if config.ensemble == "weighted":
             self.weight = nn.Parameter(torch.zeros(len(modules)))

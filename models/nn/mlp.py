@@ -3,6 +3,8 @@
 Shapes: B rows (any leading dimensions), I inputs, O outputs.
 """
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
@@ -25,11 +27,12 @@ class MLP(nn.Module):
         super().__init__()
         dims = (in_dim, *hidden_dims)
         layers: list[nn.Module] = []
-        for before, after in zip(dims, dims[1:], strict=False):
+        for before, after in pairwise(dims):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.2), nn.Dropout(dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(dims[-1], out_dim))
+        self.hidden = nn.Sequential(*layers)
+        self.output = nn.Linear(dims[-1], out_dim)
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """Map x_BI to out_BO."""
-        out_BO: Tensor = self.layers(x_BI)
+        out_BO: Tensor = self.output(self.hidden(x_BI))
         return out_BO

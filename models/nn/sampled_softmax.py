@@ -108,7 +108,7 @@ def weighted_mean(loss_R: Tensor, weight_R: Tensor) -> Tensor:
 
 
 def log_q_linear(count_N: Tensor, total: Tensor, pool_size: int) -> Tensor:
-    """log Q of items in a pool that keeps duplicates: expected occurrences, linearised.
+    """Log Q of items in a pool that keeps duplicates: expected occurrences, linearised.
 
     Source: OmniSearchSage: log C(n) - log C_total + log m.
     """
@@ -116,7 +116,7 @@ def log_q_linear(count_N: Tensor, total: Tensor, pool_size: int) -> Tensor:
 
 
 def log_q_exact(count_N: Tensor, total: Tensor, pool_size: int) -> Tensor:
-    """log Q of items in a deduplicated pool: 1 - (1 - C / C_total)^m, in float64.
+    """Log Q of items in a deduplicated pool: 1 - (1 - C / C_total)^m, in float64.
 
     Source: InteractRank; counters must be fed with ids before deduplication.
     """
@@ -125,7 +125,7 @@ def log_q_exact(count_N: Tensor, total: Tensor, pool_size: int) -> Tensor:
 
 
 def log_q_pair(pair_count_R: Tensor, query_count_R: Tensor) -> Tensor:
-    """log Q of a positive given its query: log C(p, q) - log C(q).
+    """Log Q of a positive given its query: log C(p, q) - log C(q).
 
     Source: OmniSearchSage; nearly 0 for a query with one target.
     """

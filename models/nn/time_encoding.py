@@ -24,6 +24,8 @@ class TimeEncoding(nn.Module):
     float32 cannot resolve seconds at 1.7e9.
     """
 
+    periods_P: Tensor
+
     def __init__(self, periods_s: tuple[float, ...], *, with_log: bool = True) -> None:
         super().__init__()
         self.with_log = with_log

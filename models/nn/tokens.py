@@ -60,6 +60,10 @@ class NumericNormalizer(nn.Module):
     Deviations: no learned mixture of transforms: its BatchNorm would make a row depend on others.
     """
 
+    minimum_F: Tensor
+    maximum_F: Tensor
+    kept_F: Tensor
+
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.register_buffer("minimum_F", torch.zeros(num_features))

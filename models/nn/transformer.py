@@ -4,8 +4,8 @@ Shapes: B rows, T positions, D width, N heads, H width of a head.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class EncoderLayer(nn.Module):
@@ -39,7 +39,7 @@ class EncoderLayer(nn.Module):
         Every row needs one valid position.
         """
         x_BTD = x_BTD + self._attend(self.norm_attention(x_BTD), valid_BT)
-        out_BTD: Tensor = x_BTD + F.dropout(
+        out_BTD: Tensor = x_BTD + functional.dropout(
             self.feed(self.norm_feed(x_BTD)), self.dropout, self.training
         )
         return out_BTD
@@ -49,11 +49,11 @@ class EncoderLayer(nn.Module):
         qkv = self.qkv(x_BTD).view(rows, positions, 3, self.num_heads, dim // self.num_heads)
         q_BNTH, k_BNTH, v_BNTH = qkv.permute(2, 0, 3, 1, 4)
         mask = None if valid_BT is None else valid_BT[:, None, None, :]
-        out_BNTH = F.scaled_dot_product_attention(
+        out_BNTH = functional.scaled_dot_product_attention(
             q_BNTH, k_BNTH, v_BNTH, mask, dropout_p=self.dropout if self.training else 0.0
         )
         out_BTD = self.project(out_BNTH.transpose(1, 2).reshape(rows, positions, dim))
-        return F.dropout(out_BTD, self.dropout, self.training)
+        return functional.dropout(out_BTD, self.dropout, self.training)
 
 
 class SequenceEncoder(nn.Module):

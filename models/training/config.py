@@ -1,4 +1,4 @@
-"""How a model is trained and applied. Imports no torch: recipes are read where none is installed."""
+"""How a model is trained and applied. Imports no torch: recipes are read without it."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -128,7 +128,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             losses = self._step_module(batch)
-        for_backward(losses["total"]).backward()
+        torch.autograd.backward(for_backward(losses["total"]))
         nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         zero = torch.zeros((), device=self.device)

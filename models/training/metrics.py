@@ -34,7 +34,9 @@ class BinaryMetrics:
         """Count scored rows; those with a NaN label are left out."""
         known_B = ~torch.isnan(label_B)
         logit_B, label_B = logit_B[known_B].double().cpu(), label_B[known_B].double().cpu()
-        bins_B = ((logit_B + _LOGIT_BOUND) * (_BINS / (2 * _LOGIT_BOUND))).long().clamp(0, _BINS - 1)
+        bins_B = (
+            ((logit_B + _LOGIT_BOUND) * (_BINS / (2 * _LOGIT_BOUND))).long().clamp(0, _BINS - 1)
+        )
         self._hist_2C += torch.stack(
             [
                 torch.bincount(bins_B, 1 - label_B, minlength=_BINS),
@@ -81,7 +83,7 @@ def normalized_entropy(logloss: float, base_rate: float) -> float:
 
 
 def effective_rank(vectors_BE: Tensor) -> float:
-    """exp of the entropy of the normalised singular values: 1 when all vectors are parallel.
+    """Exponential of the entropy of the normalised singular values: 1 when all vectors are parallel.
 
     Source: Roy and Vetterli 2007. Not centred: a shared direction is a collapse too.
     """

@@ -49,7 +49,7 @@ def _ahead(batches: Iterator[dict[str, Tensor]], depth: int) -> Iterator[dict[st
                 if not put(batch):
                     return
             put(_END)
-        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+        except BaseException as error:
             put(error)
 
     thread = threading.Thread(target=produce, name="prefetch", daemon=True)
