@@ -83,7 +83,7 @@ def normalized_entropy(logloss: float, base_rate: float) -> float:
 
 
 def effective_rank(vectors_BE: Tensor) -> float:
-    """Exponential of the entropy of the normalised singular values: 1 when all vectors are parallel.
+    """Exponential of the entropy of singular values: 1 when all vectors are parallel.
 
     Source: Roy and Vetterli 2007. Not centred: a shared direction is a collapse too.
     """
