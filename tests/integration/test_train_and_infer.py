@@ -88,7 +88,7 @@ def test_two_homes_give_the_same_bits(tmp_path, upstream):
 
 def test_a_retry_uses_the_snapshot_that_is_there(world, monkeypatch):
     first = world.train(FIRST)
-    monkeypatch.setattr(TrainingRun, "run", lambda self: pytest.fail("trained twice"))
+    monkeypatch.setattr(TrainingRun, "run", lambda _: pytest.fail("trained twice"))
     assert world.train(FIRST).outputs == first.outputs
 
 
@@ -150,7 +150,7 @@ def test_a_refused_snapshot_leaves_nothing_behind(world, guard, number):
 
 
 def test_a_loss_that_is_not_finite_is_refused(world, monkeypatch):
-    monkeypatch.setattr(Trainer, "_step", lambda self, batch: [float("nan")] * 3)
+    monkeypatch.setattr(Trainer, "_step", lambda *_: [float("nan")] * 3)
     with pytest.raises(GuardFailed, match="not finite"):
         world.train(FIRST)
 
