@@ -40,6 +40,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm docs --check",
     ),
     Command(
+        name="metrics",
+        module="jobs.metrics",
+        summary="print the newest numbers of the pipeline as Prometheus text",
+        example="derm metrics --output /var/lib/node_exporter/derm.prom",
+    ),
+    Command(
         name="run",
         module="jobs.run",
         summary="run the steps of a range of days in order, without Airflow",
