@@ -34,6 +34,12 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="init",
+        module="jobs.init",
+        summary="declare a pipeline: its data set, recipe and first days",
+        example="derm init --dataset simulated --recipe toy",
+    ),
+    Command(
         name="run",
         module="jobs.run",
         summary="run the steps of a range of days in order, without Airflow",
