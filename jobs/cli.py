@@ -34,6 +34,12 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="init",
+        module="jobs.init",
+        summary="declare a pipeline: its data set, recipe and first days",
+        example="derm init --dataset simulated --recipe toy",
+    ),
+    Command(
         name="metrics",
         module="jobs.metrics",
         summary="print the newest numbers of the pipeline as Prometheus text",
