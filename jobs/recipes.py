@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from feature_store.config import AggregationConfig, IndexConfig, LayoutConfig, PublishingConfig
 from feature_store.contracts.errors import InputError
 from jobs.digest import content_digest
+from models.derm.config import DermConfig
+from models.training.config import InferenceConfig, TrainingConfig
 from simulator import config as worlds
 
 
@@ -35,6 +37,9 @@ class Recipe:
 
     name: str
     simulation: worlds.WorldConfig = field(default_factory=worlds.toy)
+    model: DermConfig = field(default_factory=DermConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
