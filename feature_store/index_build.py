@@ -78,7 +78,8 @@ def normalise(vectors: npt.NDArray) -> Vectors:
     """Rows [N, D] divided by their norm; zero rows stay zero."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, np.float32(1))
+    unit: Vectors = vectors / np.where(norms > 0, norms, np.float32(1))
+    return unit
 
 
 def build(pins: PinTable, config: IndexConfig, threads: int = 0) -> faiss.IndexHNSW:

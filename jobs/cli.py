@@ -40,6 +40,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm get user u42 --upstream ctr",
     ),
     Command(
+        name="metrics",
+        module="jobs.metrics",
+        summary="print the newest numbers of the pipeline as Prometheus text",
+        example="derm metrics --output /var/lib/node_exporter/derm.prom",
+    ),
+    Command(
         name="rollback",
         module="jobs.rollback",
         summary="make the release before the current one current again",
@@ -56,6 +62,12 @@ COMMANDS: tuple[Command, ...] = (
         module="jobs.search",
         summary="retrieve Pins for a user from the current index",
         example="derm search --user u42 -k 10 --upstream ctr",
+    ),
+    Command(
+        name="status",
+        module="jobs.status",
+        summary="say what is published now, how each day stands, and what to run next",
+        example="derm status --days 14",
     ),
 )
 
