@@ -78,7 +78,7 @@ def normalise(vectors: npt.NDArray) -> Vectors:
     """Rows [N, D] divided by their norm; zero rows stay zero."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Vectors = vectors / np.where(norms > 0, norms, np.float32(1))
+    unit: Vectors = np.asarray(vectors / np.where(norms > 0, norms, 1), np.float32)
     return unit
 
 

@@ -41,6 +41,8 @@ def ensure_redis(settings: Settings) -> str:
         return url
     folder = _folder(settings.home)
     folder.mkdir(parents=True, exist_ok=True)
+    # The saved vectors are as private as the password beside them.
+    folder.chmod(0o700)
     if running := _running(folder):
         return running
     with _lock(folder):
