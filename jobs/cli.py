@@ -34,6 +34,12 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="get",
+        module="jobs.get",
+        summary="read one user from the online store, or one Pin from the index",
+        example="derm get user u42 --upstream ctr",
+    ),
+    Command(
         name="init",
         module="jobs.init",
         summary="declare a pipeline: its data set, recipe and first days",
@@ -46,10 +52,22 @@ COMMANDS: tuple[Command, ...] = (
         example="derm metrics --output /var/lib/node_exporter/derm.prom",
     ),
     Command(
+        name="rollback",
+        module="jobs.rollback",
+        summary="make the release before the current one current again",
+        example="derm rollback",
+    ),
+    Command(
         name="run",
         module="jobs.run",
         summary="run the steps of a range of days in order, without Airflow",
         example="derm run --from 2025-03-01 --to 2025-03-07",
+    ),
+    Command(
+        name="search",
+        module="jobs.search",
+        summary="retrieve Pins for a user from the current index",
+        example="derm search --user u42 -k 10 --upstream ctr",
     ),
     Command(
         name="status",
