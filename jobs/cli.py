@@ -34,10 +34,28 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="daily",
+        module="jobs.daily",
+        summary="run days through Airflow, from nothing to a report; then stop everything",
+        example="derm daily --dataset kuairand --source ~/kuairand --days 7",
+    ),
+    Command(
+        name="down",
+        module="jobs.down",
+        summary="stop Airflow, PostgreSQL and Redis of this home",
+        example="derm down",
+    ),
+    Command(
         name="run",
         module="jobs.run",
         summary="run the steps of a range of days in order, without Airflow",
         example="derm run --from 2025-03-01 --to 2025-03-07",
+    ),
+    Command(
+        name="up",
+        module="jobs.up",
+        summary="start Airflow's UI and Redis, and leave them running",
+        example="derm up",
     ),
 )
 
