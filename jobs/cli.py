@@ -34,6 +34,18 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="daily",
+        module="jobs.daily",
+        summary="run days through Airflow, from nothing to a report; then stop everything",
+        example="derm daily --dataset kuairand --source ~/kuairand --days 7",
+    ),
+    Command(
+        name="down",
+        module="jobs.down",
+        summary="stop Airflow, PostgreSQL and Redis of this home",
+        example="derm down",
+    ),
+    Command(
         name="get",
         module="jobs.get",
         summary="read one user from the online store, or one Pin from the index",
@@ -74,6 +86,12 @@ COMMANDS: tuple[Command, ...] = (
         module="jobs.status",
         summary="say what is published now, how each day stands, and what to run next",
         example="derm status --days 14",
+    ),
+    Command(
+        name="up",
+        module="jobs.up",
+        summary="start Airflow's UI and Redis, and leave them running",
+        example="derm up",
     ),
 )
 
