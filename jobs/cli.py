@@ -40,6 +40,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm daily --dataset kuairand --source ~/kuairand --days 7",
     ),
     Command(
+        name="docs",
+        module="jobs.reference",
+        summary="write the reference pages from the declarations",
+        example="derm docs --check",
+    ),
+    Command(
         name="down",
         module="jobs.down",
         summary="stop Airflow, PostgreSQL and Redis of this home",
@@ -99,7 +105,7 @@ COMMANDS: tuple[Command, ...] = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run one command, return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(argv[0] if argv else "").parse_args(argv)
+    args = build_parser(argv[0] if argv else "").parse_args(argv)
     _configure_logging()
     try:
         module = importlib.import_module(args.module)
@@ -129,7 +135,8 @@ def day(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _parser(chosen: str) -> argparse.ArgumentParser:
+def build_parser(chosen: str) -> argparse.ArgumentParser:
+    """The parser of `derm`; only the chosen command has its arguments."""
     parser = argparse.ArgumentParser(
         prog="derm",
         description="Learn, smooth and publish user and Pin embeddings, a day at a time.",

@@ -104,10 +104,18 @@ def _bounds(panel: Panel, values: Sequence[float | None]) -> list[float | None]:
     bounds: list[float | None] = []
     accepted: float | None = None
     for value in values:
-        known = accepted is not None and panel.drop is not None
-        bounds.append(accepted - panel.drop if known else None)  # type: ignore[operator]
+        bounds.append(_fallen(panel, accepted))
         accepted = accepted if value is None else value
     return bounds
+
+
+def _fallen(panel: Panel, accepted: float | None) -> float | None:
+    """The lowest value that may follow an accepted one."""
+    if accepted is None:
+        return None
+    if panel.shrink is not None:
+        return accepted * (1.0 - panel.shrink)
+    return None if panel.drop is None else accepted - panel.drop
 
 
 def _breaches(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> list[Breach]:
@@ -145,6 +153,7 @@ def _chart(panel: Panel, days: Sequence[DaySummary]) -> Markup:
         Series(name=u, css=u, values=tuple(_bounds(panel, values)))
         for u, values in by_upstream.items()
         if panel.drop is not None
+        # A bound of half the pool, drawn, would flatten the line: it is only checked.
     ]
     broken = frozenset((b.upstream, b.ds) for u in UPSTREAMS for b in _breaches(panel, days, u))
     return line_chart(
