@@ -64,9 +64,7 @@ class Ours:
         ]
         results = self.run(self.spark, self.aggregation.merge_bucket, tasks)
         staged = [r.file for r in results]
-        return self.lake.commit(
-            self.table, DS, staged, properties=self.layout.properties()
-        ).rows
+        return self.lake.commit(self.table, DS, staged, properties=self.layout.properties()).rows
 
 
 def floor_bucket(pool_file: str, daily_file: str, out: str, dim: int) -> int:
