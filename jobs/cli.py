@@ -34,10 +34,34 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="daily",
+        module="jobs.daily",
+        summary="run days through Airflow, from nothing to a report; then stop everything",
+        example="derm daily --dataset kuairand --source ~/kuairand --days 7",
+    ),
+    Command(
         name="docs",
         module="jobs.reference",
         summary="write the reference pages from the declarations",
         example="derm docs --check",
+    ),
+    Command(
+        name="down",
+        module="jobs.down",
+        summary="stop Airflow, PostgreSQL and Redis of this home",
+        example="derm down",
+    ),
+    Command(
+        name="get",
+        module="jobs.get",
+        summary="read one user from the online store, or one Pin from the index",
+        example="derm get user u42 --upstream ctr",
+    ),
+    Command(
+        name="init",
+        module="jobs.init",
+        summary="declare a pipeline: its data set, recipe and first days",
+        example="derm init --dataset simulated --recipe toy",
     ),
     Command(
         name="metrics",
@@ -46,16 +70,34 @@ COMMANDS: tuple[Command, ...] = (
         example="derm metrics --output /var/lib/node_exporter/derm.prom",
     ),
     Command(
+        name="rollback",
+        module="jobs.rollback",
+        summary="make the release before the current one current again",
+        example="derm rollback",
+    ),
+    Command(
         name="run",
         module="jobs.run",
         summary="run the steps of a range of days in order, without Airflow",
         example="derm run --from 2025-03-01 --to 2025-03-07",
     ),
     Command(
+        name="search",
+        module="jobs.search",
+        summary="retrieve Pins for a user from the current index",
+        example="derm search --user u42 -k 10 --upstream ctr",
+    ),
+    Command(
         name="status",
         module="jobs.status",
         summary="say what is published now, how each day stands, and what to run next",
         example="derm status --days 14",
+    ),
+    Command(
+        name="up",
+        module="jobs.up",
+        summary="start Airflow's UI and Redis, and leave them running",
+        example="derm up",
     ),
 )
 
