@@ -185,3 +185,5 @@ def _configure_logging() -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
+    # Each variant of faiss that this CPU lacks would be announced.
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
