@@ -1,15 +1,24 @@
 """Data sets by name."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError
-from jobs.adapters.base import Adapter
+from jobs.adapters.base import Adapter, source_folder
+from jobs.adapters.declared import DeclaredAdapter
+from jobs.adapters.kuairand import KuaiRandAdapter
+from jobs.adapters.movielens import MovieLensAdapter
 from jobs.adapters.simulated import SimulatedAdapter
+from jobs.adapters.trivago import TrivagoAdapter
 from simulator import config as worlds
 
 SIMULATED = "simulated"
-REAL: dict[str, type[Adapter]] = {}
+REAL: dict[str, Callable[..., Adapter]] = {
+    "kuairand": KuaiRandAdapter,
+    "movielens": MovieLensAdapter,
+    "trivago": TrivagoAdapter,
+}
 
 
 def dataset_spec(
@@ -26,7 +35,9 @@ def dataset_spec(
     if dataset == SIMULATED:
         folder = Path(source)
         return SimulatedAdapter(folder=folder, simulation=simulation or worlds.toy()).spec
-    raise _unknown(dataset)
+    if dataset in REAL:
+        return REAL[dataset](folder=Path(source)).spec
+    return DeclaredAdapter(path=_declaration(dataset), folder=Path(source)).spec
 
 
 def open_adapter(dataset: str, source: str, root: Path, simulation: worlds.WorldConfig) -> Adapter:
@@ -40,7 +51,10 @@ def open_adapter(dataset: str, source: str, root: Path, simulation: worlds.World
     """
     if dataset == SIMULATED:
         return SimulatedAdapter(folder=simulated_folder(root), simulation=simulation)
-    raise _unknown(dataset)
+    if dataset in REAL:
+        return REAL[dataset](folder=source_folder(dataset, source))
+    path = _declaration(dataset)
+    return DeclaredAdapter(path=path, folder=Path(source) if source else path.parent)
 
 
 def simulated_folder(root: Path) -> Path:
@@ -48,5 +62,13 @@ def simulated_folder(root: Path) -> Path:
     return root / "source" / SIMULATED
 
 
-def _unknown(dataset: str) -> InputError:
-    return InputError("unknown data set", expected=SIMULATED, found=dataset)
+def _declaration(dataset: str) -> Path:
+    path = Path(dataset)
+    if path.suffix != ".toml" or not path.is_file():
+        known = " | ".join((SIMULATED, *REAL))
+        raise InputError(
+            "unknown data set",
+            expected=f"{known} | the path of a declaration (*.toml)",
+            found=dataset,
+        )
+    return path

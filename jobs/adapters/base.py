@@ -12,6 +12,8 @@ from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError
 from jobs.checks import Problems
 
+_NOTHING = pa.table({})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayTables:
@@ -50,26 +52,26 @@ class Adapter(Protocol):
 
 def read_parquet(
     path: Path, problems: Problems, columns: Mapping[str, str] | None = None
-) -> pa.Table | None:
+) -> pa.Table:
     """Read a source file, or note in `problems` why it cannot be read.
 
     Args:
         columns: name -> kind (`string`, `integer`, `number`) the file must have; None reads all.
 
     Returns:
-        The columns asked for, or None.
+        The columns asked for; a table without columns when a problem was noted.
     """
     if not path.is_file():
         problems.add(
             path.stem, rule="the source file exists", found=f"no file {path}", missing=True
         )
-        return None
+        return _NOTHING
     try:
         data = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         problems.add(path.stem, rule="a readable Parquet file", found=f"{path}: {reason}")
-        return None
+        return _NOTHING
     if columns is None:
         return data
     before = len(problems.found)
@@ -79,7 +81,7 @@ def read_parquet(
         elif not _is_kind(data.schema.field(name).type, kind):
             found = f"{data.schema.field(name).type} in {path}"
             problems.add(path.stem, name, rule=f"type {kind}", found=found)
-    return data.select(list(columns)) if len(problems.found) == before else None
+    return data.select(list(columns)) if len(problems.found) == before else _NOTHING
 
 
 def source_folder(dataset: str, source: str) -> Path:
