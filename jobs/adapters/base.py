@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.contracts.datasets import DatasetSpec
-from feature_store.contracts.errors import InputError
 from jobs.checks import Problems
 
 _NOTHING = pa.table({})
@@ -72,6 +71,10 @@ def read_parquet(
         reason = str(error).splitlines()[0]
         problems.add(path.stem, rule="a readable Parquet file", found=f"{path}: {reason}")
         return _NOTHING
+    names = data.column_names
+    if doubled := sorted({n for n in names if names.count(n) > 1}):
+        problems.add(path.stem, " ".join(doubled), rule="one column of a name", found=f"{path}")
+        return _NOTHING
     if columns is None:
         return data
     before = len(problems.found)
@@ -82,23 +85,6 @@ def read_parquet(
             found = f"{data.schema.field(name).type} in {path}"
             problems.add(path.stem, name, rule=f"type {kind}", found=found)
     return data.select(list(columns)) if len(problems.found) == before else _NOTHING
-
-
-def source_folder(dataset: str, source: str) -> Path:
-    """The folder a real data set is read from.
-
-    Raises:
-        InputError: none was given, or it is not there.
-    """
-    folder = Path(source)
-    if not source or not folder.is_dir():
-        raise InputError(
-            f"data set {dataset} needs its files",
-            expected="a folder with the files of the data set",
-            found=source or "no source",
-            hint=f"derm init --dataset {dataset} --source DIR",
-        )
-    return folder
 
 
 def _is_kind(found: pa.DataType, kind: str) -> bool:

@@ -132,6 +132,11 @@ class KuaiRandAdapter:
         )
 
 
+def open_folder(folder: Path, _: object) -> KuaiRandAdapter:
+    """The adapter of the data set's files."""
+    return KuaiRandAdapter(folder=folder)
+
+
 def _log(raw: pd.DataFrame) -> pd.DataFrame:
     """The log in time order, exact duplicates dropped, ids as they will be."""
     log = raw.reset_index(names="row").drop_duplicates(list(raw.columns))

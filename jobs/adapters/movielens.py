@@ -94,6 +94,11 @@ class MovieLensAdapter:
         )
 
 
+def open_folder(folder: Path, _: object) -> MovieLensAdapter:
+    """The adapter of the data set's files."""
+    return MovieLensAdapter(folder=folder)
+
+
 def _log(ratings: pd.DataFrame) -> pd.DataFrame:
     log = ratings.sort_values(["timestamp", "user_id", "item_id"], kind="stable")
     log["event_id"] = log["user_id"].astype(str) + "-" + log["item_id"].astype(str)

@@ -99,6 +99,11 @@ class TrivagoAdapter:
         )
 
 
+def open_folder(folder: Path, _: object) -> TrivagoAdapter:
+    """The adapter of the data set's files."""
+    return TrivagoAdapter(folder=folder)
+
+
 def _log(raw: pd.DataFrame) -> pd.DataFrame:
     """One row per hotel of every list that was shown, in time order."""
     lists = raw[raw["action_type"] == _CLICKOUT].copy()
