@@ -80,7 +80,7 @@ def conform(table: Table, data: pa.Table, spec: DatasetSpec, problems: Problems)
     arrays: list[pa.ChunkedArray] = []
     for column in table.columns:
         if column.name not in data.column_names:
-            problems.add(table.name, column.name, rule="the column exists", found="no such column")
+            problems.add(table.name, column.name, rule="the column", found="no such column")
             continue
         values = data[column.name]
         if column.dtype == "binary":

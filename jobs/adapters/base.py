@@ -61,26 +61,24 @@ def read_parquet(
         The columns asked for; a table without columns when a problem was noted.
     """
     if not path.is_file():
-        problems.add(
-            path.stem, rule="the source file exists", found=f"no file {path}", missing=True
-        )
+        problems.add(path.stem, rule="a source file", found=f"no file {path}", missing=True)
         return _NOTHING
     try:
+        names = pq.read_schema(path).names
+        if doubled := sorted({n for n in names if names.count(n) > 1}):
+            problems.add(path.stem, " ".join(doubled), rule="one column of a name", found=str(path))
+            return _NOTHING
         data = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         problems.add(path.stem, rule="a readable Parquet file", found=f"{path}: {reason}")
-        return _NOTHING
-    names = data.column_names
-    if doubled := sorted({n for n in names if names.count(n) > 1}):
-        problems.add(path.stem, " ".join(doubled), rule="one column of a name", found=f"{path}")
         return _NOTHING
     if columns is None:
         return data
     before = len(problems.found)
     for name, kind in columns.items():
         if name not in data.column_names:
-            problems.add(path.stem, name, rule="the column exists", found=f"not in {path}")
+            problems.add(path.stem, name, rule="the column", found=f"not in {path}")
         elif not _is_kind(data.schema.field(name).type, kind):
             found = f"{data.schema.field(name).type} in {path}"
             problems.add(path.stem, name, rule=f"type {kind}", found=found)

@@ -186,7 +186,7 @@ class DeclaredAdapter:
             return data
         absent = [c for c in columns.values() if c not in data.column_names]
         for column in absent:
-            problems.add(table, column, rule="the column exists", found=f"not in {file}")
+            problems.add(table, column, rule="the column", found=f"not in {file}")
         if absent:
             return data
         return pa.table({name: data[column] for name, column in columns.items()})

@@ -116,10 +116,10 @@ CASES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "empty_events": ("events", lambda t: t.slice(0, 0), ("events of", "at least one row")),
     "empty_users": ("users", lambda t: t.slice(0, 0), ("users of", "at least one row")),
     "empty_pins": ("pins", lambda t: t.slice(0, 0), ("pins of", "at least one row")),
-    "missing_column": ("events", dropped("surface"), ("events.surface", "the column exists")),
-    "missing_label": ("events", dropped("click"), ("events.click", "the column exists")),
-    "missing_feature": ("users", dropped("country"), ("users.country", "the column exists")),
-    "missing_key": ("pins", dropped("pin_id"), ("pins.pin_id", "the column exists")),
+    "missing_column": ("events", dropped("surface"), ("events.surface", "expected the column")),
+    "missing_label": ("events", dropped("click"), ("events.click", "expected the column")),
+    "missing_feature": ("users", dropped("country"), ("users.country", "expected the column")),
+    "missing_key": ("pins", dropped("pin_id"), ("pins.pin_id", "expected the column")),
     "float_id": (
         "events",
         replaced("user_id", lambda t: np.arange(t.num_rows) * 1.0),
@@ -289,16 +289,16 @@ def test_a_day_that_was_never_ingested(home: Home) -> None:
     assert f"derm ingest --ds {BAD}" in result.err
 
 
+def renumbered(table: pa.Table, suffix: str) -> pa.Table:
+    """The same events under other ids."""
+    ids = pc.binary_join_element_wise(table["event_id"], suffix, "-")
+    return table.set_column(0, table.schema.field("event_id"), ids)
+
+
 GUARDS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "too_few_rows": (lambda t: t.slice(0, 2000), ("3200 to 20000 rows", "found 2000 rows")),
     "too_many_rows": (
-        lambda t: pa.concat_tables(
-            [t]
-            + [
-                t.set_column(0, "event_id", pc.binary_join_element_wise(t["event_id"], str(i), "-"))
-                for i in range(2)
-            ]
-        ),
+        lambda t: pa.concat_tables([t, renumbered(t, "b"), renumbered(t, "c")]),
         ("3200 to 20000 rows", "rows"),
     ),
     "no_click": (
