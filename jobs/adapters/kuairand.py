@@ -25,16 +25,15 @@ _RANGES = (
 )
 _ANONYMOUS = tuple(f"onehot_feat{i}" for i in range(12))
 _USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
-_LOG = {
-    "user_id": "integer",
-    "video_id": "integer",
-    "time_ms": "integer",
-    "is_click": "integer",
-    "long_view": "integer",
-    "label": "integer",
-    "play_time_ms": "integer",
-    "duration_ms": "integer",
-}
+_LOG = dict.fromkeys(
+    (
+        *("user_id", "video_id", "time_ms", "play_time_ms", "duration_ms"),
+        *("is_click", "long_view", "label"),
+        # Not used, but two rows that differ in them are not duplicates.
+        *("is_follow", "is_comment", "is_forward", "is_profile_enter", "comment_stay_time"),
+    ),
+    "integer",
+)
 _USERS = {
     "user_id": "integer",
     **dict.fromkeys(_RANGES, "string"),
