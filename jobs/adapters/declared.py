@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError, model_validator
 
-from feature_store.contracts.base import Contract
+from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.datasets import DatasetSpec, Feature, FeatureKind, FeatureScope
 from feature_store.contracts.datasets import Label as DeclaredLabel
 from feature_store.contracts.errors import InputError
 from jobs.adapters.base import DayTables, read_parquet
+from jobs.adapters.rolling import DAY_US, day_number
 from jobs.checks import Problems
 
 
@@ -69,7 +70,7 @@ class Declaration(Contract):
 
     name: str
     description: str = ""
-    first_day: str
+    first_day: Day
     history_days: int = Field(default=7, ge=0)
     surfaces: tuple[str, ...] = ("all",)
     actions: tuple[str, ...] = ("impression",)
@@ -160,9 +161,8 @@ class DeclaredAdapter:
         }
         problems.refuse(f"repair the source or its declaration {self.path}")
         events = tables["events"]
-        timed = pa.types.is_timestamp(events.schema.field("ts").type)
-        if timed and "{ds}" not in declared.events.path:
-            events = events.filter(pc.equal(pc.strftime(events["ts"], "%Y-%m-%d"), ds))
+        if "{ds}" not in declared.events.path:
+            events = _of_day(events, ds)
         return DayTables(events=self._completed(events), users=tables["users"], pins=tables["pins"])
 
     def _event_columns(self) -> dict[str, str]:
@@ -180,7 +180,7 @@ class DeclaredAdapter:
         return {f.name: f.column or f.name for f in self.declaration.features if f.scope == scope}
 
     def _read(self, table: str, path: str, columns: dict[str, str], problems: Problems) -> pa.Table:
-        file = self.folder / path.format(ds=problems.ds)
+        file = self.folder / path.replace("{ds}", problems.ds)
         data = read_parquet(file, problems)
         if not data.num_columns:
             return data
@@ -203,3 +203,14 @@ class DeclaredAdapter:
                 column = pa.array([value] * len(events), kind)
                 events = events.append_column(name, column)
         return events
+
+
+def _of_day(events: pa.Table, ds: str) -> pa.Table:
+    """The rows of a UTC day; all of them when the time is of a wrong type, which is noted later."""
+    kind = events.schema.field("ts").type
+    if not pa.types.is_timestamp(kind) or kind.tz is None:
+        return events
+    start = pa.scalar(day_number(ds) * DAY_US, pa.timestamp("us", tz="UTC"))
+    end = pa.scalar((day_number(ds) + 1) * DAY_US, pa.timestamp("us", tz="UTC"))
+    times = events["ts"].cast(start.type, safe=False)
+    return events.filter(pc.and_(pc.greater_equal(times, start), pc.less(times, end)))

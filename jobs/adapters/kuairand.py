@@ -137,7 +137,10 @@ def open_folder(folder: Path, _: object) -> KuaiRandAdapter:
 
 
 def _log(raw: pd.DataFrame) -> pd.DataFrame:
-    """The log in time order, exact duplicates dropped, ids as they will be."""
+    """The log in time order, ids as they will be.
+
+    Rows that differ in nothing but the file's Beijing date and hour are duplicates: one is kept.
+    """
     log = raw.reset_index(names="row").drop_duplicates(list(raw.columns))
     log = log.sort_values(["time_ms", "row"], kind="stable")
     log["event_id"] = "k" + log["row"].astype(str).str.zfill(6)
