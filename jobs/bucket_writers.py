@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import replace
 
 from feature_store.config import PublishingConfig
 from feature_store.online import BucketDone, OnlineStore, SlotState, open_store, put_slot_state
@@ -43,8 +42,7 @@ def write_buckets(
     """
     left = [b for b in buckets if str(b.bucket) not in state.done]
     writers = max(min(threads or os.cpu_count() or 1, len(left), _MAX_WRITERS), 1)
-    shared = replace(config, bytes_per_s=config.bytes_per_s // writers)
-    store, stop = open_store(url, shared), threading.Event()
+    store, stop = open_store(url, config), threading.Event()
     rows = state.users * len(left) // max(len(buckets), 1)
     with (
         Progress(rows, f"publish {plan.prefix}", log) as progress,
