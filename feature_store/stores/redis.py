@@ -127,11 +127,13 @@ class RedisStore:
         if self._nodes is None:
             self._nodes = ()
             if self._client.info("cluster").get("cluster_enabled"):
+                # Each range: first slot, last slot, primary (address, port, id), replicas.
                 ranges = self._client.execute_command("CLUSTER SLOTS")
-                self._nodes = tuple(sorted({tuple(r["primary"]) for r in ranges.values()}))
+                primaries = [(str(r[2][0], "utf-8"), int(r[2][1])) for r in ranges]
+                self._nodes = tuple(sorted(set(primaries)))
                 self._owner = np.zeros(16384, np.int16)
-                for (first, last), nodes in ranges.items():
-                    self._owner[first : last + 1] = self._nodes.index(tuple(nodes["primary"]))
+                for (first, last, *_), primary in zip(ranges, primaries, strict=True):
+                    self._owner[first : last + 1] = self._nodes.index(primary)
         return self._nodes
 
     def _primaries(self) -> list[Any]:
