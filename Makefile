@@ -52,7 +52,7 @@ golden-update: .venv/.dev .venv-airflow/.airflow ## rewrite the golden files; re
 	@DERM_GOLDEN_UPDATE=1 $(PYTEST) -m "not data" -k golden
 
 screenshot: .venv/.dev ## photograph the DAG in the UI that `make up` left running
-	@.venv/bin/python docs/images/photograph.py
+	@.venv/bin/python infra/photograph.py
 
 lock: ## pin every package again, from requirements/*.in
 	@$(PYTHON) -m venv --clear build/lock
