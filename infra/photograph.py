@@ -56,7 +56,11 @@ def photograph(api: AirflowApi, browser: str) -> list[str]:
         window = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = window.new_page(viewport=VIEWPORT, color_scheme="light")
         _log_in(page, api)
-        taken = [_take(page, f"{api.url}/dags/{DAG_ID}", view) for view in ("grid", "graph")]
+        page.goto(f"{api.url}/dags/{DAG_ID}")
+        page.get_by_text("release").first.wait_for()
+        page.get_by_label("Collapse Details Panel").click()
+        page.get_by_label("Expand all task groups").click()
+        taken = [_take(page, view) for view in ("Grid", "Graph")]
         window.close()
     return taken
 
@@ -69,13 +73,10 @@ def _log_in(page: Page, api: AirflowApi) -> None:
     page.wait_for_url(lambda url: "/auth/" not in url)
 
 
-def _take(page: Page, url: str, view: str) -> str:
-    # The UI remembers per DAG which of the two views was open.
-    page.evaluate("(item) => localStorage.setItem(...item)", [f"dag_view-{DAG_ID}", f'"{view}"'])
-    page.goto(url)
-    page.get_by_text("release").first.wait_for()
+def _take(page: Page, view: str) -> str:
+    page.get_by_label(f"Show {view}").click()
     page.wait_for_timeout(2000)  # the graph lays itself out
-    path = IMAGES / f"{DAG_ID}_{view}.png"
+    path = IMAGES / f"{DAG_ID}_{view.lower()}.png"
     page.screenshot(path=path)
     return str(path)
 
