@@ -3,21 +3,18 @@
 Writing has two halves, so that any process can do the first one: `stage_file` writes a Parquet
 file below the table's root, where no reader looks for it; `Lake.commit` makes the staged files of
 a partition visible in one transaction. The transaction API of deltalake checks nothing, so
-schemas and files are compared here before a commit.
+schemas and files are compared here before a commit. A file that was staged is never deleted here,
+not even after a failed commit, which may have landed: vacuum removes what no version refers to.
 """
 
 import json
-import time
-import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-import xxhash
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
@@ -27,28 +24,18 @@ from feature_store.contracts.errors import CommitConflict, ContractViolation, Mi
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
 from feature_store.schemas import arrow_schema
+from feature_store.staging import (
+    StagedFile,
+    combined_digest,
+    read_files,
+    rows_digest,
+    sort_rows,
+    stage_file,
+)
+
+__all__ = ["Lake", "StagedFile", "rows_digest", "sort_rows", "stage_file"]
 
 _CHECKPOINT_INTERVAL = "10"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StagedFile:
-    """A Parquet file that is written but not committed.
-
-    Attributes:
-        path: relative to the table's root.
-        digest: of the rows, independent of file names and Parquet details.
-        stats: Delta statistics as JSON.
-    """
-
-    path: str
-    ds: str
-    bucket: int | None
-    rows: int
-    size: int
-    digest: str
-    stats: str
-    modified_ms: int
 
 
 class Lake:
@@ -98,15 +85,39 @@ class Lake:
         filters = [("ds", "=", ds)]
         if bucket is not None:
             filters.append(("bucket", "=", str(bucket)))
-        files = self.open(name).file_uris(partition_filters=filters)
+        files = self.open(name).file_uris(file_pruning_predicate=filters)
         if not files and ds not in self.days(name):
-            raise MissingInput(
-                f"table {name} has no day {ds}",
-                where=str(self.path(name)),
-                expected=f"a partition ds={ds}",
-                found=f"days {' '.join(self.days(name)[-5:]) or 'none'}",
-            )
+            raise self._no_day(name, ds)
         return tuple(sorted(files))
+
+    def bucket_files(self, name: str, ds: str) -> dict[int, tuple[str, ...]]:
+        """Absolute paths of a day's files by bucket, every bucket of the table included.
+
+        Raises:
+            MissingInput: the table or the day is not there.
+        """
+        handle = self.open(name)
+        buckets = int(handle.metadata().configuration["derm.buckets"])
+        by_bucket: dict[int, list[str]] = {b: [] for b in range(buckets)}
+        actions = pa.table(handle.get_add_actions(flatten=True)).select(
+            ["path", "partition.ds", "partition.bucket"]
+        )
+        actions = actions.filter(pc.field("partition.ds") == ds)
+        if actions.num_rows == 0:
+            raise self._no_day(name, ds)
+        root = self.path(name)
+        paths = actions["path"].to_pylist()
+        for path, bucket in zip(paths, actions["partition.bucket"].to_pylist(), strict=True):
+            by_bucket[int(bucket)].append(str(root / path))
+        return {b: tuple(sorted(files)) for b, files in by_bucket.items()}
+
+    def _no_day(self, name: str, ds: str) -> MissingInput:
+        return MissingInput(
+            f"table {name} has no day {ds}",
+            where=str(self.path(name)),
+            expected=f"a partition ds={ds}",
+            found=f"days {' '.join(self.days(name)[-5:]) or 'none'}",
+        )
 
     def read(
         self,
@@ -117,16 +128,8 @@ class Lake:
         bucket: int | None = None,
     ) -> pa.Table:
         """All rows of a day (or of one bucket of it), in file order."""
-        schema = arrow_schema(table)
-        if columns is not None:
-            schema = pa.schema([schema.field(c) for c in columns])
         files = self.files(table.name, ds, bucket=bucket)
-        if not files:
-            return schema.empty_table()
-        parts = [
-            pq.read_table(f, columns=schema.names, partitioning=None).cast(schema) for f in files
-        ]
-        return pa.concat_tables(parts).combine_chunks()
+        return read_files(files, table, columns).combine_chunks()
 
     def dataset(self, table: Table, days: Iterable[str]) -> pads.Dataset:
         """The files of several days as one lazily read Arrow dataset."""
@@ -151,14 +154,14 @@ class Lake:
         """Make staged files the content of one day, in one transaction.
 
         Args:
-            properties: `derm.*` table properties (dtype, dim, buckets), set at creation and
-                compared afterwards.
+            properties: `derm.*` table properties, set at creation and compared afterwards;
+                bucketed tables need `dtype`, `dim` and `buckets`.
 
         Raises:
             ContractViolation: a staged file is missing, of another day, or does not fit the table.
             CommitConflict: another writer committed first; the staged files stay invisible.
         """
-        self._check_staged(table, ds, staged)
+        self._check_staged(table, ds, staged, properties or {})
         self._create(table, properties or {})
         handle = self.open(table.name)
         self._check_table(table, handle, properties or {})
@@ -212,17 +215,28 @@ class Lake:
             raise_if_key_not_exists=False,
         )
 
-    def _check_staged(self, table: Table, ds: str, staged: Sequence[StagedFile]) -> None:
+    def _check_staged(
+        self, table: Table, ds: str, staged: Sequence[StagedFile], properties: Mapping[str, str]
+    ) -> None:
         expected = arrow_schema(table)
+        if table.bucketed and (missing := {"dtype", "dim", "buckets"} - set(properties)):
+            raise ContractViolation(
+                f"table {table.name} is bucketed, and its layout was not given",
+                expected="properties dtype, dim, buckets",
+                found=f"without {' '.join(sorted(missing))}",
+            )
+        buckets = range(int(properties["buckets"])) if table.bucketed else (None,)
         for file in staged:
             path = self.path(table.name) / file.path
             found = pq.read_schema(path) if path.exists() else None
-            if found is None or file.ds != ds or not found.equals(expected):
+            fits = file.ds == ds and file.bucket in buckets
+            if found is None or not fits or not found.equals(expected):
                 raise ContractViolation(
                     f"staged file does not belong to {table.name} of {ds}",
                     where=str(path),
-                    expected=f"day {ds} and schema {expected.to_string()}",
-                    found=f"day {file.ds} and {found.to_string() if found else 'no file'}",
+                    expected=f"day {ds}, a bucket of {buckets}, schema {expected.to_string()}",
+                    found=f"day {file.ds}, bucket {file.bucket}, schema "
+                    + (found.to_string() if found else "none: no such file"),
                 )
 
     def _check_table(self, table: Table, handle: DeltaTable, properties: dict[str, str]) -> None:
@@ -246,109 +260,8 @@ class Lake:
                 )
 
 
-def stage_file(
-    root: Path, table: Table, ds: str, data: pa.Table, *, bucket: int | None = None
-) -> StagedFile:
-    """Write rows as one Parquet file below a table's root, invisible until committed.
-
-    Raises:
-        ContractViolation: the rows do not have the declared schema.
-    """
-    schema = arrow_schema(table)
-    if not data.schema.equals(schema):
-        raise ContractViolation(
-            f"rows for {table.name} do not have its schema",
-            where=f"day {ds}",
-            expected=schema.to_string(),
-            found=data.schema.to_string(),
-        )
-    folder = f"ds={ds}" if bucket is None else f"ds={ds}/bucket={bucket}"
-    relative = f"{folder}/{uuid.uuid4().hex}.parquet"
-    target = root / table.name / relative
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(
-        data,
-        target,
-        # Packed vectors do not compress: 2.5 times the CPU for 7 % of the size.
-        compression={c.name: "none" if c.dtype == "binary" else "zstd" for c in table.columns},
-        use_dictionary=[c.name for c in table.columns if c.dtype == "string"],
-        write_statistics=[c.name for c in table.columns if c.dtype != "binary"],
-    )
-    return StagedFile(
-        path=relative,
-        ds=ds,
-        bucket=bucket,
-        rows=data.num_rows,
-        size=target.stat().st_size,
-        digest=rows_digest(data),
-        stats=_delta_stats(target),
-        modified_ms=int(time.time() * 1000),
-    )
-
-
-def rows_digest(data: pa.Table) -> str:
-    """Digest of rows and their order, whatever the chunks they arrived in."""
-    state = xxhash.xxh3_128()
-    with pa.ipc.new_stream(_HashSink(state), data.schema) as writer:
-        writer.write_table(data.combine_chunks())
-    return state.hexdigest()
-
-
-def combined_digest(staged: Sequence[StagedFile]) -> str:
-    """Digest of a partition: its files' digests, ordered by bucket."""
-    state = xxhash.xxh3_128()
-    for file in sorted(staged, key=lambda f: (f.bucket or 0, f.digest)):
-        state.update(f"{file.bucket}:{file.rows}:{file.digest};".encode())
-    return state.hexdigest()
-
-
-class _HashSink:
-    """A writable stream that feeds a hash and keeps nothing."""
-
-    closed = False
-
-    def __init__(self, state: xxhash.xxh3_128) -> None:
-        self._state = state
-
-    def write(self, data: bytes) -> int:
-        self._state.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
-
-    def close(self) -> None:
-        self.closed = True
-
-
 def _add_action(table: Table, file: StagedFile) -> AddAction:
     values: dict[str, str | None] = {"ds": file.ds}
     if table.bucketed:
         values["bucket"] = str(file.bucket)
     return AddAction(file.path, file.size, values, file.modified_ms, True, file.stats)
-
-
-def _delta_stats(path: Path) -> str:
-    """Delta statistics from a Parquet footer: row count, and finite minima and maxima."""
-    metadata = pq.read_metadata(path)
-    stats: dict[str, object] = {"numRecords": metadata.num_rows}
-    low: dict[str, object] = {}
-    high: dict[str, object] = {}
-    nulls: dict[str, int] = {}
-    for column in range(metadata.num_columns):
-        chunks = [metadata.row_group(g).column(column) for g in range(metadata.num_row_groups)]
-        name = chunks[0].path_in_schema if chunks else ""
-        found = [c.statistics for c in chunks]
-        if not found or "." in name or any(s is None or not s.has_min_max for s in found):
-            continue
-        if isinstance(found[0].min, str | int) and not isinstance(found[0].min, bool):
-            low[name] = min(s.min for s in found)
-            high[name] = max(s.max for s in found)
-        nulls[name] = sum(s.null_count or 0 for s in found)
-    return json.dumps({**stats, "minValues": low, "maxValues": high, "nullCount": nulls})
-
-
-def sort_rows(data: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """Rows ordered by `keys`, ascending."""
-    order = pc.sort_indices(data, sort_keys=[(k, "ascending") for k in keys])
-    return data.take(order)

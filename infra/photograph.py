@@ -16,7 +16,7 @@ from jobs.settings import PROJECT, Settings
 
 DAG_ID = "derm_daily"
 IMAGES = PROJECT / "docs" / "images"
-VIEWPORT = {"width": 1600, "height": 900}
+SIZES = {"Grid": (900, 720), "Graph": (1600, 720)}
 
 
 def main() -> int:
@@ -54,13 +54,13 @@ def photograph(api: AirflowApi, browser: str) -> list[str]:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         window = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = window.new_page(viewport=VIEWPORT, color_scheme="light")
+        page = window.new_page(color_scheme="light")
         _log_in(page, api)
         page.goto(f"{api.url}/dags/{DAG_ID}")
         page.get_by_text("release").first.wait_for()
         page.get_by_label("Collapse Details Panel").click()
         page.get_by_label("Expand all task groups").click()
-        taken = [_take(page, view) for view in ("Grid", "Graph")]
+        taken = [_take(page, view) for view in SIZES]
         window.close()
     return taken
 
@@ -74,6 +74,8 @@ def _log_in(page: Page, api: AirflowApi) -> None:
 
 
 def _take(page: Page, view: str) -> str:
+    width, height = SIZES[view]
+    page.set_viewport_size({"width": width, "height": height})
     page.get_by_label(f"Show {view}").click()
     page.wait_for_timeout(2000)  # the graph lays itself out
     path = IMAGES / f"{DAG_ID}_{view.lower()}.png"

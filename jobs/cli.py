@@ -40,16 +40,58 @@ COMMANDS: tuple[Command, ...] = (
         example="derm daily --dataset kuairand --source ~/kuairand --days 7",
     ),
     Command(
+        name="docs",
+        module="jobs.reference",
+        summary="write the reference pages from the declarations",
+        example="derm docs --check",
+    ),
+    Command(
         name="down",
         module="jobs.down",
         summary="stop Airflow, PostgreSQL and Redis of this home",
         example="derm down",
     ),
     Command(
+        name="get",
+        module="jobs.get",
+        summary="read one user from the online store, or one Pin from the index",
+        example="derm get user u42 --upstream ctr",
+    ),
+    Command(
+        name="init",
+        module="jobs.init",
+        summary="declare a pipeline: its data set, recipe and first days",
+        example="derm init --dataset simulated --recipe toy",
+    ),
+    Command(
+        name="metrics",
+        module="jobs.metrics",
+        summary="print the newest numbers of the pipeline as Prometheus text",
+        example="derm metrics --output /var/lib/node_exporter/derm.prom",
+    ),
+    Command(
+        name="rollback",
+        module="jobs.rollback",
+        summary="make the release before the current one current again",
+        example="derm rollback",
+    ),
+    Command(
         name="run",
         module="jobs.run",
         summary="run the steps of a range of days in order, without Airflow",
         example="derm run --from 2025-03-01 --to 2025-03-07",
+    ),
+    Command(
+        name="search",
+        module="jobs.search",
+        summary="retrieve Pins for a user from the current index",
+        example="derm search --user u42 -k 10 --upstream ctr",
+    ),
+    Command(
+        name="status",
+        module="jobs.status",
+        summary="say what is published now, how each day stands, and what to run next",
+        example="derm status --days 14",
     ),
     Command(
         name="up",
@@ -63,7 +105,7 @@ COMMANDS: tuple[Command, ...] = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run one command, return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(argv[0] if argv else "").parse_args(argv)
+    args = build_parser(argv[0] if argv else "").parse_args(argv)
     _configure_logging()
     try:
         module = importlib.import_module(args.module)
@@ -93,7 +135,8 @@ def day(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _parser(chosen: str) -> argparse.ArgumentParser:
+def build_parser(chosen: str) -> argparse.ArgumentParser:
+    """The parser of `derm`; only the chosen command has its arguments."""
     parser = argparse.ArgumentParser(
         prog="derm",
         description="Learn, smooth and publish user and Pin embeddings, a day at a time.",

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from feature_store.config import AggregationConfig, IndexConfig, LayoutConfig, PublishingConfig
 from feature_store.contracts.errors import InputError
 from jobs.digest import content_digest
+from models.derm.config import DermConfig
+from models.training.config import InferenceConfig, TrainingConfig
+from simulator import config as worlds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,9 +29,17 @@ class GuardConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """One complete configuration."""
+    """One complete configuration.
+
+    Attributes:
+        simulation: the world of the simulated data set; other data sets ignore it.
+    """
 
     name: str
+    simulation: worlds.WorldConfig = field(default_factory=worlds.toy)
+    model: DermConfig = field(default_factory=DermConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     index: IndexConfig = field(default_factory=IndexConfig)

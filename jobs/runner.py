@@ -36,11 +36,12 @@ class StepResult:
 def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) -> RunContext:
     """A context for one day of the home that `settings` names."""
     home = Home.load(settings.home)
+    chosen = recipe(home.recipe)
     return RunContext(
         settings=settings,
         home=home,
-        recipe=recipe(home.recipe),
-        spec=dataset_spec(home.dataset, home.source),
+        recipe=chosen,
+        spec=dataset_spec(home.dataset, home.source, chosen.simulation),
         lake=Lake(settings.home / "lake"),
         manifests=ManifestStore(settings.home / "manifests"),
         ds=ds,

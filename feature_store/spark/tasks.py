@@ -1,0 +1,60 @@
+"""One Spark task per bucket. The bucket travels as data: a task's number is never its bucket."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from pyspark import SparkContext
+
+from feature_store.contracts.errors import DermError
+
+
+class BucketTask(Protocol):
+    """Work on one bucket of one table. `key` names it, and comes back with its result."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Table and bucket."""
+        ...
+
+
+T = TypeVar("T", bound=BucketTask)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class _Done(Generic[R]):
+    key: tuple[str, int]
+    result: R | None
+    error: DermError | None
+
+
+def run_tasks(spark: SparkContext, function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
+    """Run `function` on every task, each in a Spark partition of its own.
+
+    Returns:
+        The results, in the order of `tasks`.
+
+    Raises:
+        DermError: a task raised it; it comes through as it was, and is not retried.
+        RuntimeError: Spark did not return exactly one result per task.
+    """
+    rows = spark.parallelize(tasks, max(len(tasks), 1))
+    finished: list[_Done[R]] = rows.mapPartitions(lambda part: _run(function, part)).collect()
+    by_key = {done.key: done for done in finished}
+    expected = [task.key for task in tasks]
+    if sorted(d.key for d in finished) != sorted(expected) or len(by_key) != len(expected):
+        raise RuntimeError(f"expected results of {expected}, found {sorted(by_key)}")
+    results = [by_key[key] for key in expected]
+    for done in results:
+        if done.error is not None:
+            raise done.error
+    return [done.result for done in results]  # type: ignore[misc]
+
+
+def _run(function: Callable[[T], R], part: Iterable[T]) -> Iterator[_Done[R]]:
+    for task in part:
+        try:
+            yield _Done(task.key, function(task), None)
+        except DermError as error:
+            yield _Done(task.key, None, error)

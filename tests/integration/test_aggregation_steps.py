@@ -1,0 +1,95 @@
+"""dedup, merge and verify as steps, on a real Spark and a real Delta lake."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from feature_store.config import AggregationConfig
+from feature_store.contracts.base import ENTITIES, days_between, shift_day
+from feature_store.contracts.errors import GuardFailed, MissingInput
+from feature_store.contracts.tables import pool_table, raw_table
+from feature_store.lake import sort_rows
+from jobs.recipes import GuardConfig
+from jobs.verify import check_guards
+from tests import reference_pool
+from tests.aggregation_fixtures import FIRST, commit_day, context, declare_home, run
+
+pytestmark = pytest.mark.spark
+DAYS = days_between(FIRST, shift_day(FIRST, 3))
+
+
+def test_the_pool_of_every_day_is_the_recursion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, config = declare_home(tmp_path, monkeypatch), AggregationConfig()
+    expected: dict[str, dict[str, reference_pool.State]] = {e: {} for e in ENTITIES}
+    for ds in DAYS:
+        commit_day(tmp_path, ds)
+        run(settings, ds, "dedup", "merge", "verify")
+        lake = context(tmp_path, ds).lake
+        for entity in ENTITIES:
+            daily = reference_pool.last_of_day(lake.read(raw_table("ctr", entity), ds))
+            expected[entity] = reference_pool.step(expected[entity], daily, ds, config)
+            pool = sort_rows(lake.read(pool_table("ctr", entity), ds), ["entity_id"])
+            rows = reference_pool.as_rows(expected[entity], config)
+            assert reference_pool.table_rows(pool) == rows
+
+
+def test_a_rerun_is_skipped_and_a_forced_one_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = declare_home(tmp_path, monkeypatch)
+    for ds in DAYS[:2]:
+        commit_day(tmp_path, ds)
+        first = run(settings, ds, "dedup", "merge")
+    again = run(settings, DAYS[1], "dedup", "merge")
+    assert [r.skipped for r in again] == [True, True]
+    shutil.rmtree(tmp_path / "manifests" / DAYS[1])
+    commit_day(tmp_path, DAYS[1])
+    repeated = run(settings, DAYS[1], "dedup", "merge")
+    digests = [[a.digest for a in r.manifest.outputs] for r in (*first, *repeated)]
+    assert digests[:2] == digests[2:]
+
+
+def test_verify_measures_coverage_by_yesterdays_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = declare_home(tmp_path, monkeypatch)
+    for ds in DAYS[:2]:
+        commit_day(tmp_path, ds)
+        metrics = run(settings, ds, "dedup", "merge", "verify")[-1].manifest.metrics
+    lake = context(tmp_path, DAYS[1]).lake
+    known = set(lake.read(pool_table("ctr", "user"), DAYS[0])["entity_id"].to_pylist())
+    seen = lake.read(raw_table("ctr", "user"), DAYS[1])["entity_id"].to_pylist()
+    assert metrics["coverage_rows_user"] == sum(s in known for s in seen) / len(seen)
+    distinct = set(seen)
+    assert metrics["coverage_entities_user"] == len(distinct & known) / len(distinct)
+    shares = [metrics[f"{name}_user"] for name in ("updated", "new", "carried")]
+    assert sum(shares) == pytest.approx(1.0)
+
+
+def test_merge_needs_yesterday(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = declare_home(tmp_path, monkeypatch)
+    commit_day(tmp_path, DAYS[1])
+    run(settings, DAYS[1], "dedup")
+    with pytest.raises(MissingInput, match=f"pool of {DAYS[0]}"):
+        run(settings, DAYS[1], "merge")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("coverage_rows_user", 0.1),
+        ("cosine_updated_pin", 0.1),
+        ("effective_rank_pin", 1.0),
+        ("pool_ratio_user", 0.4),
+        ("cosine_user", float("nan")),
+    ],
+)
+def test_a_broken_bound_is_named(metric: str, value: float) -> None:
+    guards = dataclasses.replace(GuardConfig(), min_coverage=0.5)
+    check_guards({}, guards, "ctr")
+    with pytest.raises(GuardFailed, match=metric):
+        check_guards({metric: value}, guards, "ctr")
