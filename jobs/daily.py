@@ -48,7 +48,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         f"{home.dataset}, recipe {home.recipe}: {days[0]} to {days[-1]} into {settings.home}"
     )
     prepare(settings, home, console)
-    with _stopped_afterwards(settings):
+    with _stopped_afterwards(settings, console):
         api = local.start(settings)
         console.print(f"Airflow at {api.url}, while this runs (user {api.user}, {api.password})")
         with watch.terminal(console, days, len(workflow.tasks())) as display:
@@ -129,7 +129,7 @@ def _explain(api: AirflowApi, day: watch.DayView, console: Console) -> None:
 
 
 @contextmanager
-def _stopped_afterwards(settings: Settings) -> Iterator[None]:
+def _stopped_afterwards(settings: Settings, console: Console) -> Iterator[None]:
     """Stop every service on the way out, also on Ctrl-C, SIGTERM and a closed terminal."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
@@ -139,6 +139,7 @@ def _stopped_afterwards(settings: Settings) -> Iterator[None]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them
+        console.print("stopping Airflow, PostgreSQL and Redis")
         local.stop(settings)
 
 

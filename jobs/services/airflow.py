@@ -11,7 +11,7 @@ import secrets
 import socket
 import subprocess
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -39,22 +39,24 @@ class Identity:
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """The identity kept in `folder`; made when there is none, or when its port is taken."""
+        """The identity kept in `folder`, made when there is none; another port if that is taken."""
         path = folder / "identity.json"
         if path.exists():
-            kept = cls(**json.loads(path.read_text()))
-            if _is_free(kept.port):
-                return kept
-        made = cls(
-            port=_free_port(),
-            jwt_secret=secrets.token_urlsafe(48),
-            secret_key=secrets.token_urlsafe(48),
-            fernet_key=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-        )
+            identity = cls(**json.loads(path.read_text()))
+            if _is_free(identity.port):
+                return identity
+            identity = replace(identity, port=_free_port())
+        else:
+            identity = cls(
+                port=_free_port(),
+                jwt_secret=secrets.token_urlsafe(48),
+                secret_key=secrets.token_urlsafe(48),
+                fernet_key=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            )
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(asdict(made), file)
-        return made
+            json.dump(asdict(identity), file)
+        return identity
 
 
 def is_running(settings: Settings) -> bool:
@@ -90,7 +92,22 @@ def start(settings: Settings) -> AirflowApi:
             env=env,
             log=folder / "logs" / f"{name}.log",
         )
-    return _healthy(settings, identity)
+    return _healthy(settings)
+
+
+def connect(settings: Settings) -> AirflowApi:
+    """Log in to the Airflow of this home that is running.
+
+    Raises:
+        Unreachable: none is.
+    """
+    folder = settings.home / "services" / "airflow"
+    identity, passwords = folder / "identity.json", folder / "passwords.json"
+    if not (identity.exists() and passwords.exists()):
+        raise Unreachable("Airflow was never started", where=str(folder), hint="make up")
+    port = json.loads(identity.read_text())["port"]
+    password = json.loads(passwords.read_text())["admin"]
+    return AirflowApi.login(f"http://127.0.0.1:{port}", "admin", password)
 
 
 def stop(settings: Settings) -> None:
@@ -128,30 +145,24 @@ def environment(settings: Settings, identity: Identity, database: str) -> dict[s
     }
 
 
-def _healthy(settings: Settings, identity: Identity) -> AirflowApi:
-    folder = settings.home / "services" / "airflow"
+def _healthy(settings: Settings) -> AirflowApi:
+    """Wait until every component is healthy, then set up what the DAGs lean on."""
     deadline = time.monotonic() + _HEALTHY_WITHIN_S
-    passwords = folder / "passwords.json"
     found = "no answer"
     while time.monotonic() < deadline:
-        if passwords.exists():
-            try:
-                api = AirflowApi.login(
-                    f"http://127.0.0.1:{identity.port}",
-                    "admin",
-                    json.loads(passwords.read_text())["admin"],
-                )
-                found = ", ".join(api.unhealthy())
-                if not found:
-                    passwords.chmod(0o600)
-                    _size_pools(api, settings)
-                    return api
-            except (Unreachable, json.JSONDecodeError) as error:
-                found = str(error)
+        try:
+            api = connect(settings)
+            found = ", ".join(api.unhealthy())
+            if not found:
+                (settings.home / "services" / "airflow" / "passwords.json").chmod(0o600)
+                _size_pools(api, settings)
+                return api
+        except (Unreachable, json.JSONDecodeError) as error:
+            found = str(error)
         time.sleep(0.5)
     raise DermError(
         f"Airflow is not healthy after {_HEALTHY_WITHIN_S} s",
-        where=str(folder / "logs"),
+        where=str(settings.home / "services" / "airflow" / "logs"),
         expected="api-server, scheduler and dag-processor alive",
         found=found,
         hint="read the last lines of the logs there",

@@ -14,14 +14,12 @@ import psutil
 
 MARK = "DERM_SERVICE_OF"
 
-_GRACE_S = 8.0
-
 
 def spawn(command: Sequence[str], *, home: Path, env: Mapping[str, str], log: Path) -> None:
     """Start a process in a session of its own, marked with `home`, its output going to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        subprocess.Popen(
+        process = subprocess.Popen(
             list(command),
             # SPT_NOENV: a process that renames itself would otherwise overwrite its environment.
             env={**env, MARK: str(home), "SPT_NOENV": "1"},
@@ -30,6 +28,7 @@ def spawn(command: Sequence[str], *, home: Path, env: Mapping[str, str], log: Pa
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    process.returncode = 0  # it is meant to outlive this program: Popen need not warn about it
 
 
 def marked(home: Path) -> list[psutil.Process]:
@@ -44,15 +43,13 @@ def marked(home: Path) -> list[psutil.Process]:
     return found
 
 
-def stop(home: Path) -> None:
-    """Ask every process marked with `home` to end, then end those that did not."""
-    processes = marked(home)
-    for process in processes:
-        _send(process, "terminate")
-    psutil.wait_procs(processes, timeout=_GRACE_S)
-    for process in remaining if (remaining := marked(home)) else ():
-        _send(process, "kill")
-    psutil.wait_procs(remaining, timeout=_GRACE_S)
+def stop(home: Path, *, grace_s: float = 8.0) -> None:
+    """Ask every process marked with `home` to end; after `grace_s`, end those that did not."""
+    for signal in ("terminate", "kill"):
+        processes = marked(home)
+        for process in processes:
+            _send(process, signal)
+        psutil.wait_procs(processes, timeout=grace_s)
 
 
 def _send(process: psutil.Process, signal: str) -> None:
