@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.contracts.errors import ContractViolation, MissingInput
 from feature_store.contracts.tables import Column, Table
-from feature_store.schemas import arrow_schema, arrow_type
+from feature_store.schemas import arrow_schema, arrow_type, unpack
 
 _MAX_SAMPLES = 3
 
@@ -188,10 +188,9 @@ def _check_vectors(
     problems.add_rows(table.name, feature.name, rule, wrong, len(values))
     if len(wrong):
         return
-    for chunk in values.chunks:
-        vectors = np.frombuffer(b"".join(chunk.to_pylist()), "<f4").reshape(len(chunk), -1)
-        broken = pa.array(np.flatnonzero(~np.isfinite(vectors).all(axis=1)))
-        problems.add_rows(table.name, feature.name, "finite vectors (rows)", broken, len(values))
+    finite = np.isfinite(unpack(values, feature.dim)).all(axis=1)
+    broken = pa.array(np.flatnonzero(~finite))
+    problems.add_rows(table.name, feature.name, "finite vectors (rows)", broken, len(values))
 
 
 def _check_day_of(events: pa.Table, problems: Problems) -> None:

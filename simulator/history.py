@@ -265,22 +265,11 @@ def _segment_sums(vectors_PD: Floats, index: Ints, first: Ints, last: Ints) -> F
     return sums
 
 
-_EMPTY = DayLog(
-    user=np.empty(0, np.int64),
-    pin=np.empty(0, np.int64),
-    advertiser=np.empty(0, np.int64),
-    ts=np.empty(0, np.int64),
-    surface=np.empty(0, np.int8),
-    query=np.empty(0, np.int8),
-    position=np.empty(0, np.int16),
-    action=np.empty(0, np.int8),
-    click=np.empty(0, np.bool_),
-    good_click=np.empty(0, np.bool_),
-    duration=np.empty(0, "f4"),
-    conversion=np.empty(0, np.int8),
-    attribution=np.empty(0, np.int8),
-    arrival=np.empty(0, np.int64),
-    p_click=np.empty(0, "f4"),
-    p_good_click=np.empty(0, "f4"),
-    p_conversion=np.empty(0, "f4"),
-)
+_KINDS = {
+    np.int64: ("user", "pin", "advertiser", "ts", "arrival"),
+    np.int16: ("position",),
+    np.int8: ("surface", "query", "action", "conversion", "attribution"),
+    np.bool_: ("click", "good_click"),
+    np.float32: ("duration", "p_click", "p_good_click", "p_conversion"),
+}
+_EMPTY = DayLog(**{n: np.array([], kind) for kind, names in _KINDS.items() for n in names})
