@@ -14,6 +14,7 @@ from jobs.digest import content_digest
 from models.derm.config import DermConfig, LossConfig
 from models.nn.config import DhenConfig, SequenceConfig
 from models.training.config import InferenceConfig, TrainingConfig
+from simulator import config as worlds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +30,14 @@ class GuardConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """One complete configuration."""
+    """One complete configuration.
+
+    Attributes:
+        simulation: the world of the simulated data set; other data sets ignore it.
+    """
 
     name: str
+    simulation: worlds.WorldConfig = field(default_factory=worlds.toy)
     model: DermConfig = field(default_factory=DermConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
