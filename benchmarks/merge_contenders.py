@@ -75,7 +75,7 @@ def floor_bucket(pool_file: str, daily_file: str, out: str, dim: int) -> int:
 
     from feature_store.contracts.tables import pool_table
     from feature_store.schemas import pack, unpack
-    from feature_store.staging import _parquet_options
+    from feature_store.staging import parquet_options
 
     tables = []
     for file in (pool_file, daily_file):
@@ -88,8 +88,7 @@ def floor_bucket(pool_file: str, daily_file: str, out: str, dim: int) -> int:
     vectors = pa.chunked_array([updated, *pool["embedding"].slice(n).chunks])
     position = pool.schema.get_field_index("embedding")
     merged = pool.set_column(position, pool.schema.field("embedding"), vectors)
-    options = _parquet_options(pool_table("ctr", "user"), len(merged))
-    pq.write_table(merged, out, **options)
+    pq.write_table(merged, out, **parquet_options(pool_table("ctr", "user")))
     return len(merged)
 
 

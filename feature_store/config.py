@@ -69,7 +69,7 @@ class PublishingConfig:
         dtype: of the published vectors.
         batch: keys per MSET; 256 keeps other clients' latency low.
         expire_days: expiry after the last activity; 0 writes no expiry (twice as fast).
-        bytes_per_s: bandwidth limit; 0 is none.
+        bytes_per_s: bandwidth limit of a publish; 0 is none.
     """
 
     dtype: Literal["float16", "float32"] = "float16"

@@ -5,6 +5,7 @@ that were pruned since are removed; otherwise the slot is wiped and written in f
 """
 
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from feature_store.contracts.errors import ContractViolation, SpaceMismatch, Sto
 from feature_store.online import BucketDone, OnlineStore
 from feature_store.schemas import unpack
 
-_BATCH_ROWS = 8192
+_BATCH_ROWS = 4096
 _SPOT_BUCKETS, _SPOT_ROWS = 4, 64
 _DAY_S = 86_400
 _BUCKET = re.compile(r"/bucket=(\d+)/")
@@ -80,12 +81,14 @@ def write_bucket(
     store: OnlineStore,
     plan: SlotWrite,
     files: BucketFiles,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], None],
+    stop: threading.Event,
 ) -> BucketDone:
     """Bring one bucket of a slot to the plan's day. Writing it twice changes nothing.
 
     Args:
         progress: told how many rows of the pool were looked at.
+        stop: set when another bucket has failed.
 
     Raises:
         SpaceMismatch: the pool holds vectors of another space.
@@ -101,6 +104,8 @@ def write_bucket(
                 written += len(ids)
                 size += values.nbytes
             progress(rows)
+            if stop.is_set():
+                raise StoreError("another bucket of this slot failed", where=plan.prefix)
         gone = ids_of(files.base)
         gone = gone.filter(pc.invert(pc.is_in(gone, ids_of(files.target))))
         writer.remove(gone)

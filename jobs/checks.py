@@ -5,7 +5,6 @@ that need no other day. Both note problems instead of raising, and `Problems.ref
 """
 
 import datetime as dt
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.contracts.errors import ContractViolation, MissingInput
 from feature_store.contracts.tables import Column, Table
-from feature_store.schemas import arrow_schema, arrow_type
+from feature_store.schemas import arrow_schema, arrow_type, unpack
 
 _MAX_SAMPLES = 3
 
@@ -66,6 +65,11 @@ class Problems:
         )
 
 
+def day_tables(spec: DatasetSpec) -> tuple[Table, Table, Table]:
+    """Events, users and Pins of a data set."""
+    return (spec.events_table(), spec.users_table(), spec.pins_table())
+
+
 def conform(table: Table, data: pa.Table, spec: DatasetSpec, problems: Problems) -> pa.Table | None:
     """Rows in the declared types, columns in the declared order; None when a type is wrong.
 
@@ -76,7 +80,7 @@ def conform(table: Table, data: pa.Table, spec: DatasetSpec, problems: Problems)
     arrays: list[pa.ChunkedArray] = []
     for column in table.columns:
         if column.name not in data.column_names:
-            problems.add(table.name, column.name, rule="the column exists", found="no such column")
+            problems.add(table.name, column.name, rule="the column", found="no such column")
             continue
         values = data[column.name]
         if column.dtype == "binary":
@@ -99,9 +103,8 @@ def conform(table: Table, data: pa.Table, spec: DatasetSpec, problems: Problems)
 
 def check_day(spec: DatasetSpec, tables: dict[str, pa.Table], problems: Problems) -> None:
     """Check typed tables (`events`, `users`, `pins`; any may be absent) against the contract."""
-    declared = (spec.events_table(), spec.users_table(), spec.pins_table())
     features = {f.name: f for f in spec.features}
-    for table in declared:
+    for table in day_tables(spec):
         if table.name not in tables:
             continue
         data = tables[table.name]
@@ -185,10 +188,9 @@ def _check_vectors(
     problems.add_rows(table.name, feature.name, rule, wrong, len(values))
     if len(wrong):
         return
-    for chunk in values.chunks:
-        vectors = np.frombuffer(b"".join(chunk.to_pylist()), "<f4").reshape(len(chunk), -1)
-        broken = pa.array(np.flatnonzero(~np.isfinite(vectors).all(axis=1)))
-        problems.add_rows(table.name, feature.name, "finite vectors (rows)", broken, len(values))
+    finite = np.isfinite(unpack(values, feature.dim)).all(axis=1)
+    broken = pa.array(np.flatnonzero(~finite))
+    problems.add_rows(table.name, feature.name, "finite vectors (rows)", broken, len(values))
 
 
 def _check_day_of(events: pa.Table, problems: Problems) -> None:
@@ -270,8 +272,3 @@ def _midnight(ds: str) -> dt.datetime:
 
 def _shown(value: pa.Scalar) -> str:
     return repr(value.as_py()) if not pa.types.is_timestamp(value.type) else str(value)
-
-
-def day_tables(spec: DatasetSpec) -> Iterable[Table]:
-    """The three tables of a data set."""
-    return (spec.events_table(), spec.users_table(), spec.pins_table())

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _configure_logging()
     try:
         module = importlib.import_module(args.module)
-        return int(module.main(args, Settings()))
+        return int(module.main(args, Settings.from_environment()))
     except DermError as error:
         if args.json:
             out(json.dumps({"error": vars(error), "exit_code": error.exit_code}))
@@ -185,3 +185,5 @@ def _configure_logging() -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
+    # Each variant of faiss that this CPU lacks would be announced.
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)

@@ -1,15 +1,15 @@
-"""Data sets by name."""
+"""Data sets by name. An adapter's module is imported when its data set is asked for."""
 
+import importlib
 from pathlib import Path
 
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError
 from jobs.adapters.base import Adapter
-from jobs.adapters.simulated import SimulatedAdapter
 from simulator import config as worlds
 
 SIMULATED = "simulated"
-REAL: dict[str, type[Adapter]] = {}
+REAL = ("kuairand", "movielens", "trivago")
 
 
 def dataset_spec(
@@ -23,24 +23,31 @@ def dataset_spec(
     Raises:
         InputError: no data set has that name, or its declaration is wrong.
     """
-    if dataset == SIMULATED:
-        folder = Path(source)
-        return SimulatedAdapter(folder=folder, simulation=simulation or worlds.toy()).spec
-    raise _unknown(dataset)
+    return _adapter(dataset, Path(source), simulation or worlds.toy()).spec
 
 
 def open_adapter(dataset: str, source: str, root: Path, simulation: worlds.WorldConfig) -> Adapter:
     """The adapter that reads a data set.
 
     Args:
+        source: folder of the files; a declared data set's are beside its declaration by default.
         root: the home; the simulated world's files are below it.
 
     Raises:
         InputError: no data set has that name, or its source is missing.
     """
     if dataset == SIMULATED:
-        return SimulatedAdapter(folder=simulated_folder(root), simulation=simulation)
-    raise _unknown(dataset)
+        return _adapter(dataset, simulated_folder(root), simulation)
+    folder = Path(source) if source or dataset in REAL else Path(dataset).parent
+    adapter = _adapter(dataset, folder, simulation)
+    if not folder.is_dir() or (dataset in REAL and not source):
+        raise InputError(
+            f"data set {dataset} needs its files",
+            expected="a folder with the files of the data set",
+            found=source or "no source",
+            hint=f"derm init --dataset {dataset} --source DIR",
+        )
+    return adapter
 
 
 def simulated_folder(root: Path) -> Path:
@@ -48,5 +55,17 @@ def simulated_folder(root: Path) -> Path:
     return root / "source" / SIMULATED
 
 
-def _unknown(dataset: str) -> InputError:
-    return InputError("unknown data set", expected=SIMULATED, found=dataset)
+def _adapter(dataset: str, folder: Path, simulation: worlds.WorldConfig) -> Adapter:
+    if dataset in (SIMULATED, *REAL):
+        module = importlib.import_module(f"jobs.adapters.{dataset}")
+        adapter: Adapter = module.open_folder(folder, simulation)
+        return adapter
+    if Path(dataset).suffix == ".toml":
+        from jobs.adapters.declared import DeclaredAdapter
+
+        return DeclaredAdapter(path=Path(dataset), folder=folder)
+    raise InputError(
+        "unknown data set",
+        expected=" | ".join((SIMULATED, *REAL, "the path of a declaration (*.toml)")),
+        found=dataset,
+    )

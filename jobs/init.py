@@ -47,7 +47,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     if history:
         steps = "simulate,ingest,validate" if home.dataset == SIMULATED else "ingest,validate"
         out(f"next: derm run --from {home.first_ds} --to {before} --steps {steps}")
-    out(f"then: derm run --from {home.start_ds} --to {shift_day(home.start_ds, 6)}")
+    out(f"then: derm run --from {home.start_ds} --to DAY")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,7 @@ class Progress:
     def __init__(self, total: int, label: str, log: logging.Logger) -> None:
         self._total, self._label, self._log = max(total, 1), label, log
         self._done, self._started, self._logged = 0, time.monotonic(), time.monotonic()
+        self._lock = threading.Lock()
         self._bar = (
             Bar(
                 TextColumn("{task.description}"),
@@ -39,12 +41,13 @@ class Progress:
         )
 
     def add(self, rows: int) -> None:
-        """Count rows that are done."""
-        self.set(self._done + rows)
+        """Count rows that are done; any thread may."""
+        with self._lock:
+            self._done += rows
+            self._show(self._done)
 
-    def set(self, done: int) -> None:
-        """Say how many rows are done by now."""
-        self._done, now = done, time.monotonic()
+    def _show(self, done: int) -> None:
+        now = time.monotonic()
         rate = done / max(now - self._started, 1e-3)
         if self._bar:
             self._bar.update(self._task, completed=done, rate=f"{rate:,.0f}")

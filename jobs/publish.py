@@ -20,7 +20,7 @@ from feature_store.contracts.tables import pool_table
 from feature_store.online import OnlineStore, SlotState, open_store, put_slot_state, slot_state
 from feature_store.releases import Releases, entry_of
 from feature_store.slots import BucketFiles, SlotWrite, files_by_bucket, space_of, spot_check
-from jobs.bucket_workers import write_buckets
+from jobs.bucket_writers import write_buckets
 from jobs.context import Outcome, RunContext
 from jobs.digest import content_digest
 from jobs.services.redis import ensure_redis
@@ -46,7 +46,7 @@ def run(ctx: RunContext) -> Outcome:
         plan = slot_write(ctx, upstream, prefix, state, state.base_ds)
         buckets = _bucket_files(ctx, upstream, state)
         state = write_buckets(
-            url, ctx.recipe.publishing, store, plan, buckets, state, ctx.settings.threads, ctx.log
+            url, ctx.recipe.publishing, plan, buckets, state, ctx.settings.threads, ctx.log
         )
         store.seal(prefix)
         spot_check(store, plan, buckets)

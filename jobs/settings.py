@@ -52,6 +52,25 @@ class Settings(BaseSettings):
     spark_slots: int = Field(default=2, ge=1)
     last_ds: Day | Literal[""] = ""
 
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            InputError: a variable has a value that it cannot have.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(map(str, first["loc"])).upper()
+            raise InputError(
+                f"DERM_{name} has a value it cannot have",
+                where="the environment",
+                expected=first["msg"],
+                found=str(first["input"]),
+            ) from error
+
 
 class Home(Contract):
     """What this pipeline is.

@@ -27,7 +27,7 @@ def run(ctx: RunContext) -> Outcome:
         try:
             tables[table.name] = ctx.lake.read(table, ctx.ds)
         except MissingInput as error:
-            problems.add(table.name, rule="the day is in the lake", found=error.what, missing=True)
+            problems.add(table.name, rule="the day in the lake", found=error.what, missing=True)
     check_day(ctx.spec, tables, problems)
     if "events" in tables:
         check_guards(ctx.spec, tables["events"], problems)

@@ -66,7 +66,7 @@ class Digest:
     def load(cls, path: Path) -> Self | None:
         """Read back; None when the file is absent or damaged, since it can be made again."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {n: file[n] for n in _PLAIN}
                 engaged, converted = (
                     DayLog(**{f.name: file[f"{name}.{f.name}"] for f in fields(DayLog)})
@@ -128,7 +128,9 @@ class History:
     Attributes:
         engaged: rows [N] of the window with an action, ordered by user and time.
         engaged_day: the day [N] each belongs to.
-        converted, converted_day, converted_row: conversions by the day of their impression.
+        converted: rows of the impressions that converted, and whose conversion is heard of.
+        converted_day, converted_row: day of the impression, and its row in that day's log.
+        heard_day: day on which the conversion arrives; it may lie ahead.
     """
 
     def __init__(self, population: Population, day: int, digests: dict[int, Digest]) -> None:
@@ -139,14 +141,17 @@ class History:
         engaged, engaged_day = _joined([(d, x.engaged) for d, x in digests.items()])
         order = np.lexsort((engaged.ts, engaged_day, engaged.user))
         self.engaged, self.engaged_day = engaged.take(order), engaged_day[order]
-        converted, self.converted_day = _joined([(d, x.converted) for d, x in digests.items()])
-        self.converted = converted
-        rows = [x.converted_row for x in digests.values()]
-        self.converted_row = np.concatenate([np.empty(0, np.int64), *rows])
+        self._join_conversions(digests)
 
-    def arrival_day(self) -> Ints:
-        """The day [conversions] on which each conversion is heard of."""
-        return self.converted_day + self.converted.arrival // DAY_US
+    def _join_conversions(self, digests: dict[int, Digest]) -> None:
+        converted, day = _joined([(d, x.converted) for d, x in digests.items()])
+        row = np.concatenate([np.empty(0, np.int64), *(x.converted_row for x in digests.values())])
+        heard = day + converted.arrival // DAY_US
+        # A conversion whose user has left or whose Pin has ended is lost: nobody reports it.
+        users, pins = self.population.users, self.population.pins
+        told = (users.gone[converted.user] > heard) & (pins.gone[converted.pin] > heard)
+        self.converted, self.converted_day = converted.take(told), day[told]
+        self.converted_row, self.heard_day = row[told], heard[told]
 
     def impressions(self, entity: str, days: int) -> Ints:
         """Impressions by entity number over the last `days` days; entity is `user` or `pin`."""
@@ -168,8 +173,7 @@ class History:
 
     def conversions(self, entity: str, days: int) -> Ints:
         """Conversions heard of over the last `days` days, by entity number."""
-        heard = self.arrival_day()
-        chosen = (heard < self.day) & (heard >= self.day - days)
+        chosen = (self.heard_day < self.day) & (self.heard_day >= self.day - days)
         size = len(getattr(self.population, f"{entity}s").born)
         return np.bincount(getattr(self.converted, entity)[chosen], minlength=size)
 
@@ -261,22 +265,11 @@ def _segment_sums(vectors_PD: Floats, index: Ints, first: Ints, last: Ints) -> F
     return sums
 
 
-_EMPTY = DayLog(
-    user=np.empty(0, np.int64),
-    pin=np.empty(0, np.int64),
-    advertiser=np.empty(0, np.int64),
-    ts=np.empty(0, np.int64),
-    surface=np.empty(0, np.int8),
-    query=np.empty(0, np.int8),
-    position=np.empty(0, np.int16),
-    action=np.empty(0, np.int8),
-    click=np.empty(0, np.bool_),
-    good_click=np.empty(0, np.bool_),
-    duration=np.empty(0, "f4"),
-    conversion=np.empty(0, np.int8),
-    attribution=np.empty(0, np.int8),
-    arrival=np.empty(0, np.int64),
-    p_click=np.empty(0, "f4"),
-    p_good_click=np.empty(0, "f4"),
-    p_conversion=np.empty(0, "f4"),
-)
+_KINDS = {
+    np.int64: ("user", "pin", "advertiser", "ts", "arrival"),
+    np.int16: ("position",),
+    np.int8: ("surface", "query", "action", "conversion", "attribution"),
+    np.bool_: ("click", "good_click"),
+    np.float32: ("duration", "p_click", "p_good_click", "p_conversion"),
+}
+_EMPTY = DayLog(**{n: np.array([], kind) for kind, names in _KINDS.items() for n in names})

@@ -44,11 +44,14 @@ class EventWriter:
 
     def events(self, day: int, log: DayLog, history: History) -> pa.Table:
         """Impressions and late conversions of a day, ordered by time and id."""
-        late, origin, row = _arriving(self._population, day, history)
+        arriving = history.heard_day == day
+        late, origin = history.converted.take(arriving), history.converted_day[arriving]
         impressions = self._rows(
             log, np.full(len(log.user), day), history, event_ids(day, np.arange(len(log.user)))
         )
-        ids = pc.binary_join_element_wise(_ids_by_day(origin, row), "late", "-")
+        ids = pc.binary_join_element_wise(
+            _ids_by_day(origin, history.converted_row[arriving]), "late", "-"
+        )
         conversions = self._rows(late, origin, history, ids)
         same_day = (log.conversion >= 0) & (log.arrival < DAY_US)
         now = {"ts": log.ts + day * DAY_US, "action": pc.take(pa.array(ACTIONS), log.action)}
@@ -169,19 +172,6 @@ def _typed(columns: dict[str, npt.NDArray | pa.Array], schema: pa.Schema) -> pa.
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _arriving(population: Population, day: int, history: History) -> tuple[DayLog, Ints, Ints]:
-    """Conversions that arrive on a day after their impression's, with its day and row.
-
-    One whose user has left or whose Pin has ended is lost: nobody would report it.
-    """
-    late = history.converted
-    spans = (population.users, late.user), (population.pins, late.pin)
-    chosen = history.arrival_day() == day
-    for span, entity in spans:
-        chosen &= span.gone[entity] > day
-    return late.take(chosen), history.converted_day[chosen], history.converted_row[chosen]
-
-
 def _impression_labels(
     log: DayLog, converted: npt.NDArray[np.bool_]
 ) -> dict[str, npt.NDArray | pa.Array]:
@@ -220,7 +210,7 @@ def _sequences(population: Population, history: History, user: Ints) -> dict[str
     longest = population.config.sequence_len
     engaged = history.engaged.take(history.engaged_day >= history.first)
     offsets, rows = history.recent(user, engaged.user, longest)
-    heard = history.arrival_day()
+    heard = history.heard_day
     converted = np.flatnonzero((heard < history.day) & (heard >= history.first))
     arrival = history.converted.arrival + history.converted_day * DAY_US
     order = np.lexsort((arrival[converted], history.converted.user[converted]))

@@ -97,7 +97,7 @@ class FileStore:
         order = np.argsort(everything, kind="stable")
         name = uuid.uuid4().hex
         (slot / name).mkdir(parents=True)
-        width = fresh.shape[1] if len(fresh) else values.shape[1]
+        width = max(fresh.shape[1], values.shape[1])
         target = np.lib.format.open_memmap(
             slot / name / "values.npy", "w+", np.uint8, (len(everything), width)
         )
@@ -106,8 +106,10 @@ class FileStore:
             rows = source[order[start : start + _COPY_ROWS]]
             old = rows < len(values)
             block = target[start : start + _COPY_ROWS]
-            block[old] = values[rows[old]]
-            block[~old] = fresh[rows[~old] - len(values)]
+            if old.any():
+                block[old] = values[rows[old]]
+            if not old.all():
+                block[~old] = fresh[rows[~old] - len(values)]
         target.flush()
         np.save(slot / name / "ids.npy", everything[order], allow_pickle=False)
         self._swap(slot, name)

@@ -4,6 +4,7 @@ Writes are raw RESP on one connection per writer and node, a window deep: the ne
 assembled while the server works on the last ones. Errors come back as StoreError with what to do.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ class RedisStore:
 
     Args:
         batch: keys per command; 256 keeps the latency of other clients low.
-        bytes_per_s: bandwidth limit of each writer; 0 is none.
+        bytes_per_s: bandwidth limit of all writers together; 0 is none.
     """
 
     def __init__(self, url: str, *, batch: int = 256, bytes_per_s: int = 0) -> None:
@@ -44,9 +45,10 @@ class RedisStore:
             "protocol": 2,
             **_parse_url(url),
         }
-        self._batch, self._bytes_per_s = batch, bytes_per_s
+        self._batch = batch
         self._client: Any = self._connect({})
         self.location = _location(self._options)
+        self._limit = _Limit(bytes_per_s)
         self._nodes: tuple[Node, ...] | None = None
         self._owner = np.zeros(0, np.int16)
 
@@ -72,9 +74,7 @@ class RedisStore:
             nodes = self._topology()
             clients = [self._connect(_at(n)) for n in nodes] if nodes else [self._client]
             pools = [c.connection_pool for c in clients]
-        return RedisWriter(
-            prefix, pools, self._owner, batch=self._batch, rate=self._bytes_per_s, at=self.location
-        )
+        return RedisWriter(prefix, pools, self._owner, batch=self._batch, limit=self._limit)
 
     def seal(self, prefix: str) -> None:
         """Nothing to do: what Redis has acknowledged is readable."""
@@ -127,11 +127,13 @@ class RedisStore:
         if self._nodes is None:
             self._nodes = ()
             if self._client.info("cluster").get("cluster_enabled"):
+                # Each range: first slot, last slot, primary (address, port, id), replicas.
                 ranges = self._client.execute_command("CLUSTER SLOTS")
-                self._nodes = tuple(sorted({tuple(r["primary"]) for r in ranges.values()}))
+                primaries = [(str(r[2][0], "utf-8"), int(r[2][1])) for r in ranges]
+                self._nodes = tuple(sorted(set(primaries)))
                 self._owner = np.zeros(16384, np.int16)
-                for (first, last), nodes in ranges.items():
-                    self._owner[first : last + 1] = self._nodes.index(tuple(nodes["primary"]))
+                for (first, last, *_), primary in zip(ranges, primaries, strict=True):
+                    self._owner[first : last + 1] = self._nodes.index(primary)
         return self._nodes
 
     def _primaries(self) -> list[Any]:
@@ -155,14 +157,13 @@ class RedisWriter:
         owner: npt.NDArray[np.int16],
         *,
         batch: int,
-        rate: int,
-        at: str,
+        limit: "_Limit",
     ) -> None:
         self._prefix, self._pools, self._owner = prefix.encode(), pools, owner
-        self._batch, self._rate, self._at = batch, rate, at
+        self._batch, self._limit = batch, limit
+        self._at = _location(pools[0].connection_kwargs)
         self._connections: list[Any] = []
         self._pending: list[deque[int]] = [deque() for _ in pools]
-        self._free_at = time.monotonic()
 
     def write(
         self,
@@ -235,8 +236,7 @@ class RedisWriter:
                 yield int(node), np.flatnonzero(owners == node)
 
     def _send(self, node: int, payload: resp.Payload) -> None:
-        if self._rate:
-            self._throttle(payload.size)
+        self._limit.wait(payload.size)
         self._connections[node].send_packed_command(payload.chunks, check_health=False)
         self._pending[node].append(payload.replies)
         while len(self._pending[node]) >= _WINDOW:
@@ -249,9 +249,21 @@ class RedisWriter:
             if isinstance(reply, Exception):
                 raise reply
 
-    def _throttle(self, size: int) -> None:
-        time.sleep(max(0.0, self._free_at - time.monotonic()))
-        self._free_at = time.monotonic() + size / self._rate
+
+class _Limit:
+    """A bandwidth limit that several writers share, so that serving is not starved."""
+
+    def __init__(self, bytes_per_s: int) -> None:
+        self._rate, self._free_at, self._lock = bytes_per_s, time.monotonic(), threading.Lock()
+
+    def wait(self, size: int) -> None:
+        """Wait for this writer's turn to send `size` bytes."""
+        if not self._rate:
+            return
+        with self._lock:
+            start = max(self._free_at, time.monotonic())
+            self._free_at = start + size / self._rate
+        time.sleep(max(0.0, start - time.monotonic()))
 
 
 class _typed:  # noqa: N801 - reads as a statement: with _typed(...)

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.contracts.datasets import DatasetSpec
-from feature_store.contracts.errors import InputError
 from jobs.checks import Problems
+
+_NOTHING = pa.table({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,53 +51,38 @@ class Adapter(Protocol):
 
 def read_parquet(
     path: Path, problems: Problems, columns: Mapping[str, str] | None = None
-) -> pa.Table | None:
+) -> pa.Table:
     """Read a source file, or note in `problems` why it cannot be read.
 
     Args:
         columns: name -> kind (`string`, `integer`, `number`) the file must have; None reads all.
 
     Returns:
-        The columns asked for, or None.
+        The columns asked for; a table without columns when a problem was noted.
     """
     if not path.is_file():
-        problems.add(
-            path.stem, rule="the source file exists", found=f"no file {path}", missing=True
-        )
-        return None
+        problems.add(path.stem, rule="a source file", found=f"no file {path}", missing=True)
+        return _NOTHING
     try:
+        names = pq.read_schema(path).names
+        if doubled := sorted({n for n in names if names.count(n) > 1}):
+            problems.add(path.stem, " ".join(doubled), rule="one column of a name", found=str(path))
+            return _NOTHING
         data = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         problems.add(path.stem, rule="a readable Parquet file", found=f"{path}: {reason}")
-        return None
+        return _NOTHING
     if columns is None:
         return data
     before = len(problems.found)
     for name, kind in columns.items():
         if name not in data.column_names:
-            problems.add(path.stem, name, rule="the column exists", found=f"not in {path}")
+            problems.add(path.stem, name, rule="the column", found=f"not in {path}")
         elif not _is_kind(data.schema.field(name).type, kind):
             found = f"{data.schema.field(name).type} in {path}"
             problems.add(path.stem, name, rule=f"type {kind}", found=found)
-    return data.select(list(columns)) if len(problems.found) == before else None
-
-
-def source_folder(dataset: str, source: str) -> Path:
-    """The folder a real data set is read from.
-
-    Raises:
-        InputError: none was given, or it is not there.
-    """
-    folder = Path(source)
-    if not source or not folder.is_dir():
-        raise InputError(
-            f"data set {dataset} needs its files",
-            expected="a folder with the files of the data set",
-            found=source or "no source",
-            hint=f"derm init --dataset {dataset} --source DIR",
-        )
-    return folder
+    return data.select(list(columns)) if len(problems.found) == before else _NOTHING
 
 
 def _is_kind(found: pa.DataType, kind: str) -> bool:

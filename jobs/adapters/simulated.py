@@ -42,3 +42,8 @@ class SimulatedAdapter:
         }
         problems.refuse(f"derm simulate --ds {ds} --force")
         return DayTables(**read)
+
+
+def open_folder(folder: Path, simulation: WorldConfig) -> SimulatedAdapter:
+    """The adapter of a world's files."""
+    return SimulatedAdapter(folder=folder, simulation=simulation)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from feature_store.contracts.base import ENTITIES, UPSTREAMS, Upstream, days_between
 from jobs.recipes import Recipe
 from jobs.rendering.charts import Rule, Series, line_chart, stacked_bars
-from jobs.rendering.numbers import DASH, show
+from jobs.rendering.numbers import DASH, LEAST_SPAN, show, show_change
 from jobs.rendering.panels import Panel, sections
 from jobs.rendering.published import Published
 from jobs.rendering.summary import DaySummary, phases
@@ -52,7 +52,7 @@ def render_page(days: Sequence[DaySummary], recipe: Recipe, published: Published
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(show=show, dash=DASH, upstreams=UPSTREAMS)
+    environment.globals.update(show=show, show_change=show_change, dash=DASH, upstreams=UPSTREAMS)
     headlines = {p.metric: p for p in panels if p.metric in _HEADLINES}
     return environment.get_template("report.html").render(
         days=days,
@@ -164,6 +164,7 @@ def _chart(panel: Panel, days: Sequence[DaySummary]) -> Markup:
         rules=rules,
         bounds=falling,
         broken=broken,
+        least_span=LEAST_SPAN[panel.kind],
     )
 
 

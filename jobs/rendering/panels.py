@@ -141,7 +141,7 @@ def _stability(recipe: Recipe) -> tuple[Panel, ...]:
             note=note,
             step="verify",
             metric=f"{metric}_{entity}",
-            kind="ratio",
+            kind="cosine",
             lowest=lowest,
         )
         for entity in ENTITIES

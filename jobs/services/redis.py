@@ -240,7 +240,7 @@ def _await_save(client: redis.Redis, deadline: float) -> None:
     while client.info("persistence")["rdb_bgsave_in_progress"]:
         if time.monotonic() > deadline:
             raise redis.TimeoutError(f"no end of the save after {_SAVE_TIMEOUT_S:.0f} s")
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def _cannot_save(folder: Path, found: object) -> StoreError:

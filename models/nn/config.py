@@ -49,9 +49,11 @@ class SequenceConfig:
     """The encoder of a sequence group.
 
     Attributes:
+        max_len: newest elements that are read, of those the table keeps; cost grows with it.
         latest: newest positions kept verbatim beside the summary.
     """
 
+    max_len: int = 16
     num_layers: int = 1
     num_heads: int = 2
     latest: int = 4

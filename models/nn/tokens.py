@@ -195,13 +195,14 @@ class SequenceToken(nn.Module):
         config: SequenceConfig,
     ) -> None:
         super().__init__()
+        self.max_len = min(max_len, config.max_len)
         self.tables = nn.ModuleList(
             _table(rows, embedding_dim, padded=True) for rows in cardinalities
         )
         self.element = nn.Linear(embedding_dim * len(cardinalities), token_dim)
         self.encoder = SequenceEncoder(
             token_dim,
-            max_len,
+            self.max_len,
             num_layers=config.num_layers,
             num_heads=config.num_heads,
             latest=config.latest,
@@ -210,6 +211,7 @@ class SequenceToken(nn.Module):
 
     def forward(self, id_GBT: list[Tensor]) -> Tensor:
         """Map G tensors id_BT, newest first and padded with 0, to out_BD."""
+        id_GBT = [id_BT[:, : self.max_len] for id_BT in id_GBT]
         parts = [table(id_BT) for table, id_BT in zip(self.tables, id_GBT, strict=True)]
         x_BTD = self.element(torch.cat(parts, dim=-1))
         out_BD: Tensor = self.token(self.encoder(x_BTD, id_GBT[0] > 0))

@@ -74,6 +74,14 @@ def test_an_error_is_readable_by_machines(tmp_path) -> None:
     assert error["error"]["where"].endswith("home.json")
 
 
+def test_a_setting_that_cannot_be_is_named(tmp_path) -> None:
+    done = _derm("status", DERM_HOME=str(tmp_path), DERM_DEVICE="abacus")
+    assert done.returncode == 2
+    assert "DERM_DEVICE" in done.stderr
+    assert "found:    abacus" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["train"], ["train", "--ds", "2025-3-1"], ["train", "--ds", "2025-02-30"], ["nothing"], []],

