@@ -34,6 +34,18 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="backfill",
+        module="jobs.backfill",
+        summary="repair corrupted days in order, and publish once at the end",
+        example="derm backfill --from 2025-03-03 --to 2025-03-04 --what embeddings",
+    ),
+    Command(
+        name="plan",
+        module="jobs.plan",
+        summary="show what a backfill would recompute, and from which state",
+        example="derm plan --from 2025-03-03 --to 2025-03-04 --what embeddings --json",
+    ),
+    Command(
         name="run",
         module="jobs.run",
         summary="run the steps of a range of days in order, without Airflow",
