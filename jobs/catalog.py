@@ -213,6 +213,16 @@ STEPS: tuple[Step, ...] = (
         remedy=_ALREADY_RAN,
     ),
     Step(
+        name="audit",
+        summary="compare samples of what is published with the lake",
+        inputs=(Ref(name="release"),),
+        task="audit",
+        retries=1,
+        timeout_minutes=20,
+        failure="Redis or the index differs from the lake, although the day was released.",
+        remedy="The message counts the differences. `derm rollback`, then publish the day again.",
+    ),
+    Step(
         name="report",
         summary="record the day in `runs` and render the report",
         inputs=(Ref(name="release"),),

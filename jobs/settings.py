@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import InputError, ManifestCorrupt
 
+PROJECT = Path(__file__).resolve().parents[1]
+
 
 class Settings(BaseSettings):
     """Infrastructure, from environment variables named DERM_*.
@@ -26,6 +28,12 @@ class Settings(BaseSettings):
         spark_memory: memory of the Spark driver's JVM.
         threads: CPU threads of one process; 0 means all cores.
         device: where torch computes.
+        bin: the `derm` program of the job environment, which Airflow's tasks run.
+        airflow_env: Airflow's own environment.
+        task_slots: tasks that run at once on this machine.
+        gpu_slots: of them, tasks that train or infer.
+        spark_slots: of them, tasks that hold a JVM.
+        last_ds: last day the schedule starts by itself; empty: until today.
     """
 
     model_config = SettingsConfigDict(env_prefix="DERM_", extra="ignore", frozen=True)
@@ -36,6 +44,31 @@ class Settings(BaseSettings):
     spark_memory: str = "1g"
     threads: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    bin: Path = PROJECT / ".venv" / "bin" / "derm"
+    airflow_env: Path = PROJECT / ".venv-airflow"
+    task_slots: int = Field(default=4, ge=1)
+    gpu_slots: int = Field(default=2, ge=1)
+    spark_slots: int = Field(default=2, ge=1)
+    last_ds: Day | Literal[""] = ""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            InputError: a variable has a value that it cannot have.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(map(str, first["loc"])).upper()
+            raise InputError(
+                f"DERM_{name} has a value it cannot have",
+                where="the environment",
+                expected=first["msg"],
+                found=str(first["input"]),
+            ) from error
 
 
 class Home(Contract):

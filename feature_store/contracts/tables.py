@@ -181,6 +181,24 @@ def pool_table(upstream: Upstream, entity: Entity) -> Table:
     )
 
 
+def runs_table() -> Table:
+    """What ran: the memory of the pipeline, from which reports and dashboards are drawn."""
+    return Table(
+        name="runs",
+        grain="one finished step of the day, per upstream where the step has one",
+        key=("step", "upstream"),
+        columns=(
+            Column(name="step", dtype="string", meaning="name of the step"),
+            Column(name="upstream", dtype="string", meaning="ctr, cvr, or empty for both at once"),
+            Column(name="started_at", dtype="timestamp", meaning="when it began, UTC"),
+            Column(name="finished_at", dtype="timestamp", meaning="when it ended, UTC"),
+            Column(name="duration_s", dtype="float64", meaning="seconds it took", minimum=0),
+            Column(name="metrics", dtype="string", meaning="what it measured, as JSON"),
+            Column(name="manifest", dtype="string", meaning="its whole manifest, as JSON"),
+        ),
+    )
+
+
 _EMBEDDING = Column(
     name="embedding",
     dtype="binary",

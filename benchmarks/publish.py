@@ -1,0 +1,240 @@
+"""How fast users reach Redis: ours, the server's ceiling, and Feast, in alternating rounds.
+
+    python benchmarks/publish.py --json build/publish.json [--feast]
+
+One embedded redis-server, one pool of random unit vectors, three contenders:
+
+- ours: everything that `derm publish` does per row, from the pool's Parquet files to the last
+  acknowledged key (read, convert to float16, encode, send, wait), every user, one empty slot;
+- ceiling: the same keys and values as MSET commands that were assembled beforehand, pushed
+  through one plain socket while the replies are drained: what the server itself can take;
+- feast: `online_write_batch` of Feast's Redis online store with its protos made beforehand, and
+  `write_to_online_store` from a DataFrame, in an environment of its own (`--feast` makes it).
+
+Rounds alternate, and each contender starts from an empty key space. Medians are reported.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import redis
+
+from feature_store.buckets import bucket_of
+from feature_store.codec import ValueFormat, day_number
+from feature_store.config import PublishingConfig
+from feature_store.contracts.tables import pool_table
+from feature_store.lake import Lake, stage_file
+from feature_store.online import SlotState
+from feature_store.schemas import pack
+from feature_store.slots import BucketFiles, SlotWrite, files_by_bucket
+from feature_store.stores import resp
+from jobs.bucket_writers import write_buckets
+from jobs.services.redis import ensure_redis, stop_redis
+from jobs.settings import Settings
+
+DS = "2025-03-01"
+BUCKETS = 8
+ROOT = Path(__file__).resolve().parents[1]
+FEAST = ROOT / ".venv-feast"
+
+
+def main() -> None:
+    """Run every round and report."""
+    args = _arguments()
+    with tempfile.TemporaryDirectory(prefix="derm-bench-") as folder:
+        home = Path(folder)
+        url = ensure_redis(Settings(home=home))
+        try:
+            print(json.dumps(_compare(home, url, args), indent=2))
+        finally:
+            stop_redis(home)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--users", type=int, default=200_000)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--threads", type=int, default=0, help="writers of ours; 0: as many as cores"
+    )
+    parser.add_argument("--feast", action="store_true", help="also Feast (installs .venv-feast)")
+    parser.add_argument("--feast-users", type=int, default=20_000)
+    parser.add_argument("--json", type=Path, help="where the numbers go")
+    return parser.parse_args()
+
+
+def _compare(home: Path, url: str, args: argparse.Namespace) -> dict[str, Any]:
+    ids, vectors = _pool(args.users, args.dim)
+    buckets = _write_pool(home, ids, vectors)
+    wire = _wire_bytes(ids, vectors)
+    contenders: dict[str, Callable[[], float]] = {
+        "ours": lambda: _ours(url, buckets, args),
+        "ceiling": lambda: _ceiling(url, wire),
+    }
+    if args.feast:
+        contenders["feast"] = lambda: _feast(url, args, "online_write_batch")
+        contenders["feast_dataframe"] = lambda: _feast(url, args, "write_to_online_store")
+    rounds: dict[str, list[float]] = {name: [] for name in contenders}
+    client = redis.Redis.from_url(url)
+    memory = 0.0
+    for number in range(args.rounds):
+        for name, contender in contenders.items():
+            client.flushall()
+            empty = client.info("memory")["used_memory"]
+            rounds[name].append(contender())
+            if name == "ours":
+                memory = (client.info("memory")["used_memory"] - empty) / args.users
+            print(f"round {number} {name}: {rounds[name][-1]:,.0f} rows/s", file=sys.stderr)
+    result = _report(rounds, memory, args)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _report(rounds: dict[str, list[float]], memory: float, args: argparse.Namespace) -> dict:
+    medians = {name: statistics.median(rates) for name, rates in rounds.items()}
+    report = {
+        "contenders": {
+            name: {
+                "rows_per_s": round(median),
+                "rows_per_s_low": round(min(rounds[name])),
+                "rows_per_s_high": round(max(rounds[name])),
+            }
+            for name, median in medians.items()
+        },
+        "ours_to_ceiling": round(medians["ours"] / medians["ceiling"], 3),
+        "users": args.users,
+        "dim": args.dim,
+        "rounds": args.rounds,
+        "memory_per_user": round(memory),
+        "raw_bytes_per_user": 2 * args.dim,
+    }
+    if "feast" in medians:
+        report["ours_to_feast"] = round(medians["ours"] / medians["feast"], 1)
+    return report
+
+
+def _pool(users: int, dim: int) -> tuple[pa.Array, np.ndarray]:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((users, dim), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return pa.array([f"user{i:08d}" for i in range(users)], pa.string()), vectors
+
+
+def _write_pool(home: Path, ids: pa.Array, vectors: np.ndarray) -> list[BucketFiles]:
+    """The pool as merge leaves it: one Parquet file per bucket."""
+    table, lake, of = pool_table("ctr", "user"), Lake(home / "lake"), bucket_of(ids, BUCKETS)
+    staged = []
+    for bucket in range(BUCKETS):
+        rows = np.flatnonzero(of == bucket)
+        days = pa.array([DS]).take(pa.array(np.zeros(len(rows), np.int64)))
+        columns = [
+            ids.take(pa.array(rows)),
+            pack(vectors[rows]),
+            days,
+            days,
+            pa.array(np.ones(len(rows)), pa.int32()),
+            pa.nulls(len(rows), pa.binary()),
+            pa.array(["space"]).take(pa.array(np.zeros(len(rows), np.int64))),
+        ]
+        schema = [
+            pa.field(c.name, a.type, c.nullable)
+            for c, a in zip(table.columns, columns, strict=True)
+        ]
+        data = pa.table(columns, schema=pa.schema(schema))
+        staged.append(stage_file(lake.root, table, DS, data, bucket=bucket))
+    layout = {"dtype": "float32", "dim": str(vectors.shape[1]), "buckets": str(BUCKETS)}
+    lake.commit(table, DS, staged, properties=layout)
+    files = files_by_bucket(lake.files(table.name, DS))
+    return [BucketFiles(bucket=b, target=files[b]) for b in sorted(files)]
+
+
+def _wire_bytes(ids: pa.Array, vectors: np.ndarray) -> list[tuple[bytes, int]]:
+    """The ceiling's commands, whole, in pieces of 8,192 rows."""
+    layout = ValueFormat(dtype="float16", dim=vectors.shape[1])
+    pieces = []
+    for start in range(0, len(ids), 8192):
+        part = vectors[start : start + 8192]
+        values = layout.encode(part, np.full(len(part), day_number(DS), np.uint16))
+        payload = resp.mset(b"derm:ctr:ceiling0:a:", ids[start : start + 8192], values, 256)
+        pieces.append((b"".join(payload.chunks), payload.replies))
+    return pieces
+
+
+def _ours(url: str, buckets: list[BucketFiles], args: argparse.Namespace) -> float:
+    layout = ValueFormat(dtype="float16", dim=args.dim)
+    prefix = "derm:ctr:bench000:a:"
+    plan = SlotWrite(
+        prefix=prefix, ds=DS, base_ds=None, space_id="space", format=layout, pool_dtype="<f4"
+    )
+    state = SlotState(
+        state="writing",
+        ds=DS,
+        pool_digest="bench",
+        space_id="space",
+        dtype="float16",
+        dim=args.dim,
+        buckets=BUCKETS,
+        users=args.users,
+    )
+    config = PublishingConfig()
+    started = time.perf_counter()
+    write_buckets(
+        url,
+        config,
+        plan,
+        buckets,
+        state,
+        args.threads,
+        logging.getLogger("bench"),
+    )
+    return args.users / (time.perf_counter() - started)
+
+
+def _ceiling(url: str, wire: list[tuple[bytes, int]]) -> float:
+    connection = redis.Redis.from_url(url, protocol=2).connection_pool.get_connection()
+    rows = 0
+    started = time.perf_counter()
+    owed = 0
+    for body, replies in wire:
+        connection.send_packed_command([body], check_health=False)
+        for _ in range(owed):
+            connection.read_response()
+        owed, rows = replies, rows + replies * 256
+    for _ in range(owed):
+        connection.read_response()
+    seconds = time.perf_counter() - started
+    connection.disconnect()
+    stored = redis.Redis.from_url(url).dbsize()
+    return stored / seconds
+
+
+def _feast(url: str, args: argparse.Namespace, way: str) -> float:
+    python = FEAST / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(FEAST)], check=True)
+        needed = ROOT / "requirements" / "bench-feast.in"
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", str(needed)], check=True)
+    script = Path(__file__).with_name("feast_store.py")
+    command = [str(python), str(script), way, str(args.feast_users), str(args.dim)]
+    done = subprocess.run(command, input=url, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"Feast failed:\n{done.stderr}")
+    return float(json.loads(done.stdout.splitlines()[-1])["rows_per_s"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""What a ranker imports: users' embeddings from Redis, Pins from the index, one release at a time.
+
+Every read carries the pointer key in the same MGET as the values. Redis answers an MGET as one
+step, so a pointer equal to the one the keys were made from proves that all values are of that
+release; another pointer means that a new day was released in between, and the read is repeated.
+
+Needs redis, numpy, faiss and the contracts; nothing of the pipeline.
+Shapes: N ids, D vector width, K results.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from feature_store.codec import CURRENT_KEY, ValueFormat, release_key
+from feature_store.contracts.base import Upstream
+from feature_store.contracts.errors import InputError, StoreError
+from feature_store.contracts.manifests import PublishedUpstream, Release
+from feature_store.index import Hits, PinIndex
+
+Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
+
+# A flip between two attempts is a daily event; several in a row mean something else is wrong.
+_ATTEMPTS = 5
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened so far; read it into the ranker's own metrics."""
+
+    timeouts: int = 0
+    flips: int = 0
+    cache_hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """A release as this client reads it."""
+
+    release: Release
+    entry: PublishedUpstream
+    format: ValueFormat
+
+
+class FeatureClient:
+    """Reads one upstream of the current release.
+
+    Args:
+        url: the online store: redis://, rediss:// or unix://, with user and password.
+        home: where `index/` is; needed by `search` only.
+        timeout_s: of one round trip; a read that takes longer finds nobody and is counted.
+        cache_users: vectors kept between calls, for the current release only; 0 keeps none.
+        cluster: the store is a Redis Cluster.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        upstream: Upstream = "ctr",
+        home: Path | None = None,
+        timeout_s: float = 0.1,
+        cache_users: int = 0,
+        cluster: bool = False,
+    ) -> None:
+        self.upstream, self._home = upstream, home
+        self._options: dict[str, Any] = {
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": max(timeout_s, 1.0),
+        }
+        self._url, self._cluster = url, cluster
+        self._sync: Any = None
+        self._async: Any = None
+        self._resolved: _Resolved | None = None
+        self._index: tuple[str, PinIndex] | None = None
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._cache_users = cache_users
+        self.counters = Counters()
+
+    @property
+    def release(self) -> Release:
+        """The release that reads use now.
+
+        Raises:
+            StoreError: nothing was released yet, or the store cannot be reached.
+        """
+        return self._resolve().release
+
+    def get_users(self, ids: Sequence[str]) -> Found:
+        """Embeddings of users, all of one release.
+
+        Returns:
+            vectors [N, D] (zeros where not found) and found [N], in the order of `ids`.
+
+        Raises:
+            StoreError: the store cannot be reached, or nothing was released.
+        """
+        resolved = self._resolve()
+        for _ in range(_ATTEMPTS):
+            cached, keys = self._split(resolved, ids)
+            try:
+                pointer, *values = self._mget([CURRENT_KEY, *keys])
+            except redis.TimeoutError:
+                return self._nobody(resolved, len(ids))
+            except redis.RedisError as error:
+                raise _unreachable(error) from error
+            if pointer == resolved.release.release_id.encode():
+                return self._decode(resolved, ids, cached, values)
+            resolved = self._resolve(refresh=True)
+        raise _never_still()
+
+    async def aget_users(self, ids: Sequence[str]) -> Found:
+        """The same as `get_users`, for asyncio."""
+        resolved = self._resolved or await self._aresolve()
+        for _ in range(_ATTEMPTS):
+            cached, keys = self._split(resolved, ids)
+            try:
+                pointer, *values = await self._amget([CURRENT_KEY, *keys])
+            except redis.TimeoutError:
+                return self._nobody(resolved, len(ids))
+            except redis.RedisError as error:
+                raise _unreachable(error) from error
+            if pointer == resolved.release.release_id.encode():
+                return self._decode(resolved, ids, cached, values)
+            resolved = await self._aresolve()
+        raise _never_still()
+
+    def search(
+        self,
+        vector: npt.NDArray | None = None,
+        *,
+        user_id: str | None = None,
+        k: int = 10,
+        where: Mapping[str, str] | None = None,
+    ) -> Hits:
+        """The K best Pins for a vector [D] or [Q, D], or for a user.
+
+        Args:
+            where: metadata column -> value a Pin must have.
+
+        Raises:
+            InputError: neither or both of vector and user were given, or the user is unknown.
+            StoreError: the index of the release is not there.
+        """
+        if (vector is None) == (user_id is None) or k < 1:
+            raise InputError(
+                "a search needs a vector or a user, and k >= 1",
+                expected="exactly one of vector and user_id",
+                found=f"vector {'given' if vector is not None else 'absent'}, "
+                f"user_id {user_id}, k {k}",
+            )
+        if user_id is not None:
+            vectors, found = self.get_users([user_id])
+            if not found[0]:
+                raise InputError(
+                    f"user {user_id} is not in release {self.release.release_id}",
+                    hint="unknown, inactive for too long, or the read timed out",
+                )
+            vector = vectors
+        return self.index.search(np.asarray(vector), k, where)
+
+    @property
+    def index(self) -> PinIndex:
+        """The Pin index of the current release, memory-mapped once per release."""
+        if self._home is None:
+            raise InputError(
+                "this client was given no home", hint="FeatureClient(url, home=Path(DERM_HOME))"
+            )
+        pointer = self._get(CURRENT_KEY)
+        if self._resolved is None or pointer != self._resolved.release.release_id.encode():
+            self._resolve(refresh=True)
+        path = self._resolve().entry.index_path
+        if self._index is None or self._index[0] != path:
+            self._index = (path, PinIndex(self._home / path))
+        return self._index[1]
+
+    def close(self) -> None:
+        """Close the synchronous connections."""
+        if self._sync is not None:
+            self._sync.close()
+
+    async def aclose(self) -> None:
+        """Close the asynchronous connections."""
+        if self._async is not None:
+            await self._async.aclose()
+
+    def _resolve(self, *, refresh: bool = False) -> _Resolved:
+        if self._resolved is not None and not refresh:
+            return self._resolved
+        pointer = self._get(CURRENT_KEY)
+        body = self._get(release_key(pointer.decode())) if pointer else None
+        return self._adopt(pointer, body)
+
+    async def _aresolve(self) -> _Resolved:
+        try:
+            client = self._aclient()
+            pointer = await client.get(CURRENT_KEY)
+            body = await client.get(release_key(pointer.decode())) if pointer else None
+        except redis.RedisError as error:
+            raise _unreachable(error) from error
+        return self._adopt(pointer, body)
+
+    def _adopt(self, pointer: bytes | None, body: bytes | None) -> _Resolved:
+        if pointer is None or body is None:
+            raise StoreError(
+                "nothing is published",
+                expected=f"a release under the key {CURRENT_KEY}",
+                found="no pointer" if pointer is None else f"no body for {pointer.decode()}",
+                hint="derm release --ds DAY",
+            )
+        release = Release.model_validate_json(body)
+        entry = next((e for e in release.upstreams if e.upstream == self.upstream), None)
+        if entry is None:
+            raise StoreError(
+                f"release {release.release_id} has no upstream {self.upstream}",
+                found=" ".join(e.upstream for e in release.upstreams),
+            )
+        if self._resolved is not None and self._resolved.release != release:
+            self.counters.flips += 1
+        self._cache.clear()
+        self._resolved = _Resolved(release, entry, ValueFormat(dtype=entry.dtype, dim=entry.dim))
+        return self._resolved
+
+    def _split(self, resolved: _Resolved, ids: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
+        """What the cache knows, and the keys of the rest."""
+        prefix = resolved.entry.users_prefix
+        if not self._cache:
+            return {}, [prefix + i for i in ids]
+        cached = {i: self._cache[i] for i in ids if i in self._cache}
+        self.counters.cache_hits += len(cached)
+        return cached, [prefix + i for i in ids if i not in cached]
+
+    def _decode(
+        self,
+        resolved: _Resolved,
+        ids: Sequence[str],
+        cached: dict[str, bytes],
+        values: list[bytes | None],
+    ) -> Found:
+        if cached:
+            rest = iter(values)
+            values = [cached[i] if i in cached else next(rest) for i in ids]
+        if self._cache_users:
+            fresh = zip(ids, values, strict=True)
+            self._cache.update((i, v) for i, v in fresh if v is not None and i not in cached)
+            while len(self._cache) > self._cache_users:
+                self._cache.popitem(last=False)
+        vectors, found, _ = resolved.format.decode(values)
+        return vectors, found
+
+    def _nobody(self, resolved: _Resolved, count: int) -> Found:
+        self.counters.timeouts += 1
+        return np.zeros((count, resolved.format.dim), np.float32), np.zeros(count, np.bool_)
+
+    def _client(self) -> Any:
+        if self._sync is None:
+            retry = Retry(NoBackoff(), 0)
+            kind = redis.RedisCluster if self._cluster else redis.Redis
+            self._sync = kind.from_url(self._url, retry=retry, **self._options)
+        return self._sync
+
+    def _aclient(self) -> Any:
+        if self._async is None:
+            # The class of asyncio's own retry differs; none at all is the same for both.
+            module = redis.asyncio
+            kind = module.RedisCluster if self._cluster else module.Redis
+            retry = module.retry.Retry(NoBackoff(), 0)
+            self._async = kind.from_url(self._url, retry=retry, **self._options)
+        return self._async
+
+    def _get(self, key: str) -> bytes | None:
+        try:
+            value: bytes | None = self._client().get(key)
+        except redis.RedisError as error:
+            raise _unreachable(error) from error
+        return value
+
+    def _mget(self, keys: list[str]) -> list[bytes | None]:
+        client = self._client()
+        if not self._cluster:
+            return list(client.mget(keys))
+        # A slot is not rewritten while it is current: an unchanged pointer after the values were
+        # read proves as much as one read together with them.
+        values = list(client.mget_nonatomic(keys[1:])) if len(keys) > 1 else []
+        return [client.get(CURRENT_KEY), *values]
+
+    async def _amget(self, keys: list[str]) -> list[bytes | None]:
+        client = self._aclient()
+        if not self._cluster:
+            return list(await client.mget(keys))
+        values = list(await client.mget_nonatomic(keys[1:])) if len(keys) > 1 else []
+        return [await client.get(CURRENT_KEY), *values]
+
+
+def _unreachable(error: Exception) -> StoreError:
+    return StoreError(
+        "the online store cannot be read",
+        found=f"{type(error).__name__}: {error}",
+        hint="is Redis up, and are user and password right?",
+    )
+
+
+def _never_still() -> StoreError:
+    return StoreError(
+        "the release changed under every attempt to read",
+        expected="a pointer that stays for one round trip",
+        found=f"{_ATTEMPTS} changes in a row",
+        hint="is something flipping releases in a loop?",
+    )

@@ -1,0 +1,155 @@
+"""Keys and values of the online store, byte for byte (docs/specs/online_format.md).
+
+Shapes: N rows, D vector width, W bytes of a value (8 + D * itemsize).
+"""
+
+import datetime as dt
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.contracts.base import Upstream
+from feature_store.contracts.errors import ContractViolation, StoreError
+
+VERSION = 1
+HEADER_BYTES = 8
+CURRENT_KEY = "derm:current"
+
+_EPOCH = dt.date(1970, 1, 1)
+_DTYPES: dict[str, tuple[int, str]] = {"float16": (1, "<f2"), "float32": (2, "<f4")}
+_LITTLE_ENDIAN = ord("<")
+_DAY_OFFSET = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValueFormat:
+    """What every value of one slot looks like: an 8-byte header, then the packed vector.
+
+    Attributes:
+        dim: width of the vector, at most 65,535.
+    """
+
+    dtype: Literal["float16", "float32"]
+    dim: int
+
+    @property
+    def vector_dtype(self) -> np.dtype:
+        """The NumPy dtype of the packed vector, little-endian."""
+        return np.dtype(_DTYPES[self.dtype][1])
+
+    @property
+    def width(self) -> int:
+        """Bytes of a value."""
+        return HEADER_BYTES + self.dim * self.vector_dtype.itemsize
+
+    def header(self) -> bytes:
+        """The header without its day: version, dtype, byte order, 0, dim (the first 6 bytes)."""
+        code = _DTYPES[self.dtype][0]
+        return bytes((VERSION, code, _LITTLE_ENDIAN, 0)) + self.dim.to_bytes(2, "little")
+
+    def encode(self, vectors: npt.NDArray, days: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+        """Values of many rows.
+
+        Args:
+            vectors: [N, D], any float dtype.
+            days: [N], days since 1970-01-01 on which each vector last changed.
+
+        Returns:
+            Bytes [N, W].
+
+        Raises:
+            ContractViolation: a vector is not finite, or overflows float16.
+        """
+        values = np.empty((len(vectors), self.width), np.uint8)
+        values[:, :_DAY_OFFSET] = np.frombuffer(self.header(), np.uint8)
+        values[:, _DAY_OFFSET:HEADER_BYTES] = (
+            days.astype("<u2").view(np.uint8).reshape(len(vectors), 2)
+        )
+        with np.errstate(over="ignore"):
+            packed = np.ascontiguousarray(vectors, self.vector_dtype)
+        _check_finite(packed)
+        values[:, HEADER_BYTES:] = packed.view(np.uint8).reshape(
+            len(vectors), self.width - HEADER_BYTES
+        )
+        return values
+
+    def decode(
+        self, values: Sequence[bytes | None]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.uint16]]:
+        """Vectors of many values; None is an id that is not there.
+
+        Returns:
+            vectors [N, D] (zeros where not found), found [N], days [N] (0 where not found).
+
+        Raises:
+            StoreError: a value has another format than the release says.
+        """
+        found = np.fromiter((v is not None for v in values), np.bool_, len(values))
+        blank = self.header() + bytes(self.width - _DAY_OFFSET)
+        joined = b"".join([blank if v is None else v for v in values])
+        if len(joined) != self.width * len(values):
+            raise self._foreign(next(v for v in values if v is not None and len(v) != self.width))
+        rows = np.frombuffer(joined, np.uint8).reshape(len(values), self.width)
+        foreign = (rows[:, :_DAY_OFFSET] != np.frombuffer(self.header(), np.uint8)).any(axis=1)
+        if foreign.any():
+            raise self._foreign(rows[int(foreign.argmax())].tobytes())
+        vectors = np.ascontiguousarray(rows[:, HEADER_BYTES:]).view(self.vector_dtype)
+        days = np.ascontiguousarray(rows[:, _DAY_OFFSET:HEADER_BYTES]).view("<u2").ravel()
+        return vectors.astype(np.float32), found, days.astype(np.uint16)
+
+    def _foreign(self, value: bytes) -> StoreError:
+        return StoreError(
+            "a value in the online store has another format than its release says",
+            expected=f"{self.width} bytes beginning with {self.header().hex()}",
+            found=f"{len(value)} bytes beginning with {value[:_DAY_OFFSET].hex()}",
+            hint="another program wrote below this prefix, or the client is older than the format",
+        )
+
+
+def space_tag(space_id: str) -> str:
+    """Eight characters that stand for a space in keys, whatever the length of its id."""
+    return hashlib.sha256(space_id.encode()).hexdigest()[:8]
+
+
+def users_prefix(upstream: Upstream, space_id: str, slot: Literal["a", "b"]) -> str:
+    """The prefix of every user key of one slot; the user id follows it."""
+    return f"derm:{upstream}:{space_tag(space_id)}:{slot}:"
+
+
+def release_key(release_id: str) -> str:
+    """The key that holds a release as JSON."""
+    return f"derm:release:{release_id}"
+
+
+def slot_key(prefix: str) -> str:
+    """The key that says what a slot holds, and how far a publish into it has come."""
+    return f"derm:slot:{prefix.removeprefix('derm:').rstrip(':')}"
+
+
+def day_number(ds: str) -> int:
+    """Days since 1970-01-01, as the value's header counts them."""
+    return (dt.date.fromisoformat(ds) - _EPOCH).days
+
+
+def day_of(number: int) -> str:
+    """The ISO date of a header's day."""
+    return (_EPOCH + dt.timedelta(days=number)).isoformat()
+
+
+def _check_finite(packed: npt.NDArray) -> None:
+    # All exponent bits set means infinite or NaN; half the time of isfinite on float16.
+    unsigned = packed.view(f"<u{packed.itemsize}")
+    exponent = unsigned.dtype.type(0x7C00 if packed.itemsize == 2 else 0x7F800000)
+    bad = (unsigned & exponent) == exponent
+    if bad.any():
+        rows = np.flatnonzero(bad.any(axis=1))
+        raise ContractViolation(
+            "vectors are not finite in the published dtype",
+            expected=f"finite {packed.dtype.name} values",
+            found=f"{len(rows)} of {len(packed)} rows, the first at row {rows[0]}",
+            hint="publish float32, or find what made the norms grow: derm status",
+        )

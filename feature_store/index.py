@@ -1,0 +1,207 @@
+"""The Pin index: an HNSW graph over L2-normalised vectors, searched by inner product.
+
+A folder on disk: `graph.faiss` (graph and vectors), `ids.npy` (row -> Pin id as UTF-8 bytes,
+sorted), one `<column>.npy` of codes per metadata column, and `index.json`, written last.
+A folder without `index.json` was never finished.
+
+Shapes: N Pins, D vector width, Q queries, K results.
+Source: Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using
+Hierarchical Navigable Small World graphs, 2018; implementation of FAISS.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError
+
+from feature_store.contracts.base import Contract, Day
+from feature_store.contracts.errors import InputError, ManifestCorrupt, StoreError
+
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+MANIFEST = "index.json"
+GRAPH = "graph.faiss"
+IDS = "ids.npy"
+# Below this share of kept Pins the graph loses its way, and exact search over them is faster.
+_EXACT_SHARE = 0.2
+
+
+class IndexManifest(Contract):
+    """What an index folder holds.
+
+    Attributes:
+        built_ds: the day its graph was built; older than `ds` when the graph was warm-started.
+        ef_search: candidates per query at which the recall was measured.
+        files: name -> digest of every other file of the folder.
+        sizes: name -> bytes, checked on every load.
+        columns: metadata column -> its distinct values; the column's file holds positions.
+    """
+
+    ds: Day
+    built_ds: Day
+    space_id: str
+    pool_digest: str
+    config_digest: str
+    dim: int
+    pins: int
+    ef_search: int
+    recall_at_10: float
+    files: dict[str, str]
+    sizes: dict[str, int]
+    columns: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Results of Q queries, best first.
+
+    Attributes:
+        ids: Pin ids [Q, K]; empty strings where fewer than K Pins match.
+        scores: cosine [Q, K] up to the query's norm; -inf beside empty ids.
+    """
+
+    ids: npt.NDArray[np.str_]
+    scores: Vectors
+
+
+class PinIndex:
+    """An index loaded by memory map; safe to search from several threads.
+
+    Args:
+        folder: a finished index folder.
+
+    Raises:
+        StoreError: the folder is unfinished, damaged, or not readable.
+        ManifestCorrupt: its manifest cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.manifest = read_manifest(folder)
+        self.folder = folder
+        for name, size in self.manifest.sizes.items():
+            found = (folder / name).stat().st_size if (folder / name).exists() else -1
+            if found != size:
+                raise StoreError(
+                    "a file of the Pin index is damaged",
+                    where=str(folder / name),
+                    expected=f"{size} bytes",
+                    found="no file" if found < 0 else f"{found} bytes",
+                    hint="build it again: derm index --ds DAY --force; or derm rollback",
+                )
+        self.faiss_index = faiss.read_index(str(folder / GRAPH), faiss.IO_FLAG_MMAP_IFC)
+        self.row_ids = np.load(folder / IDS, mmap_mode="r")
+        self._columns = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.manifest.columns
+        }
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def search(self, queries: Vectors, k: int, where: Mapping[str, str] | None = None) -> Hits:
+        """The K best Pins of each query.
+
+        Args:
+            queries: [Q, D], any norm: it scales the scores, not the order.
+            where: metadata column -> value that a Pin must have.
+
+        Raises:
+            InputError: another width, or a column the index does not have.
+        """
+        queries = np.ascontiguousarray(np.atleast_2d(queries), np.float32)
+        if queries.shape[1] != self.manifest.dim:
+            raise InputError(
+                "a query has another width than the index",
+                expected=str(self.manifest.dim),
+                found=str(queries.shape[1]),
+                hint="users and Pins of one release share a width: were both read from it?",
+            )
+        kept = self.kept(where) if where else None
+        scores, rows = self._search_rows(queries, k, kept)
+        ids = np.full(rows.shape, "", object)
+        hit = rows >= 0
+        ids[hit] = [i.decode() for i in self.row_ids[rows[hit]].tolist()]
+        return Hits(ids=ids.astype(np.str_), scores=np.where(hit, scores, -np.inf))
+
+    def kept(self, where: Mapping[str, str]) -> Rows:
+        """Rows whose metadata equals every value asked for.
+
+        Raises:
+            InputError: the index has no such column.
+        """
+        mask = np.ones(len(self), np.bool_)
+        for name, value in where.items():
+            if name not in self.manifest.columns:
+                raise InputError(
+                    f"Pins cannot be filtered by {name!r}",
+                    where=str(self.folder),
+                    expected=" ".join(self.manifest.columns) or "no filter: it has no metadata",
+                    found=name,
+                )
+            values = self.manifest.columns[name]
+            code = values.index(value) if value in values else -1
+            mask &= self._columns[name] == code
+        return np.flatnonzero(mask)
+
+    def rows_of(self, ids: Sequence[str]) -> Rows:
+        """The row [n] of each Pin id, -1 where it is not in the index. Rows are sorted by id."""
+        wanted = np.array([i.encode() for i in ids], np.bytes_)
+        if len(self) == 0 or len(wanted) == 0:
+            return np.full(len(wanted), -1, np.int64)
+        at = np.minimum(np.searchsorted(self.row_ids, wanted), len(self) - 1)
+        return np.where(self.row_ids[at] == wanted, at, -1)
+
+    def vectors(self, rows: Rows) -> Vectors:
+        """Stored vectors [len(rows), D], in float32."""
+        found = np.empty((len(rows), self.manifest.dim), np.float32)
+        if len(rows):
+            self.faiss_index.reconstruct_batch(np.ascontiguousarray(rows, np.int64), found)
+        return found
+
+    def _search_rows(self, queries: Vectors, k: int, kept: Rows | None) -> tuple[Vectors, Rows]:
+        available = len(self) if kept is None else len(kept)
+        found = min(k, available)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        rows = np.full((len(queries), k), -1, np.int64)
+        if found == 0:
+            return scores, rows
+        ef = max(self.manifest.ef_search, found)
+        if kept is None:
+            params = faiss.SearchParametersHNSW(efSearch=ef)
+            index = self.faiss_index
+        elif available <= _EXACT_SHARE * len(self):
+            params = faiss.SearchParameters(sel=faiss.IDSelectorBatch(kept))
+            index = self.faiss_index.storage
+        else:
+            wider = int(ef * len(self) / available)
+            params = faiss.SearchParametersHNSW(efSearch=wider, sel=faiss.IDSelectorBatch(kept))
+            index = self.faiss_index
+        scores[:, :found], rows[:, :found] = index.search(queries, found, params=params)
+        return scores, rows
+
+
+def read_manifest(folder: Path) -> IndexManifest:
+    """The manifest of a finished index folder.
+
+    Raises:
+        StoreError: the folder is not there, or was never finished.
+        ManifestCorrupt: the manifest cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise StoreError(
+            "there is no finished Pin index",
+            where=str(folder),
+            expected=MANIFEST,
+            hint="derm index --ds DAY --upstream U",
+        )
+    try:
+        return IndexManifest.model_validate_json(path.read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ManifestCorrupt(
+            "the manifest of a Pin index cannot be read", where=str(path), found=str(error)
+        ) from error

@@ -1,0 +1,162 @@
+"""Releases: one complete day, users and Pins, named by one pointer.
+
+A release is written twice: as JSON below the home, and into the online store next to the one key
+that names the current release. That key decides; the file `releases/current` follows it, for
+readers that only need the index.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from feature_store.codec import CURRENT_KEY, release_key
+from feature_store.contracts.base import Upstream
+from feature_store.contracts.errors import GuardFailed, ManifestCorrupt, MissingInput
+from feature_store.contracts.manifests import PublishedUpstream, Release
+from feature_store.online import OnlineStore, slot_state
+
+
+class Releases:
+    """The releases of one home and one online store."""
+
+    def __init__(self, root: Path, store: OnlineStore) -> None:
+        self._folder = root / "releases"
+        self.store = store
+
+    def current(self) -> Release | None:
+        """What readers see; None before the first release.
+
+        Raises:
+            ManifestCorrupt: the pointer names a release that cannot be read.
+        """
+        pointer = self.store.get(CURRENT_KEY)
+        return None if pointer is None else self.get(pointer.decode())
+
+    def get(self, release_id: str) -> Release:
+        """A release by id, from the home or else from the online store.
+
+        Raises:
+            MissingInput: there is no such release.
+            ManifestCorrupt: it cannot be read.
+        """
+        path = self._path(release_id)
+        raw = path.read_bytes() if path.exists() else self.store.get(release_key(release_id))
+        if raw is None:
+            raise MissingInput(
+                f"release {release_id} is not known",
+                where=f"{self._folder} and {self.store.location}",
+                hint="derm status lists the releases of this home",
+            )
+        try:
+            return Release.model_validate_json(raw)
+        except ValidationError as error:
+            raise ManifestCorrupt(
+                "a release cannot be read", where=str(path), found=str(error)
+            ) from error
+
+    def known(self) -> tuple[Release, ...]:
+        """Every release recorded below the home, by id."""
+        return tuple(self.get(p.stem) for p in sorted(self._folder.glob("*.json")))
+
+    def publish(self, ds: str, upstreams: Sequence[PublishedUpstream]) -> Release:
+        """Make one day current. Publishing what is current already changes nothing.
+
+        Raises:
+            GuardFailed: a slot does not hold the pool that the release names.
+        """
+        self.check(upstreams)
+        release_id = f"{ds}-{_digest(upstreams)}"
+        path, current = self._path(release_id), self.current()
+        if path.exists():
+            release = self.get(release_id)
+        else:
+            release = Release(
+                release_id=release_id,
+                ds=ds,
+                upstreams=tuple(upstreams),
+                previous=current.release_id if current else None,
+            )
+            _write_atomic(path, release.model_dump_json(indent=2) + "\n")
+        self._flip(release)
+        return release
+
+    def roll_back(self) -> Release:
+        """Make the release before the current one current again.
+
+        Raises:
+            MissingInput: there is none.
+            GuardFailed: its slot has been given to a newer day since.
+        """
+        current = self.current()
+        if current is None or current.previous is None:
+            raise MissingInput(
+                "there is no release to roll back to",
+                where=self.store.location,
+                found=f"current release {current.release_id if current else 'none'}",
+                hint="publish a day: derm run --from DAY --to DAY",
+            )
+        target = self.get(current.previous)
+        self.check(target.upstreams)
+        self._flip(target)
+        return target
+
+    def check(self, upstreams: Sequence[PublishedUpstream]) -> None:
+        """Refuse a release whose slot or index is not there, whole, and of that day.
+
+        Raises:
+            GuardFailed: naming the upstream and what its slot or index folder holds instead.
+        """
+        for entry in upstreams:
+            state = slot_state(self.store, entry.users_prefix)
+            holds = f"{state.state} pool {state.pool_digest} of {state.ds}" if state else "nothing"
+            if state is None or holds != f"complete pool {entry.pool_digest} of {state.ds}":
+                raise GuardFailed(
+                    f"the slot of {entry.upstream} does not hold the users of this release",
+                    where=f"{self.store.location} {entry.users_prefix}*",
+                    expected=f"complete pool {entry.pool_digest}",
+                    found=holds,
+                    hint="a newer publish uses the slot now; publish the day again: "
+                    f"derm publish --ds DAY --upstream {entry.upstream} --force, then derm release",
+                )
+            folder = self._folder.parent / entry.index_path
+            if not (folder / "index.json").exists():
+                raise GuardFailed(
+                    f"the Pin index of {entry.upstream} is not there",
+                    where=str(folder),
+                    expected="a finished index",
+                    found="no index.json",
+                    hint=f"derm index --ds DAY --upstream {entry.upstream} --force",
+                )
+
+    def _flip(self, release: Release) -> None:
+        """Move the pointer: first what it will name, then the key, then the file that follows."""
+        body = release.model_dump_json().encode()
+        self.store.put(release_key(release.release_id), body)
+        self.store.put(CURRENT_KEY, release.release_id.encode())
+        _write_atomic(self._folder / "current", release.release_id + "\n")
+
+    def _path(self, release_id: str) -> Path:
+        return self._folder / f"{release_id}.json"
+
+
+def entry_of(release: Release, upstream: Upstream) -> PublishedUpstream | None:
+    """What a release says about one upstream."""
+    return next((e for e in release.upstreams if e.upstream == upstream), None)
+
+
+def _digest(upstreams: Sequence[PublishedUpstream]) -> str:
+    joined = "\x1f".join(entry.model_dump_json() for entry in upstreams)
+    return hashlib.sha256(joined.encode()).hexdigest()[:8]
+
+
+def _write_atomic(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

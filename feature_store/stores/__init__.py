@@ -1,0 +1,1 @@
+"""One key-value protocol, three stores: memory, Redis, files."""

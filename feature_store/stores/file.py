@@ -1,0 +1,210 @@
+"""The online store in a folder, for people without Redis: a sorted, memory-mapped pair per slot.
+
+`ids.npy` holds the ids as fixed-width UTF-8 bytes in ascending order, `values.npy` the values in
+the same order; a read is one binary search. Writers leave drafts; `seal` merges them with the
+pair into a new one and swaps the folder's `current` link, so a reader has the old pair or the new.
+"""
+
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlparse
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from feature_store.contracts.errors import StoreError
+
+_COPY_ROWS = 65_536
+
+
+class FileStore:
+    """The store behind a file:// URL. Expiry is not kept: pruning removes what is too old."""
+
+    def __init__(self, url: str) -> None:
+        self.root = Path(urlparse(url).path)
+        self.location = f"files {self.root}"
+
+    def get(self, key: str) -> bytes | None:
+        """One metadata value."""
+        path = self._meta(key)
+        return path.read_bytes() if path.exists() else None
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set one metadata value, by renaming a new file over the old one."""
+        path = self._meta(key)
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with _typed(self.location):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(value)
+            draft.replace(path)
+
+    def delete(self, key: str) -> None:
+        """Remove one metadata value."""
+        self._meta(key).unlink(missing_ok=True)
+
+    def writer(self, prefix: str) -> "FileWriter":
+        """A writer into one slot; what it wrote is readable after `seal`."""
+        return FileWriter(self._slot(prefix) / "drafts")
+
+    def seal(self, prefix: str) -> None:
+        """Merge the drafts into a new sorted pair and make it the slot's current one."""
+        slot = self._slot(prefix)
+        drafts = sorted((slot / "drafts").glob("*.npz"))
+        with _typed(self.location):
+            if drafts:
+                self._merge(slot, drafts)
+                for draft in drafts:
+                    draft.unlink()
+
+    def wipe(self, prefix: str) -> None:
+        """Remove a slot."""
+        shutil.rmtree(self._slot(prefix), ignore_errors=True)
+
+    def read(self, prefix: str, ids: Sequence[str]) -> list[bytes | None]:
+        """The values of ids, by one binary search over all of them."""
+        known, values = _pair(self._slot(prefix))
+        wanted = np.array([i.encode() for i in ids], np.bytes_)
+        if len(known) == 0 or len(wanted) == 0:
+            return [None] * len(ids)
+        at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        hits = known[at] == wanted
+        return [values[row].tobytes() if hit else None for row, hit in zip(at, hits, strict=True)]
+
+    def sample(self, prefix: str, limit: int) -> list[str]:
+        """Ids evenly spread over the slot."""
+        known, _ = _pair(self._slot(prefix))
+        step = max(len(known) // max(limit, 1), 1)
+        return [i.decode() for i in known[::step][:limit].tolist()]
+
+    def _merge(self, slot: Path, drafts: list[Path]) -> None:
+        ids, values = _pair(slot)
+        parts, removed = [], [np.zeros(0, "S1")]
+        for draft in drafts:
+            with np.load(draft) as content:
+                parts.append((content["ids"], content["values"]))
+                removed.append(content["removed"])
+        changed = np.concatenate([p[0] for p in parts])
+        fresh = np.concatenate([p[1] for p in parts if len(p[0])] or [values[:0]])
+        kept = np.flatnonzero(~np.isin(ids, np.concatenate([changed, *removed])))
+        # A row that was written twice keeps the last one.
+        changed, last = np.unique(changed[::-1], return_index=True)
+        everything = np.concatenate([ids[kept], changed])
+        order = np.argsort(everything, kind="stable")
+        name = uuid.uuid4().hex
+        (slot / name).mkdir(parents=True)
+        width = max(fresh.shape[1], values.shape[1])
+        target = np.lib.format.open_memmap(
+            slot / name / "values.npy", "w+", np.uint8, (len(everything), width)
+        )
+        source = np.concatenate([kept, len(values) + len(fresh) - 1 - last])
+        for start in range(0, len(order), _COPY_ROWS):
+            rows = source[order[start : start + _COPY_ROWS]]
+            old = rows < len(values)
+            block = target[start : start + _COPY_ROWS]
+            if old.any():
+                block[old] = values[rows[old]]
+            if not old.all():
+                block[~old] = fresh[rows[~old] - len(values)]
+        target.flush()
+        np.save(slot / name / "ids.npy", everything[order], allow_pickle=False)
+        self._swap(slot, name)
+
+    def _swap(self, slot: Path, name: str) -> None:
+        link = slot / f".{name}"
+        link.symlink_to(name)
+        before = slot / "current"
+        old = before.readlink() if before.is_symlink() else None
+        link.replace(before)
+        if old:
+            # Readers that have it mapped keep it until they let go.
+            shutil.rmtree(slot / old, ignore_errors=True)
+
+    def _meta(self, key: str) -> Path:
+        return self.root / "meta" / key.replace(":", ".")
+
+    def _slot(self, prefix: str) -> Path:
+        return self.root / prefix.strip(":").replace(":", "/")
+
+
+class FileWriter:
+    """Collects one bucket's changes and leaves them as a draft beside the slot."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ids: list[npt.NDArray] = [np.zeros(0, "S1")]
+        self._values: list[npt.NDArray[np.uint8]] = []
+        self._removed: list[npt.NDArray] = [np.zeros(0, "S1")]
+
+    def write(
+        self,
+        ids: pa.Array,
+        values: npt.NDArray[np.uint8],
+        expire_at: npt.NDArray[np.int64] | None = None,  # noqa: ARG002 - the protocol's
+    ) -> None:
+        """Set rows."""
+        self._ids.append(np.array(ids.cast(pa.binary()).to_pylist(), np.bytes_))
+        self._values.append(values)
+
+    def remove(self, ids: pa.Array) -> None:
+        """Remove rows."""
+        self._removed.append(np.array(ids.cast(pa.binary()).to_pylist(), np.bytes_))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        ids, removed = np.concatenate(self._ids), np.concatenate(self._removed)
+        if error is not None or len(ids) + len(removed) == 0:
+            return
+        values = np.concatenate(self._values) if self._values else np.zeros((0, 0), np.uint8)
+        with _typed(str(self._folder)):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            draft = self._folder / f".{uuid.uuid4().hex}.npz"
+            np.savez(draft, ids=ids, values=values, removed=removed)
+            draft.replace(draft.with_name(draft.name.removeprefix(".")))
+
+
+class _typed:  # noqa: N801 - reads as a statement: with _typed(...)
+    """Turns what the file system refuses into a StoreError that says what to do."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            raise StoreError(
+                "the file store could not be written",
+                where=self._location,
+                found=str(error),
+                hint="free space or repair the permissions, then run the step again",
+            ) from error
+
+
+def _pair(slot: Path) -> tuple[npt.NDArray, npt.NDArray[np.uint8]]:
+    """Ids [n] and values [n, W] of a slot; empty when it has none."""
+    # Resolved once: a swap in between must not pair old ids with new values.
+    folder = (slot / "current").resolve()
+    if not (folder / "ids.npy").exists():
+        return np.zeros(0, "S1"), np.zeros((0, 0), np.uint8)
+    return (
+        np.load(folder / "ids.npy", mmap_mode="r"),
+        np.load(folder / "values.npy", mmap_mode="r"),
+    )

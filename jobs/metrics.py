@@ -1,0 +1,111 @@
+"""`derm metrics`: the newest numbers of the pipeline as Prometheus text.
+
+Written for the textfile collector of a node exporter, or any scraper that can run a command:
+the pipeline is a batch, so there is no process of it to scrape.
+"""
+
+import argparse
+import datetime as dt
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from feature_store.contracts.base import UPSTREAMS
+from feature_store.contracts.manifests import StepManifest
+from jobs import catalog
+from jobs.cli import out
+from jobs.manifests import ManifestStore, write_atomic
+from jobs.settings import Settings
+
+_ENTITY = re.compile(r"(?P<name>\w+)_(?P<entity>user|pin)")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One number of a step; upstream and entity type are '' where there is none."""
+
+    name: str
+    step: str
+    upstream: str
+    entity: str
+    value: float
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `derm metrics`."""
+    parser.add_argument("--output", type=Path, help="write this file, whole, instead of printing")
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Print or write the newest numbers."""
+    store = ManifestStore(settings.home / "manifests")
+    newest = list(newest_manifests(store))
+    if args.json:
+        text = json.dumps([_as_dict(s) for m in newest for s in samples(m)])
+    else:
+        text = exposition(newest, now=dt.datetime.now(dt.UTC))
+    if args.output:
+        write_atomic(args.output, text)
+    else:
+        out(text.rstrip("\n"))
+    return 0
+
+
+def newest_manifests(store: ManifestStore) -> Iterator[StepManifest]:
+    """The newest manifest of every step and upstream."""
+    days = tuple(reversed(store.days()))
+    for step in catalog.STEPS:
+        for upstream in UPSTREAMS if step.per_upstream else (None,):
+            found = (store.get(step.name, ds, upstream) for ds in days)
+            newest = next((m for m in found if m), None)
+            if newest:
+                yield newest
+
+
+def samples(manifest: StepManifest) -> Iterator[Sample]:
+    """The numbers of one manifest; a trailing `_user` or `_pin` of a name becomes a label."""
+    upstream = manifest.upstream or ""
+    for name, value in manifest.metrics.items():
+        if isinstance(value, int | float):
+            match = _ENTITY.fullmatch(name)
+            base, entity = (match["name"], match["entity"]) if match else (name, "")
+            yield Sample(base, manifest.step, upstream, entity, float(value))
+
+
+def exposition(manifests: list[StepManifest], *, now: dt.datetime) -> str:
+    """Prometheus text of the numbers, durations, and the age of what is published.
+
+    Args:
+        now: used for the age of the release, in hours since the end of its day.
+    """
+    registry = CollectorRegistry()
+    labels = ("step", "upstream")
+    duration = Gauge("derm_step_duration_seconds", "Wall time.", labels, registry=registry)
+    finished = Gauge("derm_step_finished_timestamp", "Unix time.", labels, registry=registry)
+    gauges: dict[str, Gauge] = {}
+    for manifest in manifests:
+        who = (manifest.step, manifest.upstream or "")
+        duration.labels(*who).set(manifest.duration_s)
+        finished.labels(*who).set(dt.datetime.fromisoformat(manifest.finished_at).timestamp())
+        for sample in samples(manifest):
+            name = f"derm_{sample.step}_{sample.name}"
+            if name not in gauges:
+                text = f"{sample.name} as measured by {sample.step}, newest day"
+                gauges[name] = Gauge(name, text, ("upstream", "entity"), registry=registry)
+            gauges[name].labels(sample.upstream, sample.entity).set(sample.value)
+        if manifest.step == "release":
+            end = dt.datetime.fromisoformat(manifest.ds).replace(tzinfo=dt.UTC) + dt.timedelta(1)
+            text = "Unix time at which the published day ended; alerts count from it."
+            Gauge("derm_release_day_end_timestamp", text, registry=registry).set(end.timestamp())
+            text = "Hours since then, when these numbers were written."
+            age = Gauge("derm_staleness_hours", text, registry=registry)
+            age.set((now - end).total_seconds() / 3600)
+    return generate_latest(registry).decode()
+
+
+def _as_dict(sample: Sample) -> dict[str, str | float]:
+    return {field: getattr(sample, field) for field in sample.__slots__}

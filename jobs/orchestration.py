@@ -1,0 +1,147 @@
+"""Catalog entry -> Airflow task. With `dags/`, the only place that imports Airflow.
+
+Every task is one `derm` command in the job environment, shown in the UI exactly as it can be
+pasted into a shell. Read while DAG files are parsed, so it imports nothing that computes.
+"""
+
+import datetime as dt
+import shlex
+from typing import Any
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, TaskGroup
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from feature_store.contracts.base import UPSTREAMS
+from jobs import workflow
+from jobs.settings import Home, Settings
+
+# The day a run is about: every command gets it spelled out, none asks the clock.
+DAY = "{{ data_interval_start | ds }}"
+
+# `derm` promises that these exit codes mean "the same again would end the same way".
+HOPELESS_EXIT_CODES = (2, 3)
+
+_SHARED_WITH_OTHERS = ("lake:events", "release")
+_SHARED_SUFFIX = "/pool"
+
+
+class DermOperator(BaseOperator):
+    """Runs one `derm` command; fails at once when its exit code says that a retry is pointless.
+
+    Args:
+        command: shell command, a template.
+    """
+
+    template_fields = ("command",)
+    template_fields_renderers = {"command": "bash"}  # noqa: RUF012  (Airflow's own declaration)
+    ui_color = "#e8f0f2"
+
+    def __init__(self, *, command: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.command = command
+        self._hook: SubprocessHook | None = None
+
+    def execute(self, context: Any) -> None:  # noqa: ARG002  (Airflow's signature)
+        """Run the command, its output going to the task's log.
+
+        Raises:
+            AirflowFailException: a retry cannot help (wrong input, a guard refused).
+            AirflowException: it failed otherwise.
+        """
+        self._hook = SubprocessHook()
+        code = self._hook.run_command(["bash", "-c", self.command]).exit_code
+        if code in HOPELESS_EXIT_CODES:
+            raise AirflowFailException(f"exit code {code}: see the message of derm above")
+        if code != 0:
+            raise AirflowException(f"exit code {code}")
+
+    def on_kill(self) -> None:
+        """Stop the command and its children when the task is stopped."""
+        if self._hook:
+            self._hook.send_sigterm()
+
+
+def daily_arguments(settings: Settings) -> dict[str, Any]:
+    """How a DAG with one run per day of this home is scheduled.
+
+    One run at a time, oldest first. There is no `depends_on_past`: with one active run it
+    deadlocks after a repair; the gate checks yesterday instead. After a failed day the DAG pauses.
+    """
+    home = Home.load(settings.home)
+    return {
+        "schedule": CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+        "start_date": _midnight(home.start_ds),
+        "end_date": _midnight(settings.last_ds) if settings.last_ds else None,
+        "catchup": True,
+        "max_active_runs": 1,
+        "max_consecutive_failed_dag_runs": 1,
+    }
+
+
+def add_tasks(dag: DAG, settings: Settings) -> None:
+    """Add every task of the catalog and the arrows between them to `dag`."""
+    groups = {u: TaskGroup(group_id=u, dag=dag) for u in UPSTREAMS}
+    operators = {
+        task.key: _operator(task, settings, dag, groups[task.upstream] if task.upstream else None)
+        for task in workflow.tasks()
+    }
+    for before, after in workflow.arrows():
+        operators[before].set_downstream(operators[after])
+
+
+def _operator(
+    task: workflow.Task, settings: Settings, dag: DAG, group: TaskGroup | None
+) -> DermOperator:
+    return DermOperator(
+        task_id=task.name,
+        dag=dag,
+        task_group=group,
+        command=command(task, settings, DAY),
+        doc_md=documentation(task),
+        owner="derm",
+        queue="gpu" if task.resource == "gpu" else "cpu",
+        pool="default_pool" if task.resource == "cpu" else task.resource,
+        retries=task.retries,
+        retry_delay=dt.timedelta(minutes=1),
+        retry_exponential_backoff=2.0,
+        max_retry_delay=dt.timedelta(minutes=10),
+        execution_timeout=dt.timedelta(minutes=task.timeout_minutes),
+        outlets=[_asset(name) for name in task.outputs if _is_shared(name)],
+        do_xcom_push=False,
+    )
+
+
+def command(task: workflow.Task, settings: Settings, ds: str) -> str:
+    """The command of a task, complete: it can be pasted into a shell as it stands."""
+    home, program = (shlex.quote(str(p)) for p in (settings.home, settings.bin))
+    return f"DERM_HOME={home} {program} {task.arguments(ds)}"
+
+
+def documentation(task: workflow.Task) -> str:
+    """What whoever is woken by this task reads first."""
+    parts = [f"`derm {task.arguments('DAY')}`"]
+    for step in task.steps:
+        parts += [
+            f"### {step.name}: {step.summary}",
+            f"**If it fails.** {step.failure}",
+            f"**What to do.** {step.remedy}",
+        ]
+    parts.append(
+        "Exit code 2: the input or the request is wrong. 3: a guard refused the result. Neither is "
+        "tried again; fix the cause, then clear this task. Nothing published changes until "
+        "`release`. How each day stands: `derm status`."
+    )
+    return "\n\n".join(parts)
+
+
+def _is_shared(artifact: str) -> bool:
+    return artifact in _SHARED_WITH_OTHERS or artifact.endswith(_SHARED_SUFFIX)
+
+
+def _asset(artifact: str) -> Asset:
+    return Asset(name=artifact, uri=f"x-derm://{artifact.replace(':', '/')}", group="derm")
+
+
+def _midnight(ds: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(ds).replace(tzinfo=dt.UTC)

@@ -1,0 +1,81 @@
+"""Release: name the day's users and Pins of both upstreams in one manifest; flip the pointer."""
+
+from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.errors import SpaceMismatch, StoreError
+from feature_store.contracts.manifests import Artifact, PublishedUpstream, Release
+from feature_store.index import read_manifest
+from feature_store.online import open_store, slot_state
+from feature_store.releases import Releases
+from jobs.context import Outcome, RunContext
+from jobs.digest import content_digest
+from jobs.services.redis import ensure_redis, persist
+
+
+def run(ctx: RunContext) -> Outcome:
+    """Make the day current, users and Pins at once; the release before it stays for a rollback.
+
+    Raises:
+        GuardFailed: a slot or an index is not what the day's manifests say.
+        SpaceMismatch: users and Pins of an upstream live in different spaces.
+        StoreError: the pointer could not be moved.
+    """
+    releases = Releases(ctx.root, open_store(ensure_redis(ctx.settings), ctx.recipe.publishing))
+    release = releases.publish(ctx.ds, [_entry(ctx, releases, u) for u in UPSTREAMS])
+    # After the flip: the embedded server restarts with its last save, which must hold this day.
+    persist(ctx.settings)
+    return _outcome(ctx, release)
+
+
+def _entry(ctx: RunContext, releases: Releases, upstream: Upstream) -> PublishedUpstream:
+    """What the release says about one upstream, from the slot and the index themselves."""
+    users, index = ctx.artifact(f"users:{upstream}"), ctx.artifact(f"index:{upstream}")
+    state = slot_state(releases.store, users.uri)
+    if state is None:
+        raise StoreError(
+            f"the online store has lost the users of {upstream}",
+            where=f"{releases.store.location} {users.uri}*",
+            expected=f"a slot that holds {ctx.ds}",
+            found="no slot state",
+            hint=f"derm publish --ds {ctx.ds} --upstream {upstream} --force",
+        )
+    pins = read_manifest(ctx.root / index.uri)
+    if pins.pins and pins.space_id != state.space_id:
+        raise SpaceMismatch(
+            f"users and Pins of {upstream} live in different spaces",
+            where=f"{users.uri} and {index.uri}",
+            expected=state.space_id,
+            found=pins.space_id,
+            hint=f"infer both with one snapshot: derm run --from {ctx.ds} --to {ctx.ds}",
+        )
+    return PublishedUpstream(
+        upstream=upstream,
+        space_id=state.space_id,
+        dim=state.dim,
+        dtype=state.dtype,
+        slot="a" if users.uri.endswith(":a:") else "b",
+        users_prefix=users.uri,
+        users=state.users,
+        pool_digest=ctx.artifact(f"lake:embeddings/{upstream}/user/pool").digest,
+        index_path=index.uri,
+        index_digest=index.digest,
+        pins=pins.pins,
+    )
+
+
+def _outcome(ctx: RunContext, release: Release) -> Outcome:
+    artifact = Artifact(
+        name="release",
+        ds=ctx.ds,
+        digest=content_digest(release.release_id),
+        rows=sum(e.users + e.pins for e in release.upstreams),
+        uri=f"releases/{release.release_id}.json",
+    )
+    return Outcome(
+        outputs=(artifact,),
+        metrics={
+            "release": release.release_id,
+            "previous": release.previous,
+            **{f"users_{e.upstream}": e.users for e in release.upstreams},
+            **{f"pins_{e.upstream}": e.pins for e in release.upstreams},
+        },
+    )

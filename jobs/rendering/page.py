@@ -1,0 +1,206 @@
+"""The report as one HTML page: no script from elsewhere, no font, no picture to fetch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from feature_store.contracts.base import ENTITIES, UPSTREAMS, Upstream, days_between
+from jobs.recipes import Recipe
+from jobs.rendering.charts import Rule, Series, line_chart, stacked_bars
+from jobs.rendering.numbers import DASH, LEAST_SPAN, show, show_change
+from jobs.rendering.panels import Panel, sections
+from jobs.rendering.published import Published
+from jobs.rendering.summary import DaySummary, phases
+
+_MOVEMENT = ("updated", "new", "carried")
+_HEADLINES = (
+    "auc",
+    "coverage_rows_user",
+    "coverage_rows_pin",
+    "cosine_user",
+    "cosine_pin",
+    "recall_at_10",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Breach:
+    """A number outside its bound."""
+
+    ds: str
+    upstream: Upstream
+    title: str
+    found: str
+    bound: str
+
+
+def render_page(days: Sequence[DaySummary], recipe: Recipe, published: Published | None) -> str:
+    """The page over the given days (at least one, oldest first); days between them are gaps."""
+    days = _with_gaps(days)
+    shown = sections(recipe)
+    panels = [p for s in shown for p in s.panels]
+    breaches = [b for p in panels for u in UPSTREAMS for b in _breaches(p, days, u)]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(show=show, show_change=show_change, dash=DASH, upstreams=UPSTREAMS)
+    headlines = {p.metric: p for p in panels if p.metric in _HEADLINES}
+    return environment.get_template("report.html").render(
+        days=days,
+        newest=days[-1],
+        published=published,
+        breaches=sorted(breaches, key=lambda b: (b.ds, b.upstream), reverse=True),
+        broken={(b.ds, b.upstream, b.title) for b in breaches},
+        headlines=[headlines[m] for m in _HEADLINES],
+        cards={u: [_card(headlines[m], days, u) for m in _HEADLINES] for u in UPSTREAMS},
+        sections=[(s, [(p, _chart(p, days)) for p in s.panels]) for s in shown],
+        movement=[(u, e, _movement(days, u, e)) for e in ENTITIES for u in UPSTREAMS],
+        durations=_durations(days),
+        phases=phases(),
+        total_seconds=_total_seconds,
+    )
+
+
+def day_record(day: DaySummary) -> dict[str, Any]:
+    """One day as JSON: metrics and seconds by step and upstream, and what was released."""
+    return {
+        "ds": day.ds,
+        "released": day.released.finished_at if day.released else None,
+        "steps": [
+            {
+                "step": m.step,
+                "upstream": m.upstream,
+                "duration_s": m.duration_s,
+                "metrics": m.metrics,
+                "outputs": [a.model_dump() for a in m.outputs],
+            }
+            for _, m in sorted(day.steps.items(), key=lambda item: item[1].started_at)
+        ],
+    }
+
+
+def _with_gaps(days: Sequence[DaySummary]) -> list[DaySummary]:
+    known = {d.ds: d for d in days}
+    return [known.get(ds) or DaySummary.of(ds, ()) for ds in days_between(days[0].ds, days[-1].ds)]
+
+
+def _values(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> list[float | None]:
+    return [d.number(panel.step, panel.metric, upstream) for d in days]
+
+
+def _bounds(panel: Panel, values: Sequence[float | None]) -> list[float | None]:
+    """The lowest value the guard lets pass, day by day."""
+    if panel.lowest is not None:
+        return [panel.lowest] * len(values)
+    bounds: list[float | None] = []
+    accepted: float | None = None
+    for value in values:
+        bounds.append(_fallen(panel, accepted))
+        accepted = accepted if value is None else value
+    return bounds
+
+
+def _fallen(panel: Panel, accepted: float | None) -> float | None:
+    """The lowest value that may follow an accepted one."""
+    if accepted is None:
+        return None
+    if panel.shrink is not None:
+        return accepted * (1.0 - panel.shrink)
+    return None if panel.drop is None else accepted - panel.drop
+
+
+def _breaches(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> list[Breach]:
+    values = _values(panel, days, upstream)
+    return [
+        Breach(
+            ds=day.ds,
+            upstream=upstream,
+            title=panel.title,
+            found=show(value, panel.kind),
+            bound=show(bound, panel.kind),
+        )
+        for day, value, bound in zip(days, values, _bounds(panel, values), strict=True)
+        if value is not None and bound is not None and value < bound
+    ]
+
+
+def _card(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> dict[str, Any]:
+    """The newest value of a number, and how far it moved since the recorded day before."""
+    values = _values(panel, days, upstream)
+    earlier = [v for v in values[:-1] if v is not None]
+    now = values[-1]
+    moved = now - earlier[-1] if now is not None and earlier else None
+    return {"panel": panel, "now": now, "moved": moved}
+
+
+def _chart(panel: Panel, days: Sequence[DaySummary]) -> Markup:
+    by_upstream = {u: tuple(_values(panel, days, u)) for u in UPSTREAMS}
+    rules = []
+    if panel.lowest is not None:
+        rules.append(Rule(value=panel.lowest, css="bound", label="bound"))
+    if panel.reference is not None:
+        rules.append(Rule(value=panel.reference, css="reference", label=""))
+    falling = [
+        Series(name=u, css=u, values=tuple(_bounds(panel, values)))
+        for u, values in by_upstream.items()
+        if panel.drop is not None
+        # A bound of half the pool, drawn, would flatten the line: it is only checked.
+    ]
+    broken = frozenset((b.upstream, b.ds) for u in UPSTREAMS for b in _breaches(panel, days, u))
+    return line_chart(
+        [d.ds for d in days],
+        [Series(name=u, css=u, values=v) for u, v in by_upstream.items()],
+        partial(show, kind=panel.kind),
+        title=f"{panel.title} by day",
+        rules=rules,
+        bounds=falling,
+        broken=broken,
+        least_span=LEAST_SPAN[panel.kind],
+    )
+
+
+def _movement(days: Sequence[DaySummary], upstream: Upstream, entity: str) -> Markup:
+    """Shares of the pool that were updated, new and carried over; pruned ones hang below."""
+
+    def layer(name: str) -> Series:
+        values = tuple(d.number("verify", f"{name}_{entity}", upstream) for d in days)
+        return Series(name=name, css=name, values=values)
+
+    return stacked_bars(
+        [d.ds for d in days],
+        [layer(name) for name in _MOVEMENT],
+        lambda v: show(abs(v) if v is not None else None, "share"),
+        below=[layer("pruned")],
+        title=f"Movement of {entity}s of {upstream} by day",
+    )
+
+
+def _durations(days: Sequence[DaySummary]) -> Markup:
+    layers = [
+        Series(
+            name=phase.name,
+            css=f"phase-{i}",
+            values=tuple(d.seconds_of_all(phase.steps) or None for d in days),
+        )
+        for i, phase in enumerate(phases())
+    ]
+    return stacked_bars(
+        [d.ds for d in days],
+        layers,
+        partial(show, kind="seconds"),
+        title="Seconds by phase and day",
+        size=(1240.0, 220.0),
+    )
+
+
+def _total_seconds(day: DaySummary) -> float | None:
+    return sum(m.duration_s for m in day.steps.values()) or None

@@ -1,0 +1,140 @@
+"""The status as terminal tables. Colour only on a terminal, and never with NO_COLOR."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from feature_store.contracts.base import UPSTREAMS, Upstream
+from jobs.rendering.numbers import Kind, show
+from jobs.rendering.summary import phases
+
+if TYPE_CHECKING:
+    from jobs.status import DayStatus, Status
+
+_MARKS = {"done": ("●", "green"), "stale": ("◐", "yellow"), "missing": ("○", "dim")}
+_WIDTH = 124
+_NUMBERS: tuple[tuple[str, str, str, Kind], ...] = (
+    ("rows", "train", "rows", "count"),
+    ("AUC", "train", "auc", "ratio"),
+    ("covered", "verify", "coverage_rows_user", "share"),
+    ("cosine", "verify", "cosine_user", "cosine"),
+    ("users", "publish", "users", "count"),
+    ("Pins", "index", "pins", "count"),
+)
+
+
+def print_status(status: "Status", console: Console | None = None) -> None:
+    """Write the status for people."""
+    if console is None:
+        console = Console(highlight=False)
+        # Cut cells would hide names: let a narrow terminal wrap lines instead.
+        console = Console(highlight=False, width=max(console.width, _WIDTH))
+    _published(status, console)
+    if not status.days:
+        console.print("\nNo day has run yet. Start with: [bold]derm run --from DAY --to DAY[/]")
+        return
+    console.print()
+    console.print(_steps_table(status))
+    console.print(_legend())
+    console.print()
+    console.print(_numbers_table(status))
+    if status.quarantined:
+        console.print(f"\n[yellow]{status.quarantined} rows in quarantine[/]")
+    _next(status, console)
+
+
+def _published(status: "Status", console: Console) -> None:
+    if status.problem:
+        console.print(Text(status.problem, style="red"))
+        return
+    if status.published is None:
+        console.print("[bold]Published[/]  nothing yet")
+        return
+    release = status.published.release
+    age = status.published.age_hours(status.now)
+    console.print(
+        f"[bold]Published[/]  [bold]{release.ds}[/]  release {release.release_id}, {age:.1f} h old"
+    )
+    for u in release.upstreams:
+        console.print(
+            f"  {u.upstream}  {show(u.users, 'count')} users  {show(u.pins, 'count')} Pins  "
+            f"{u.dim} x {u.dtype}  slot {u.slot}  space {u.space_id}"
+        )
+
+
+def _steps_table(status: "Status") -> Table:
+    """A row per day, a column per step: one mark, or one per upstream."""
+    names = list(dict.fromkeys(s.step.name for d in status.days for s in d.standings))
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    table.add_column("day", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="center", no_wrap=True)
+    for day in status.days:
+        cells = [
+            Text(" ").join(Text(*_MARKS[s.state]) for s in day.standings if s.step.name == name)
+            for name in names
+        ]
+        table.add_row(day.summary.ds, *cells)
+    return table
+
+
+def _legend() -> Text:
+    legend = Text("two marks: ctr, cvr   ", style="dim")
+    for state, (mark, style) in _MARKS.items():
+        legend.append(mark, style=style).append(f" {state}   ", style="dim")
+    return legend
+
+
+def _numbers_table(status: "Status") -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for name in ("day", "upstream"):
+        table.add_column(name, no_wrap=True)
+    for name, *_ in _NUMBERS:
+        table.add_column(name, justify="right", no_wrap=True)
+    columns = [p for p in phases() if p.name in ("train", "infer", "aggregate")]
+    for phase in columns:
+        table.add_column(phase.name, justify="right", no_wrap=True)
+    table.add_column("all steps", justify="right", no_wrap=True)
+    table.add_column("published", no_wrap=True)
+    for day in status.days:
+        for upstream in UPSTREAMS:
+            times = [show(day.summary.seconds(p.steps, upstream), "seconds") for p in columns]
+            table.add_row(*_row(day, upstream, times))
+    return table
+
+
+def _row(day: "DayStatus", upstream: Upstream, times: list[str]) -> list[str]:
+    summary = day.summary
+    first = upstream == UPSTREAMS[0]
+    spent = sum(m.duration_s for m in summary.steps.values()) or None
+    return [
+        summary.ds if first else "",
+        upstream,
+        *(show(summary.number(s, m, upstream), kind) for _, s, m, kind in _NUMBERS),
+        *times,
+        show(spent, "seconds") if first else "",
+        _released(day) if first else "",
+    ]
+
+
+def _released(day: "DayStatus") -> str:
+    released = day.summary.released
+    return released.finished_at[:16].replace("T", " ") if released else "[yellow]no[/]"
+
+
+def _next(status: "Status", console: Console) -> None:
+    unfinished = [d for d in status.days if d.open_steps]
+    if not unfinished:
+        return
+    console.print()
+    for day in unfinished:
+        step = day.open_steps[0]
+        name = f"{step.step.name} {step.upstream}" if step.upstream else step.step.name
+        console.print(
+            f"{day.summary.ds}  {name} is [yellow]{step.state}[/]"
+            f"  and {len(day.open_steps) - 1} after it"
+        )
+    first, last = unfinished[0].summary.ds, status.days[-1].summary.ds
+    console.print(f"Next: [bold]derm run --from {first} --to {last}[/]")

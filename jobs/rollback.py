@@ -1,0 +1,28 @@
+"""`derm rollback`: readers go back to the release before the current one, in one step."""
+
+import argparse
+
+from feature_store.online import open_store
+from feature_store.releases import Releases
+from jobs.cli import out
+from jobs.services.redis import ensure_redis, persist
+from jobs.settings import Settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """It has no arguments: there is one way back."""
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Flip the pointer back and say what readers see now."""
+    releases = Releases(settings.home, open_store(ensure_redis(settings)))
+    before = releases.current()
+    release = releases.roll_back()
+    persist(settings)
+    if args.json:
+        out(release.model_dump_json())
+    else:
+        left = before.release_id if before else "nothing"
+        out(f"readers see {release.release_id} ({release.ds}) instead of {left}")
+        out("to go forward again: derm release --ds DAY --force")
+    return 0

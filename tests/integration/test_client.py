@@ -1,0 +1,170 @@
+"""The client of a ranker, on a real server: time-outs, caches, flips in the middle, asyncio."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import redis
+
+from feature_store.client import FeatureClient
+from feature_store.contracts.base import shift_day
+from feature_store.contracts.errors import InputError, StoreError
+from feature_store.online import open_store
+from feature_store.releases import Releases
+from jobs.services.redis import ensure_redis
+from tests.publishing_fixtures import START, World
+
+pytestmark = pytest.mark.redis
+NEXT = shift_day(START, 1)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Two released days; the tests flip between them."""
+    world = World(tmp_path_factory.mktemp("client"))
+    for ds in (START, NEXT):
+        world.grow(ds, change=1.0, prune=0.0)
+        world.publish(ds)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def url(world):
+    """The server's URL, with the second day current again after the test before."""
+    world.step("release", NEXT)
+    return ensure_redis(world.settings)
+
+
+def pool_of(world: World, upstream: str = "ctr"):
+    pool = world.pools[upstream, "user"]
+    return pool.ids.tolist(), pool.vectors.astype(np.float16).astype(np.float32)
+
+
+def flip_back(world: World, url: str) -> None:
+    Releases(world.root, open_store(url)).roll_back()
+
+
+@pytest.mark.parametrize("upstream", ["ctr", "cvr"])
+def test_reads_what_was_published_in_the_order_asked(world, url, upstream):
+    ids, vectors = pool_of(world, upstream)
+    client = FeatureClient(url, upstream=upstream)
+    found_vectors, found = client.get_users([ids[3], "nobody", ids[0], ids[3]])
+    assert found.tolist() == [True, False, True, True]
+    np.testing.assert_array_equal(found_vectors, [vectors[3], np.zeros(16), vectors[0], vectors[3]])
+    assert client.get_users([])[0].shape == (0, 16)
+    client.close()
+
+
+def test_asyncio_reads_the_same(world, url):
+    ids, vectors = pool_of(world)
+
+    async def read():
+        client = FeatureClient(url, cache_users=10)
+        results = await asyncio.gather(*(client.aget_users(ids[i::4]) for i in range(4)))
+        await client.aclose()
+        return results
+
+    for i, (found_vectors, found) in enumerate(asyncio.run(read())):
+        assert found.all()
+        np.testing.assert_array_equal(found_vectors, vectors[i::4])
+
+
+def test_a_flip_is_noticed_at_the_next_read_also_by_a_full_cache(world, url):
+    ids, vectors = pool_of(world)
+    client = FeatureClient(url, cache_users=10_000)
+    for _ in range(2):
+        np.testing.assert_array_equal(client.get_users(ids)[0], vectors)
+    assert client.counters.cache_hits == len(ids)
+    flip_back(world, url)
+    assert not np.array_equal(client.get_users(ids)[0], vectors)
+    assert client.counters.flips == 1
+    assert client.release.ds == START
+
+
+def test_the_cache_keeps_no_more_than_it_may(world, url):
+    ids, vectors = pool_of(world)
+    client = FeatureClient(url, cache_users=10)
+    client.get_users(ids[:30])
+    values, found = client.get_users(ids[:30])
+    assert client.counters.cache_hits == 10
+    assert found.all()
+    np.testing.assert_array_equal(values, vectors[:30])
+
+
+def test_a_slow_store_degrades_to_nobody_and_is_counted(world, url):
+    ids, vectors = pool_of(world)
+    client = FeatureClient(url, timeout_s=0.05)
+    client.get_users(ids[:1])
+    redis.Redis.from_url(url).client_pause(400, all=True)
+    values, found = client.get_users(ids)
+    assert (values.shape, found.any(), client.counters.timeouts) == ((len(ids), 16), False, 1)
+    redis.Redis.from_url(url, socket_timeout=5).ping()
+    # The late answer of the read that was given up must not become the next read's answer.
+    values, found = client.get_users(ids)
+    assert found.all()
+    np.testing.assert_array_equal(values, vectors)
+
+
+def test_a_store_that_is_not_there_is_a_typed_error():
+    with pytest.raises(StoreError, match="cannot be read"):
+        FeatureClient("redis://127.0.0.1:1").get_users(["u"])
+
+
+def test_nothing_released_yet_is_a_typed_error(url):
+    with pytest.raises(StoreError, match="nothing is published"):
+        FeatureClient(f"{url[:-1]}1").get_users(["u"])
+
+
+def test_search_by_vector_and_by_user_agree(world, url):
+    ids, vectors = pool_of(world)
+    client = FeatureClient(url, home=world.root)
+    by_user = client.search(user_id=ids[0], k=5)
+    by_vector = client.search(vectors[0], k=5)
+    np.testing.assert_array_equal(by_user.ids, by_vector.ids)
+    pins = world.pools["ctr", "pin"]
+    unit = pins.vectors / np.linalg.norm(pins.vectors, axis=1, keepdims=True)
+    best = pins.ids[np.argsort(-(unit @ vectors[0]))[:5]].tolist()
+    assert by_user.ids[0].tolist() == best
+
+
+def test_search_follows_the_release(world, url):
+    client = FeatureClient(url, home=world.root)
+    first = client.index
+    assert client.index is first
+    flip_back(world, url)
+    assert client.index is not first
+    assert client.index.manifest.ds == START
+
+
+def test_a_search_that_makes_no_sense_is_refused(world, url):
+    client = FeatureClient(url, home=world.root)
+    with pytest.raises(InputError, match="needs a vector or a user"):
+        client.search()
+    with pytest.raises(InputError, match="needs a vector or a user"):
+        client.search(np.ones(16), user_id="user1")
+    with pytest.raises(InputError, match="not in release"):
+        client.search(user_id="nobody")
+    with pytest.raises(InputError, match="given no home"):
+        FeatureClient(url).search(np.ones(16))
+
+
+def test_acl_user_and_password(world, url):
+    admin = redis.Redis.from_url(url)
+    admin.acl_setuser(
+        "ranker",
+        enabled=True,
+        passwords=["+reading"],
+        keys=["derm:*"],
+        commands=["+get", "+mget", "+client", "+hello"],
+    )
+    ids, vectors = pool_of(world)
+    port = admin.connection_pool.connection_kwargs["port"]
+    as_ranker = f"redis://ranker:reading@127.0.0.1:{port}/0"
+    np.testing.assert_array_equal(FeatureClient(as_ranker).get_users(ids)[0], vectors)
+    world.redis_url = as_ranker
+    with pytest.raises(StoreError, match="may not do this") as error:
+        world.step("publish", NEXT, "ctr")
+    world.redis_url = ""
+    assert "ACL" in error.value.hint
+    assert "reading" not in str(error.value)

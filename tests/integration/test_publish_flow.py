@@ -1,0 +1,76 @@
+"""Publish, index, release, read and roll back, on a real redis-server and a real index."""
+
+import numpy as np
+import pytest
+
+from feature_store.client import FeatureClient
+from feature_store.contracts.base import shift_day
+from feature_store.contracts.errors import GuardFailed, MissingInput
+from feature_store.online import open_store
+from feature_store.releases import Releases
+from jobs.services.redis import ensure_redis
+from tests.publishing_fixtures import START, World
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+def assert_readers_see(world: World, client: FeatureClient) -> None:
+    """Redis holds exactly the pool's users, and their vectors."""
+    pool = world.pools["ctr", "user"]
+    vectors, found = client.get_users(pool.ids.tolist())
+    assert found.all()
+    np.testing.assert_array_equal(vectors, pool.vectors.astype(np.float16).astype(np.float32))
+    store = open_store(ensure_redis(world.settings))
+    prefix = client.release.upstreams[0].users_prefix
+    assert sorted(store.sample(prefix, 10**6)) == sorted(pool.ids.tolist())
+
+
+def test_three_days_write_only_what_changed_and_readers_see_each_day(world):
+    client = None
+    for day in range(3):
+        ds = shift_day(START, day)
+        world.grow(ds)
+        done = world.publish(ds)
+        client = client or FeatureClient(ensure_redis(world.settings), home=world.root, timeout_s=5)
+        assert_readers_see(world, client)
+        assert world.step("audit", ds).metrics["audited"] == 1
+        users = len(world.pools["ctr", "user"].ids)
+        written = done["publish ctr"].metrics["written"]
+        assert written == users if day < 2 else written < users
+    assert done["publish ctr"].metrics["removed"] > 0
+    hits = client.search(user_id="user1", k=10)
+    assert len(set(hits.ids[0])) == 10
+
+
+def test_rollback_restores_the_day_before_and_only_that(world):
+    for day in range(2):
+        world.grow(shift_day(START, day))
+        world.publish(shift_day(START, day))
+    store = open_store(ensure_redis(world.settings))
+    releases = Releases(world.root, store)
+    assert releases.roll_back().ds == START
+    assert releases.current().ds == START
+    with pytest.raises(MissingInput, match="no release to roll back to"):
+        releases.roll_back()
+    world.step("release", shift_day(START, 1))
+    assert releases.current().ds == shift_day(START, 1)
+
+
+def test_rollback_is_refused_once_the_old_slot_is_reused(world):
+    for day in range(2):
+        world.grow(shift_day(START, day))
+        world.publish(shift_day(START, day))
+    ds = shift_day(START, 2)
+    world.grow(ds)
+    world.step("publish", ds, "ctr")
+    releases = Releases(world.root, open_store(ensure_redis(world.settings)))
+    with pytest.raises(GuardFailed, match="does not hold the users of this release"):
+        releases.roll_back()
+    assert releases.current().ds == shift_day(START, 1)

@@ -1,0 +1,232 @@
+"""The rules of publishing: what is written again, what is refused, what the commands say."""
+
+import json
+
+import numpy as np
+import pytest
+
+from feature_store.client import FeatureClient
+from feature_store.contracts.base import shift_day
+from feature_store.contracts.errors import GuardFailed, SpaceMismatch
+from feature_store.online import open_store, slot_state
+from feature_store.releases import Releases
+from jobs import cli
+from jobs.services.redis import ensure_redis
+from tests.publishing_fixtures import START, World
+
+pytestmark = pytest.mark.redis
+DAYS = [shift_day(START, i) for i in range(5)]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.setenv("DERM_HOME", str(tmp_path))
+    world = World(tmp_path, users=200, pins=30)
+    yield world
+    world.close()
+
+
+def assert_exact(world: World, ds: str) -> None:
+    assert world.step("audit", ds).metrics["audited"] == 1
+    client = FeatureClient(ensure_redis(world.settings), timeout_s=5)
+    pool = world.pools["ctr", "user"]
+    vectors, found = client.get_users(pool.ids.tolist())
+    assert (client.release.ds, found.all()) == (ds, True)
+    np.testing.assert_array_equal(vectors, pool.vectors.astype(np.float16).astype(np.float32))
+    store = open_store(ensure_redis(world.settings))
+    prefix = client.release.upstreams[0].users_prefix
+    assert sorted(store.sample(prefix, 10**6)) == sorted(pool.ids)
+
+
+def test_a_day_in_between_that_was_recomputed_forces_a_full_write(world):
+    for ds in DAYS[:3]:
+        world.grow(ds)
+        world.publish(ds)
+    # Day 1 is recomputed: the slot that holds it no longer is an ancestor of what follows.
+    pool = world.pools["ctr", "user"]
+    world.pools["ctr", "user"].vectors[:, 0] += 1
+    world.commit(DAYS[1], "ctr", "user")
+    world.pools["ctr", "user"] = pool
+    world.commit(DAYS[2], "ctr", "user")
+    world.grow(DAYS[3])
+    done = world.publish(DAYS[3])
+    assert done["publish ctr"].metrics["full"] == 1
+    assert done["publish cvr"].metrics["full"] == 0
+    assert_exact(world, DAYS[3])
+
+
+def test_publishing_the_current_day_again_goes_to_the_other_slot(world):
+    for ds in DAYS[:2]:
+        world.grow(ds)
+        world.publish(ds)
+    store = open_store(ensure_redis(world.settings))
+    before = Releases(world.root, store).current()
+    world.pools["ctr", "user"].vectors[:5] += 1
+    world.commit(DAYS[1], "ctr", "user")
+    world.publish(DAYS[1])
+    after = Releases(world.root, store).current()
+    assert after.previous == before.release_id
+    assert after.upstreams[0].slot != before.upstreams[0].slot
+    assert_exact(world, DAYS[1])
+    assert Releases(world.root, store).roll_back() == before
+
+
+def test_releasing_the_same_day_again_changes_nothing(world):
+    world.grow(DAYS[0])
+    first = world.publish(DAYS[0])["release"]
+    files = sorted((world.root / "releases").iterdir())
+    assert world.step("release", DAYS[0]) == first
+    assert sorted((world.root / "releases").iterdir()) == files
+
+
+def test_indexing_the_same_day_again_builds_nothing(world):
+    world.grow(DAYS[0])
+    first = world.step("index", DAYS[0], "ctr")
+    again = world.step("index", DAYS[0], "ctr")
+    assert again.outputs == first.outputs
+    assert again.metrics["build_s"] == 0
+
+
+def test_unchanged_pins_are_warm_started_and_rebuilt_after_a_week(world):
+    for day in range(9):
+        ds = shift_day(START, day)
+        world.grow(ds, prune=0.0, fresh=0.0)
+        warm = world.step("index", ds, "ctr").metrics["warm"]
+        assert warm == (day not in (0, 7))
+
+
+def test_a_new_space_is_published_beside_the_old_one_then_the_old_one_is_freed(world):
+    world.grow(DAYS[0])
+    world.publish(DAYS[0])
+    store = open_store(ensure_redis(world.settings))
+    old = Releases(world.root, store).current().upstreams[0].users_prefix
+    world.space = "2025-03-02-second"
+    for day, ds in enumerate(DAYS[1:4]):
+        world.grow(ds)
+        world.publish(ds)
+        assert_exact(world, ds)
+        # Kept while it can be rolled back to, freed by the publish after that.
+        assert (slot_state(store, old) is None) == (day > 1)
+    assert store.sample(old, 10) == []
+
+
+def test_two_spaces_in_one_pool_are_refused(world):
+    world.grow(DAYS[0])
+    pool = world.pools["ctr", "user"]
+    mixed = world.space
+    world.commit(DAYS[0], "ctr", "user")
+    world.pools["ctr", "pin"] = pool
+    world.space = "other"
+    world.commit(DAYS[0], "ctr", "pin")
+    world.space = mixed
+    for upstream in ("ctr", "cvr"):
+        world.step("publish", DAYS[0], upstream)
+        world.step("index", DAYS[0], upstream)
+    with pytest.raises(SpaceMismatch, match="users and Pins of ctr"):
+        world.step("release", DAYS[0])
+
+
+def test_an_empty_pool_is_refused(world):
+    world.grow(DAYS[0])
+    empty = world.pools["ctr", "user"]
+    empty.ids, empty.vectors = empty.ids[:0], empty.vectors[:0]
+    empty.last_daily = empty.last_daily[:0]
+    world.commit(DAYS[0], "ctr", "user")
+    with pytest.raises(GuardFailed, match="user pool of 2025-03-01 is empty"):
+        world.step("publish", DAYS[0], "ctr")
+
+
+def test_float32_and_expiry_are_settings_and_changing_them_writes_everything(world):
+    world.grow(DAYS[0])
+    world.publish(DAYS[0])
+    world.with_publishing(dtype="float32", expire_days=30)
+    for ds in DAYS[1:4]:
+        world.grow(ds)
+        done = world.publish(ds)
+        assert world.step("audit", ds).metrics["audited"] == 1
+    assert done["publish ctr"].metrics["full"] == 0
+    client = FeatureClient(ensure_redis(world.settings))
+    pool = world.pools["ctr", "user"]
+    np.testing.assert_array_equal(client.get_users(pool.ids.tolist())[0], pool.vectors)
+    store = open_store(ensure_redis(world.settings))
+    ttl = store._client.ttl(client.release.upstreams[0].users_prefix + str(pool.ids[0]))
+    assert 0 < ttl <= 31 * 86_400
+
+
+@pytest.mark.parametrize("damage", ["missing", "different", "extra", "index"])
+def test_the_audit_finds_what_is_wrong_and_counts_it(world, damage):
+    world.grow(DAYS[0])
+    world.publish(DAYS[0])
+    store = open_store(ensure_redis(world.settings))
+    entry = Releases(world.root, store).current().upstreams[0]
+    key = f"{entry.users_prefix}user7"
+    if damage == "missing":
+        store.delete(key)
+    elif damage == "different":
+        value = store.get(key)
+        store.put(key, value[:-1] + bytes([value[-1] ^ 1]))
+    elif damage == "extra":
+        store.put(f"{entry.users_prefix}stranger", b"?")
+    else:
+        graph = world.root / entry.index_path / "graph.faiss"
+        content = bytearray(graph.read_bytes())
+        content[-1] ^= 1
+        graph.write_bytes(content)
+    with pytest.raises(GuardFailed, match="differs from the lake") as error:
+        world.step("audit", DAYS[0])
+    name = "damaged_files" if damage == "index" else damage
+    assert f"{name}_per_mille=" in error.value.found
+
+
+def test_the_audit_of_a_day_that_readers_do_not_see_compares_nothing(world):
+    for ds in DAYS[:2]:
+        world.grow(ds)
+        world.publish(ds)
+    assert world.step("audit", DAYS[0]).metrics == {"audited": 0}
+
+
+def run(capsys, *argv: str) -> tuple[int, str, str]:
+    code = cli.main(argv)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_commands_say_what_readers_see(world, capsys):
+    for ds in DAYS[:2]:
+        world.grow(ds)
+        world.publish(ds)
+    pool = world.pools["ctr", "user"]
+    code, out, _ = run(capsys, "get", "user", pool.ids[0], "--json")
+    body = json.loads(out)
+    assert (code, body["ds"]) == (0, DAYS[1])
+    np.testing.assert_allclose(body["vector"], pool.vectors[0], atol=1e-2)
+    code, out, _ = run(capsys, "get", "pin", "pin3", "--upstream", "cvr")
+    assert code == 0
+    assert out.startswith("pin pin3  cvr  release 2025-03-02")
+    code, out, _ = run(capsys, "search", "--user", "user1", "-k", "3", "--json")
+    assert len(json.loads(out)["pins"]) == 3
+    code, out, _ = run(capsys, "search", "--user", "user1", "-k", "50", "--filter", "topic=t1")
+    assert 0 < len(out.splitlines()) - 1 < 10
+    code, out, _ = run(capsys, "rollback")
+    assert f"readers see {DAYS[0]}-" in out.replace(" (", "-")
+    code, out, _ = run(capsys, "get", "user", "user1")
+    assert f"release {DAYS[0]}" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("get", "user", "nobody"), "user nobody is not published"),
+        (("get", "pin", "nothing"), "pin nothing is not published"),
+        (("search", "--user", "nobody"), "user nobody is not in release"),
+        (("search", "--user", "user1", "--filter", "topic"), "a filter could not be read"),
+        (("search", "--user", "user1", "--filter", "age=3"), "cannot be filtered by 'age'"),
+        (("rollback",), "there is no release to roll back to"),
+    ],
+)
+def test_a_wrong_request_says_what_is_wrong(world, capsys, argv, message):
+    world.grow(DAYS[0])
+    world.publish(DAYS[0])
+    code, _, err = run(capsys, *argv)
+    assert code == 2
+    assert message in err
