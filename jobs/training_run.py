@@ -34,7 +34,6 @@ from models.training.metrics import effective_rank
 
 _DAY_MINUTES = 1440
 _PRIMARY = ("auc", "pr_auc", "logloss", "ne", "calibration", "ece", "base_rate")
-_OTHERS = ("auc", "logloss", "ne", "calibration")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -199,7 +198,7 @@ class TrainingRun:
         primary, *others = model.inputs.tasks
         metrics: Metrics = {name: progress.scores[primary][name] for name in _PRIMARY}
         for task in others:
-            metrics |= {f"{name}_{task}": progress.scores[task][name] for name in _OTHERS}
+            metrics[f"auc_{task}"] = progress.scores[task]["auc"]
         return {
             **metrics,
             "loss": progress.last.mean(),
