@@ -11,6 +11,7 @@ from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorr
 from feature_store.contracts.tables import raw_table
 from feature_store.examples import Order
 from feature_store.schemas import unpack
+from jobs.infer import Embedder, infer_day
 from jobs.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.training_plan import make_plan
 from jobs.training_run import TrainingRun
@@ -276,6 +277,20 @@ def test_unknown_entities_are_counted_and_share_a_vector(world):
     cold = [r["embedding"] for r in raw.to_pylist() if int(r["entity_id"][4:]) >= 30]
     assert metrics["cold_rows_user"] == len(cold) > 0
     assert len(set(cold)) == 1
+
+
+def test_back_inference_embeds_a_past_day_with_the_newest_snapshot(world):
+    world.train(FIRST)
+    store, newest = snapshot(world, world.train(SECOND))
+    context = world.context(SECOND, "ctr")
+    embedder = Embedder.load(context, store, newest)
+    for ds in (FIRST, SECOND):
+        artifacts, _ = infer_day(context, embedder, ds)
+        assert {a.ds for a in artifacts} == {ds}
+        raw = world.lake.read(raw_table("ctr", "user"), ds)
+        assert set(raw.column("snapshot_id").to_pylist()) == {newest.snapshot_id}
+    direct = world.infer(SECOND).outputs
+    assert [a.digest for a in direct] == [a.digest for a in artifacts]
 
 
 def test_nothing_temporary_remains(world):
