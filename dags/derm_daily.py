@@ -1,4 +1,4 @@
-"""### One day of embeddings, from events to what rankers read
+"""### One day of embeddings, from events to what rankers read.
 
 `gate` checks yesterday, `ingest` and `validate` bring the day in, each upstream (`ctr`, `cvr`)
 trains, infers, aggregates, verifies and publishes to a place no reader looks at yet, and `release`

@@ -6,6 +6,7 @@ gathered once, and updated in place. Nothing here knows Spark, files or tables.
 Source: DERM, appendix C (dedup, ACC, MA, AP, carry-over, prune).
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,9 @@ import pyarrow.compute as pc
 
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import shift_day
-from feature_store.contracts.errors import SpaceMismatch
-from feature_store.schemas import pack, unpack
+from feature_store.contracts.errors import ContractViolation, SpaceMismatch
+from feature_store.contracts.tables import pool_table
+from feature_store.schemas import arrow_schema, pack, unpack
 
 Vectors = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -109,6 +111,33 @@ def merge(
         pruned=len(pool) - int(np.count_nonzero(kept)),
     )
     return result, counts
+
+
+def merge_parts(
+    parts: Iterable[pa.Table], daily: pa.Table, ds: str, config: AggregationConfig, dim: int
+) -> Iterator[tuple[pa.Table, MergeCounts]]:
+    """`merge`, with a pool that arrives part by part in the order of its ids.
+
+    Only one part is in memory at a time, and small parts stay in the cache of a core.
+
+    Raises:
+        ContractViolation: the ids of pool or day do not ascend.
+        SpaceMismatch: the vectors do not all live in one space.
+    """
+    ids = daily["entity_id"].combine_chunks()
+    _check_ascending(ids, "")
+    start, last = 0, ""
+    for part in parts:
+        if len(part) == 0:
+            continue
+        keys = part["entity_id"].combine_chunks()
+        _check_ascending(keys, last)
+        last = keys[-1].as_py()
+        stop = pc.search_sorted(ids, pa.scalar(last), side="right").as_py()
+        yield merge(part, daily.slice(start, stop - start), ds, config, dim)
+        start = stop
+    pool = arrow_schema(pool_table("ctr", "user")).empty_table()
+    yield merge(pool, daily.slice(start), ds, config, dim)
 
 
 def check_one_space(*columns: pa.ChunkedArray) -> None:
@@ -243,6 +272,19 @@ def _carry(pool: Vectors, day: Vectors, plan: _Plan) -> Vectors:
     inserted = ~plan.from_pool
     out[inserted] = day[plan.daily_row[inserted]]
     return out
+
+
+def _check_ascending(ids: pa.Array, after: str) -> None:
+    """Refuse ids that repeat or go back: positions would be found by bisection in vain."""
+    descents = pc.sum(pc.greater_equal(ids.slice(0, len(ids) - 1), ids.slice(1))).as_py() or 0
+    if descents or (len(ids) and after and ids[0].as_py() <= after):
+        raise ContractViolation(
+            "the ids of an embedding file do not ascend",
+            where="column entity_id",
+            expected="each id once, in the order of its bytes",
+            found=f"{descents or 1} ids that are not greater than the one before",
+            hint="run the step that wrote the file again, with --force",
+        )
 
 
 def _day_column(column: pa.ChunkedArray, ds: str) -> pa.Array:

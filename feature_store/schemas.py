@@ -55,15 +55,15 @@ def unpack(column: pa.Array | pa.ChunkedArray, dim: int, dtype: str = "<f4") -> 
 
 
 def pack(vectors: npt.NDArray) -> pa.Array:
-    """Wrap a C-contiguous array [rows, dim] as a BINARY column, without copying.
+    """Wrap an array [rows, dim] as a BINARY column, without copying when it is C-contiguous.
 
     Raises:
         ValueError: the vectors need more than 2 GiB, the limit of one Arrow binary array.
     """
-    vectors = np.ascontiguousarray(vectors)
     rows, width = vectors.shape[0], vectors.shape[1] * vectors.itemsize
     if rows * width > np.iinfo(np.int32).max:
         raise ValueError(f"{rows} vectors of {width} bytes exceed 2 GiB: use more buckets")
+    vectors = np.ascontiguousarray(vectors)
     offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
     return pa.Array.from_buffers(
         pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(vectors)]

@@ -34,16 +34,70 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="backfill",
+        module="jobs.backfill",
+        summary="repair corrupted days in order, and publish once at the end",
+        example="derm backfill --from 2025-03-03 --to 2025-03-04 --what embeddings",
+    ),
+    Command(
+        name="daily",
+        module="jobs.daily",
+        summary="run days through Airflow, from nothing to a report; then stop everything",
+        example="derm daily --dataset kuairand --source ~/kuairand --days 7",
+    ),
+    Command(
+        name="docs",
+        module="jobs.reference",
+        summary="write the reference pages from the declarations",
+        example="derm docs --check",
+    ),
+    Command(
+        name="down",
+        module="jobs.down",
+        summary="stop Airflow, PostgreSQL and Redis of this home",
+        example="derm down",
+    ),
+    Command(
+        name="forget",
+        module="jobs.forget",
+        summary="remove users or Pins from everything, and prove that they are gone",
+        example="derm forget --entity user --id u42",
+    ),
+    Command(
         name="get",
         module="jobs.get",
         summary="read one user from the online store, or one Pin from the index",
         example="derm get user u42 --upstream ctr",
     ),
     Command(
+        name="init",
+        module="jobs.init",
+        summary="declare a pipeline: its data set, recipe and first days",
+        example="derm init --dataset simulated --recipe toy",
+    ),
+    Command(
         name="metrics",
         module="jobs.metrics",
         summary="print the newest numbers of the pipeline as Prometheus text",
         example="derm metrics --output /var/lib/node_exporter/derm.prom",
+    ),
+    Command(
+        name="plan",
+        module="jobs.plan",
+        summary="show what a backfill would recompute, and from which state",
+        example="derm plan --from 2025-03-03 --to 2025-03-04 --what embeddings --json",
+    ),
+    Command(
+        name="rebucket",
+        module="jobs.rebucket",
+        summary="move the embedding tables of an upstream to another number of buckets",
+        example="derm rebucket --upstream ctr --entity user --buckets 64",
+    ),
+    Command(
+        name="retain",
+        module="jobs.retain",
+        summary="drop what retention no longer keeps, compact, and free the disk",
+        example="derm retain --dry-run",
     ),
     Command(
         name="rollback",
@@ -69,17 +123,23 @@ COMMANDS: tuple[Command, ...] = (
         summary="say what is published now, how each day stands, and what to run next",
         example="derm status --days 14",
     ),
+    Command(
+        name="up",
+        module="jobs.up",
+        summary="start Airflow's UI and Redis, and leave them running",
+        example="derm up",
+    ),
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run one command, return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(argv[0] if argv else "").parse_args(argv)
+    args = build_parser(argv[0] if argv else "").parse_args(argv)
     _configure_logging()
     try:
         module = importlib.import_module(args.module)
-        return int(module.main(args, Settings()))
+        return int(module.main(args, Settings.from_environment()))
     except DermError as error:
         if args.json:
             out(json.dumps({"error": vars(error), "exit_code": error.exit_code}))
@@ -105,7 +165,8 @@ def day(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _parser(chosen: str) -> argparse.ArgumentParser:
+def build_parser(chosen: str) -> argparse.ArgumentParser:
+    """The parser of `derm`; only the chosen command has its arguments."""
     parser = argparse.ArgumentParser(
         prog="derm",
         description="Learn, smooth and publish user and Pin embeddings, a day at a time.",
@@ -154,3 +215,5 @@ def _configure_logging() -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
+    # Each variant of faiss that this CPU lacks would be announced.
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)

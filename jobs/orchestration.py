@@ -120,7 +120,7 @@ def command(task: workflow.Task, settings: Settings, ds: str) -> str:
 
 def documentation(task: workflow.Task) -> str:
     """What whoever is woken by this task reads first."""
-    parts = [f"`derm {task.arguments(DAY)}`"]
+    parts = [f"`derm {task.arguments('DAY')}`"]
     for step in task.steps:
         parts += [
             f"### {step.name}: {step.summary}",

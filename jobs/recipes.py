@@ -8,9 +8,19 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from feature_store.config import AggregationConfig, IndexConfig, LayoutConfig, PublishingConfig
+from feature_store.config import (
+    AggregationConfig,
+    IndexConfig,
+    LayoutConfig,
+    PublishingConfig,
+    RetentionConfig,
+)
 from feature_store.contracts.errors import InputError
 from jobs.digest import content_digest
+from models.derm.config import DermConfig, LossConfig
+from models.nn.config import DhenConfig, SequenceConfig
+from models.training.config import InferenceConfig, TrainingConfig
+from simulator import config as worlds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +28,7 @@ class GuardConfig:
     """Bounds between the steps; a broken one stops the day and leaves what is published alone."""
 
     max_auc_drop: float = 0.05
-    min_effective_rank: float = 2.0
+    min_effective_rank: float = 1.2
     min_day_to_day_cosine: float = 0.2
     min_coverage: float = 0.0
     max_pool_shrink: float = 0.5
@@ -26,14 +36,23 @@ class GuardConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """One complete configuration."""
+    """One complete configuration.
+
+    Attributes:
+        simulation: the world of the simulated data set; other data sets ignore it.
+    """
 
     name: str
+    simulation: worlds.WorldConfig = field(default_factory=worlds.toy)
+    model: DermConfig = field(default_factory=DermConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
     publishing: PublishingConfig = field(default_factory=PublishingConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
 
     def digest(self, parts: tuple[str, ...]) -> str:
         """Digest of the named parts: what the result of a step depends on."""
@@ -46,7 +65,62 @@ def toy() -> Recipe:
     return Recipe(name="toy")
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"toy": toy}
+def small() -> Recipe:
+    """An hour on one GPU or sixteen cores: embeddings of 256 dimensions."""
+    tower = DhenConfig(
+        token_dim=32,
+        num_tokens=8,
+        layers=(("mask", "mlp"), ("transformer", "mlp"), ("mask", "mlp")),
+        mask_ratio=0.3,
+    )
+    return dataclasses.replace(
+        toy(),
+        name="small",
+        model=DermConfig(
+            tower=tower,
+            sequence=SequenceConfig(max_len=50, num_layers=2, latest=10),
+            head_hidden=(64,),
+            loss=LossConfig(sketch_width=2**20),
+        ),
+        training=TrainingConfig(
+            window_days=60,
+            batch_rows=4096,
+            learning_rate=1e-3,
+            incremental_learning_rate=3e-4,
+            precision="bfloat16",
+        ),
+        inference=InferenceConfig(batch_rows=8192),
+        layout=LayoutConfig(user_buckets=64, pin_buckets=32),
+    )
+
+
+def paper() -> Recipe:
+    """A cluster: the sizes that the publication implies, embeddings of 512 dimensions."""
+    base = small()
+    tower = DhenConfig(
+        token_dim=64,
+        num_tokens=8,
+        layers=(("mask", "mlp"), ("transformer", "mlp")) * 2,
+        mask_ratio=0.1,
+        dropout=0.005,
+    )
+    return dataclasses.replace(
+        base,
+        name="paper",
+        model=dataclasses.replace(
+            base.model,
+            tower=tower,
+            sequence=SequenceConfig(max_len=100, num_layers=2, num_heads=2, latest=10),
+            head_hidden=(128, 64),
+            loss=LossConfig(sketch_width=2**26),
+        ),
+        training=dataclasses.replace(base.training, compile=True),
+        inference=InferenceConfig(rows="last", batch_rows=16_384),
+        layout=LayoutConfig(user_buckets=1024, pin_buckets=512),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"toy": toy, "small": small, "paper": paper}
 
 
 def recipe(name: str) -> Recipe:

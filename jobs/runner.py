@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake import Lake
 from jobs import catalog
@@ -36,11 +37,12 @@ class StepResult:
 def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) -> RunContext:
     """A context for one day of the home that `settings` names."""
     home = Home.load(settings.home)
+    chosen = recipe(home.recipe)
     return RunContext(
         settings=settings,
         home=home,
-        recipe=recipe(home.recipe),
-        spec=dataset_spec(home.dataset, home.source),
+        recipe=chosen,
+        spec=dataset_spec(home.dataset, home.source, chosen.simulation),
         lake=Lake(settings.home / "lake"),
         manifests=ManifestStore(settings.home / "manifests"),
         ds=ds,
@@ -66,8 +68,11 @@ def run_step(
     existing = ctx.manifests.get(step.name, ds, upstream)
     if existing and not force and is_current(existing, inputs, digest) and step.outputs:
         return StepResult(manifest=existing, skipped=True)
+    # From here on the partition may be half replaced: what was recorded no longer holds.
+    ctx.manifests.remove(step.name, ds, upstream)
     started, clock = dt.datetime.now(dt.UTC), time.perf_counter()
     outcome = importlib.import_module(f"jobs.{step.name}").run(ctx)
+    check_outputs(step, ds, upstream, outcome.outputs)
     manifest = StepManifest(
         step=step.name,
         ds=ds,
@@ -102,6 +107,25 @@ def resolve_inputs(ctx: RunContext, step: catalog.Step) -> tuple[Artifact, ...]:
                 continue
             found.append(ctx.artifact(name, ref.offset))
     return tuple(found)
+
+
+def check_outputs(
+    step: catalog.Step, ds: str, upstream: Upstream | None, outputs: Sequence[Artifact]
+) -> None:
+    """Compare what a step wrote with what the catalog says it writes.
+
+    Raises:
+        ContractViolation: an artifact is missing, undeclared, doubled, or of another day.
+    """
+    declared = sorted(name for t in step.outputs for name in catalog.expand(t, upstream))
+    written = sorted(a.name for a in outputs)
+    if written != declared or any(a.ds != ds for a in outputs):
+        raise ContractViolation(
+            f"step {step.name} did not write what the catalog declares",
+            where="jobs/catalog.py",
+            expected=f"{' '.join(declared) or 'nothing'} of {ds}",
+            found=" ".join(f"{a.name} of {a.ds}" for a in outputs) or "nothing",
+        )
 
 
 def is_current(manifest: StepManifest, inputs: tuple[Artifact, ...], recipe_digest: str) -> bool:

@@ -26,7 +26,8 @@ class Settings(BaseSettings):
         redis_url: the online store; empty starts an embedded server below `home`.
         spark_master: Spark master URL; the default retries a task twice.
         spark_memory: memory of the Spark driver's JVM.
-        threads: CPU threads of one process; 0 means all cores.
+        threads: CPU threads of one process; 0 means all cores. The last bits of a model depend on
+            it, so it is not taken from the machine; and ctr and cvr run side by side.
         device: where torch computes.
         bin: the `derm` program of the job environment, which Airflow's tasks run.
         airflow_env: Airflow's own environment.
@@ -42,7 +43,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr = SecretStr("")
     spark_master: str = "local[2,3]"
     spark_memory: str = "1g"
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=1, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bin: Path = PROJECT / ".venv" / "bin" / "derm"
     airflow_env: Path = PROJECT / ".venv-airflow"
@@ -50,6 +51,25 @@ class Settings(BaseSettings):
     gpu_slots: int = Field(default=2, ge=1)
     spark_slots: int = Field(default=2, ge=1)
     last_ds: Day | Literal[""] = ""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            InputError: a variable has a value that it cannot have.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(map(str, first["loc"])).upper()
+            raise InputError(
+                f"DERM_{name} has a value it cannot have",
+                where="the environment",
+                expected=first["msg"],
+                found=str(first["input"]),
+            ) from error
 
 
 class Home(Contract):

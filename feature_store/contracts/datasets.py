@@ -61,6 +61,8 @@ class Feature(Contract):
 class Label(Contract):
     """One prediction target: an int8 column of `events`, 0 or 1, null where it does not apply.
 
+    Two upstreams may learn the same column: it is then declared once for each, with one meaning.
+
     Attributes:
         upstream: the model that learns it.
         role: the `primary` label of an upstream gives its AUC; `task` labels are learned beside
@@ -83,6 +85,7 @@ class DatasetSpec(Contract):
             that arrives after its impression's day is an event of the day it arrives on.
         daily_rows: lowest and highest number of events a normal day has.
         label_rates: lowest and highest share of positives of each label on a normal day.
+        freshness_hours: the newest event of a complete day is at most this long before its end.
     """
 
     name: str
@@ -94,6 +97,7 @@ class DatasetSpec(Contract):
     attribution_days: int = Field(default=0, ge=0)
     daily_rows: tuple[int, int] = (1, 2**62)
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    freshness_hours: int = Field(default=24, ge=1, le=24)
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
@@ -111,6 +115,11 @@ class DatasetSpec(Contract):
         names = [f.name for f in self.features]
         if doubled := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"dataset {self.name}: features {doubled} are declared twice")
+        targets = [(x.name, x.upstream) for x in self.labels]
+        if doubled_labels := sorted({t for t in targets if targets.count(t) > 1}):
+            raise ValueError(f"dataset {self.name}: labels {doubled_labels} are declared twice")
+        if len({(x.name, x.meaning) for x in self.labels}) > len({x.name for x in self.labels}):
+            raise ValueError(f"dataset {self.name}: a label has two meanings")
         if unknown := sorted(set(self.label_rates) - {x.name for x in self.labels}):
             raise ValueError(f"dataset {self.name}: label_rates names unknown labels {unknown}")
         return self
@@ -150,7 +159,7 @@ class DatasetSpec(Contract):
                 Column(
                     name="action",
                     dtype="string",
-                    meaning="the strongest action that followed",
+                    meaning="the strongest action that followed, or that a late conversion arrived",
                     values=self.actions,
                 ),
                 Column(

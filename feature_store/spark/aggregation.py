@@ -4,6 +4,7 @@ Imports neither Delta nor settings: a worker starts in a fraction of a second, a
 commits.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.aggregate import MergeCounts, dedup, merge
+from feature_store.aggregate import MergeCounts, dedup, merge_parts
 from feature_store.buckets import bucket_of
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.schemas import arrow_schema
-from feature_store.staging import StagedFile, read_files, stage_file
+from feature_store.staging import StagedFile, read_files, read_parts, stage_file, stage_parts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,19 +111,25 @@ def merge_bucket(task: MergeTask) -> BucketResult:
         SpaceMismatch: pool and daily live in different spaces.
     """
     table = pool_table(task.upstream, task.entity)
-    pool = read_files(task.pool_files, table)
     daily = read_files(task.daily_files, daily_table(task.upstream, task.entity))
-    merged, counts = merge(pool, daily, task.ds, task.config, task.layout.dim)
-    rows_read = len(pool) + len(daily)
-    del pool, daily
-    merged = merged.cast(arrow_schema(table))
-    file = stage_file(task.root, table, task.ds, merged, bucket=task.bucket)
+    pool = read_parts(task.pool_files, table)
+    total = MergeCounts()
+    spaces: set[str] = set()
+
+    def merged() -> Iterator[pa.Table]:
+        nonlocal total
+        for part, counts in merge_parts(pool, daily, task.ds, task.config, task.layout.dim):
+            total += counts
+            spaces.update(_spaces(part["space_id"]))
+            yield part.cast(arrow_schema(table))
+
+    file = stage_parts(task.root, table, task.ds, merged(), bucket=task.bucket)
     return BucketResult(
         entity=task.entity,
         file=file,
-        rows_read=rows_read,
-        spaces=_spaces(merged["space_id"]),
-        counts=counts,
+        rows_read=len(daily) + total.updated + total.carried + total.pruned,
+        spaces=tuple(sorted(spaces)),
+        counts=total,
     )
 
 

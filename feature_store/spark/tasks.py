@@ -1,7 +1,9 @@
 """One Spark task per bucket. The bucket travels as data: a task's number is never its bucket."""
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
 from pyspark import SparkContext
@@ -52,7 +54,14 @@ def run_tasks(spark: SparkContext, function: Callable[[T], R], tasks: Sequence[T
     return [done.result for done in results]  # type: ignore[misc]
 
 
+@lru_cache(maxsize=1)
+def _settle() -> None:
+    """Once per worker: exempt what is loaded from the full collection after every task."""
+    gc.freeze()
+
+
 def _run(function: Callable[[T], R], part: Iterable[T]) -> Iterator[_Done[R]]:
+    _settle()
     for task in part:
         try:
             yield _Done(task.key, function(task), None)

@@ -67,6 +67,7 @@ def line_chart(
     rules: Sequence[Rule] = (),
     bounds: Sequence[Series] = (),
     broken: frozenset[tuple[str, str]] = frozenset(),
+    least_span: float = 0.0,
     size: tuple[float, float] = (300.0, 150.0),
 ) -> Markup:
     """A line per series, marked with its last value.
@@ -76,12 +77,13 @@ def line_chart(
             a distant bound does not flatten the lines.
         bounds: bounds that differ by day, drawn as thin dashed lines.
         broken: (series name, day) of the values that broke a guard.
+        least_span: the value axis covers at least this much.
     """
     values = [v for s in (*series, *bounds) for v in s.values if v is not None]
     if not values:
         return _empty(title, size)
     near, far = _split(rules, values)
-    low, high = _domain([*values, *(r.value for r in near)])
+    low, high = _domain([*values, *(r.value for r in near)], least_span)
     frame = _Frame(days=tuple(days), low=low, high=high, width=size[0], height=size[1])
     parts = [_axes(frame, fmt)]
     parts += [_rule(frame, r) for r in near]
@@ -129,10 +131,17 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _domain(values: Sequence[float]) -> tuple[float, float]:
+def _domain(values: Sequence[float], least_span: float) -> tuple[float, float]:
+    """The value axis: the values and some air, never below zero when no value is."""
     low, high = min(values), max(values)
-    pad = (high - low) * 0.12 or abs(high) * 0.05 or 1.0
-    return low - pad, high + pad
+    size = max(abs(low), abs(high))
+    if high - low > 1e-9 * size and size > 1e-9:
+        span = max(least_span, high - low)
+    else:  # nothing moves: any width will do
+        span = max(least_span, 0.1 * size if size > 1e-9 else 1.0)
+    pad = (span - (high - low)) / 2 + span * 0.12
+    bottom = low - pad if low < 0 else max(low - pad, 0.0)
+    return bottom, high + pad
 
 
 def _split(rules: Sequence[Rule], values: Sequence[float]) -> tuple[list[Rule], list[Rule]]:

@@ -3,9 +3,19 @@
 from collections.abc import Callable
 from typing import Literal
 
-Kind = Literal["ratio", "share", "count", "seconds", "bytes", "plain"]
+Kind = Literal["ratio", "cosine", "share", "count", "seconds", "bytes", "plain"]
 
 DASH = "\N{EN DASH}"
+# Axes are at least this wide, so that noise in the last digit does not look like news.
+LEAST_SPAN: dict[Kind, float] = {
+    "ratio": 0.02,
+    "cosine": 0.002,
+    "share": 0.02,
+    "count": 4.0,
+    "seconds": 1.0,
+    "bytes": 1024.0,
+    "plain": 0.5,
+}
 _THOUSANDS = ("", " k", " M", " G", " T")
 
 
@@ -16,6 +26,19 @@ def show(value: float | None, kind: Kind) -> str:
     ('0.781', '5.0 %', '1.24 M')
     """
     return DASH if value is None else _SHOW[kind](value)
+
+
+def show_change(value: float, kind: Kind) -> str:
+    """A difference with its sign; points of a percentage for shares.
+
+    >>> show_change(0.012, "share"), show_change(-0.00004, "ratio"), show_change(-0.1, "ratio")
+    ('+1.2 pp', '+0.000', '-0.100')
+    """
+    if kind == "share":
+        return f"{round(100 * value, 1) + 0.0:+.1f} pp"
+    digits = 4 if kind == "cosine" else 3
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def _scaled(value: float, base: int, suffixes: tuple[str, ...]) -> str:
@@ -45,6 +68,8 @@ def _share(value: float) -> str:
 
 _SHOW: dict[Kind, Callable[[float], str]] = {
     "ratio": lambda v: f"{v:.3f}",
+    # A pool moves in the fourth digit: most of it is carried over unchanged.
+    "cosine": lambda v: f"{v:.4f}",
     "share": _share,
     "count": lambda v: _scaled(v, 1000, _THOUSANDS),
     "seconds": _seconds,

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from feature_store.contracts.base import ENTITIES, UPSTREAMS, Upstream, days_between
 from jobs.recipes import Recipe
 from jobs.rendering.charts import Rule, Series, line_chart, stacked_bars
-from jobs.rendering.numbers import DASH, show
+from jobs.rendering.numbers import DASH, LEAST_SPAN, show, show_change
 from jobs.rendering.panels import Panel, sections
 from jobs.rendering.published import Published
 from jobs.rendering.summary import DaySummary, phases
@@ -52,7 +52,7 @@ def render_page(days: Sequence[DaySummary], recipe: Recipe, published: Published
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(show=show, dash=DASH, upstreams=UPSTREAMS)
+    environment.globals.update(show=show, show_change=show_change, dash=DASH, upstreams=UPSTREAMS)
     headlines = {p.metric: p for p in panels if p.metric in _HEADLINES}
     return environment.get_template("report.html").render(
         days=days,
@@ -104,10 +104,18 @@ def _bounds(panel: Panel, values: Sequence[float | None]) -> list[float | None]:
     bounds: list[float | None] = []
     accepted: float | None = None
     for value in values:
-        known = accepted is not None and panel.drop is not None
-        bounds.append(accepted - panel.drop if known else None)  # type: ignore[operator]
+        bounds.append(_fallen(panel, accepted))
         accepted = accepted if value is None else value
     return bounds
+
+
+def _fallen(panel: Panel, accepted: float | None) -> float | None:
+    """The lowest value that may follow an accepted one."""
+    if accepted is None:
+        return None
+    if panel.shrink is not None:
+        return accepted * (1.0 - panel.shrink)
+    return None if panel.drop is None else accepted - panel.drop
 
 
 def _breaches(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> list[Breach]:
@@ -145,6 +153,7 @@ def _chart(panel: Panel, days: Sequence[DaySummary]) -> Markup:
         Series(name=u, css=u, values=tuple(_bounds(panel, values)))
         for u, values in by_upstream.items()
         if panel.drop is not None
+        # A bound of half the pool, drawn, would flatten the line: it is only checked.
     ]
     broken = frozenset((b.upstream, b.ds) for u in UPSTREAMS for b in _breaches(panel, days, u))
     return line_chart(
@@ -155,6 +164,7 @@ def _chart(panel: Panel, days: Sequence[DaySummary]) -> Markup:
         rules=rules,
         bounds=falling,
         broken=broken,
+        least_span=LEAST_SPAN[panel.kind],
     )
 
 

@@ -15,6 +15,7 @@ class Panel:
         note: what a reader should know to judge it.
         lowest: the bound of a guard; a value below stops the day.
         drop: the bound of a guard against the day before: a fall by more stops the day.
+        shrink: the same, as a share of the day before.
         reference: a value that means something, such as 1 for a calibrated model.
     """
 
@@ -25,6 +26,7 @@ class Panel:
     kind: Kind
     lowest: float | None = None
     drop: float | None = None
+    shrink: float | None = None
     reference: float | None = None
 
 
@@ -50,7 +52,7 @@ def sections(recipe: Recipe) -> tuple[Section, ...]:
         ),
         Section(
             name="Coverage",
-            question="Whom of today's events will a reader find?",
+            question="Whom of today's events did readers find in yesterday's embeddings?",
             panels=_coverage(recipe),
         ),
         Section(
@@ -111,7 +113,7 @@ def _coverage(recipe: Recipe) -> tuple[Panel, ...]:
     return tuple(
         Panel(
             title=f"{what} covered, {_PLURAL[entity]}",
-            note=f"share of the day's {of} with an embedding",
+            note=f"share of the day's {of} known yesterday",
             step="verify",
             metric=f"coverage_{metric}_{entity}",
             kind="share",
@@ -129,7 +131,7 @@ def _stability(recipe: Recipe) -> tuple[Panel, ...]:
     bound = recipe.guards.min_day_to_day_cosine
     shown = (
         ("Cosine to yesterday, {}", "cosine", "every entity of both pools", bound),
-        ("Cosine to yesterday, updated {}", "cosine_updated", "only those seen today", None),
+        ("Cosine to yesterday, updated {}", "cosine_updated", "only those seen today", bound),
         ("Cosine within the day, {}", "intraday_cosine", "first to last embedding", None),
         ("Norm, {}", "norm", "mean length of a vector", None),
     )
@@ -139,7 +141,7 @@ def _stability(recipe: Recipe) -> tuple[Panel, ...]:
             note=note,
             step="verify",
             metric=f"{metric}_{entity}",
-            kind="ratio",
+            kind="cosine",
             lowest=lowest,
         )
         for entity in ENTITIES
@@ -155,6 +157,7 @@ def _health(recipe: Recipe) -> tuple[Panel, ...]:
             step="verify",
             metric=f"effective_rank_{entity}",
             kind="plain",
+            lowest=recipe.guards.min_effective_rank,
         )
         for entity in ENTITIES
     )
@@ -178,17 +181,27 @@ def _health(recipe: Recipe) -> tuple[Panel, ...]:
 
 def _online(recipe: Recipe) -> tuple[Panel, ...]:
     recall = recipe.index.recall_at_10
+    pools = tuple(
+        Panel(
+            title=f"Pool of {_PLURAL[entity]}",
+            note="entities with an embedding",
+            step="verify",
+            metric=f"pool_{entity}",
+            kind="count",
+            shrink=recipe.guards.max_pool_shrink,
+        )
+        for entity in ENTITIES
+    )
     shown: tuple[tuple[str, str, str, str, Kind, float | None], ...] = (
         ("Recall at 10", "against exact search", "index", "recall_at_10", "ratio", recall),
         ("Index build", "rebuilt, or warm-started", "index", "build_s", "seconds", None),
-        ("Pool of users", "with an embedding", "verify", "pool_user", "count", None),
-        ("Pool of Pins", "with an embedding", "verify", "pool_pin", "count", None),
         ("Written", "keys sent to the idle slot", "publish", "written", "count", None),
         ("Removed", "keys pruned from the slot", "publish", "removed", "count", None),
         ("Sent", "size of the upload", "publish", "bytes", "bytes", None),
         ("Speed", "keys per second", "publish", "rows_per_s", "count", None),
     )
-    return tuple(
+    online = tuple(
         Panel(title=title, note=note, step=step, metric=metric, kind=kind, lowest=lowest)
         for title, note, step, metric, kind, lowest in shown
     )
+    return (*pools, *online)

@@ -66,12 +66,14 @@ class Phase:
     steps: tuple[str, ...]
 
 
+_LONG_TASKS = ("ingest", "train", "infer", "aggregate", "index", "publish")
+
+
 def phases() -> tuple[Phase, ...]:
-    """The tasks of the catalog, in order, the short ones between them as one."""
-    short = ("gate", "validate", "verify", "release", "report")
-    tasks = list(dict.fromkeys(s.task for s in catalog.STEPS if s.task not in short))
+    """The tasks that move data, in the catalog's order, and every short step as one phase."""
     named = [
-        Phase(name=t, steps=tuple(s.name for s in catalog.STEPS if s.task == t)) for t in tasks
+        Phase(name=task, steps=tuple(s.name for s in catalog.STEPS if s.task == task))
+        for task in _LONG_TASKS
     ]
-    checks = tuple(s.name for s in catalog.STEPS if s.task in short)
-    return (*named, Phase(name="checks and release", steps=checks))
+    short = tuple(s.name for s in catalog.STEPS if s.task not in _LONG_TASKS)
+    return (*named, Phase(name="checks and release", steps=short))

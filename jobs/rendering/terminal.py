@@ -19,7 +19,7 @@ _NUMBERS: tuple[tuple[str, str, str, Kind], ...] = (
     ("rows", "train", "rows", "count"),
     ("AUC", "train", "auc", "ratio"),
     ("covered", "verify", "coverage_rows_user", "share"),
-    ("cosine", "verify", "cosine_user", "ratio"),
+    ("cosine", "verify", "cosine_user", "cosine"),
     ("users", "publish", "users", "count"),
     ("Pins", "index", "pins", "count"),
 )

@@ -1,1 +1,1 @@
-"""Services that run beside the pipeline when the user has none: started, found again, stopped."""
+"""The services one machine needs beside the pipeline: PostgreSQL and Airflow, and Redis."""

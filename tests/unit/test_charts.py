@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feature_store.contracts.base import days_between
 from jobs.rendering.charts import Rule, Series, line_chart, stacked_bars, ticks
-from jobs.rendering.numbers import DASH, show
+from jobs.rendering.numbers import DASH, show, show_change
 
 DAYS = days_between("2025-03-01", "2025-03-05")
 
@@ -93,6 +93,30 @@ def test_text_is_escaped() -> None:
     drawn = line_chart(DAYS[:1], series, lambda _: "<b>", title="a<b")
     assert "<b>" not in drawn
     _parse(drawn)
+
+
+def test_noise_is_not_blown_up() -> None:
+    def spread(**options: float) -> float:
+        heights = [float(c.get("cy")) for c in _line(0.9998, 0.9999, **options).iter("circle")]
+        return heights[0] - heights[1]
+
+    assert spread() > 80
+    assert spread(least_span=0.002) < 6
+
+
+def test_an_axis_of_counts_does_not_go_below_zero() -> None:
+    drawn = _line(0.0, 0.0, least_span=4.0)
+    labels = [e.text for e in drawn.iter("text") if e.get("class") == "tick"]
+    assert not [x for x in labels if x and x.startswith("-")]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [(0.012, "share", "+1.2 pp"), (-0.00004, "ratio", "+0.000"), (-0.1, "ratio", "-0.100"),
+     (-0.00004, "cosine", "+0.0000"), (0.0004, "cosine", "+0.0004"), (-0.0001, "share", "+0.0 pp")],
+)  # fmt: skip
+def test_changes_have_a_sign_and_no_minus_zero(value: float, kind: str, text: str) -> None:
+    assert show_change(value, kind) == text
 
 
 @given(

@@ -1,0 +1,98 @@
+# Everything a person or a machine does with this repository. `make help` lists it.
+#
+#   make run DATASET=kuairand SOURCE=~/kuairand DAYS=7 DERM_HOME=/data/derm
+
+PYTHON    ?= python3
+DATASET   ?=
+SOURCE    ?=
+RECIPE    ?=
+DAYS      ?= 7
+DERM_HOME ?= $(CURDIR)/.derm
+export DERM_HOME
+
+DERM      := .venv/bin/derm
+PYTEST    := .venv/bin/python -m pytest
+PIP_FLAGS := --quiet --disable-pip-version-check --no-input
+HOME_ARGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SOURCE),--source "$(SOURCE)") \
+             $(if $(RECIPE),--recipe "$(RECIPE)")
+
+.DEFAULT_GOAL := help
+.PHONY: help run up down test test-fast check bench golden-update screenshot lock clean
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+run: .venv/.jobs .venv-airflow/.airflow ## run seven days through Airflow, print the summary, write the report
+	@$(DERM) daily $(HOME_ARGS) --days $(DAYS)
+
+up: .venv/.jobs .venv-airflow/.airflow ## leave Airflow's UI and Redis running; print address and login
+	@$(DERM) up $(HOME_ARGS)
+
+down: .venv/.jobs .venv-airflow/.airflow ## stop what `make up` started
+	@$(DERM) down
+
+test: .venv/.dev .venv-airflow/.airflow ## every test this machine can run
+	@$(PYTEST)
+
+test-fast: .venv/.dev ## the tests without JVM, Redis, Airflow or browser; about a minute
+	@$(PYTEST) -m "not (spark or redis or airflow or integration or browser or data)"
+
+check: .venv/.dev ## lint, format, types, and who imports whom
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: .venv/.dev ## the benchmarks; results go to .benchmarks/
+	@mkdir -p .benchmarks
+	@for f in benchmarks/[a-z]*.py; do \
+	    .venv/bin/python $$f --json .benchmarks/$$(basename $$f .py).json || exit 1; done
+
+golden-update: .venv/.dev .venv-airflow/.airflow ## rewrite the golden files; review the diff
+	@DERM_GOLDEN_UPDATE=1 $(PYTEST) -m "not data" -k golden
+
+screenshot: .venv/.dev ## photograph the DAG in the UI that `make up` left running
+	@.venv/bin/python infra/photograph.py
+
+lock: ## pin every package again, from requirements/*.in
+	@$(PYTHON) -m venv --clear build/lock
+	@build/lock/bin/python -m pip install $(PIP_FLAGS) uv
+	@for name in jobs dev airflow; do \
+	    build/lock/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header \
+	        --no-annotate requirements/$$name.in --output-file requirements/$$name.lock || exit 1; \
+	done
+	@# A CPU build offered by one machine must not bind another: the plain pin fits both.
+	@sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements/*.lock
+
+clean: ## remove environments, caches and everything runs wrote
+	@if [ -x $(DERM) ]; then $(DERM) down; fi
+	@rm -rf .venv .venv-airflow .derm .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	    .import_linter_cache derm.egg-info
+
+# An environment is made again when its lock changes. pip's chatter goes to a log that is shown only
+# when it fails.
+define python_env
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "derm needs Python 3.11 or later: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(1)
+endef
+define install
+	@echo "installing $(2) into $(1)"
+	@$(1)/bin/python -m pip install $(PIP_FLAGS) $(2) > $(1)/pip.log 2>&1 \
+	    || { cat $(1)/pip.log >&2; exit 1; }
+endef
+
+.venv/.jobs: requirements/jobs.lock
+	$(call python_env,.venv)
+	$(call install,.venv,-r requirements/jobs.lock)
+	$(call install,.venv,--no-deps --no-build-isolation -e .)
+	@touch $@
+
+.venv/.dev: requirements/dev.lock .venv/.jobs
+	$(call install,.venv,-r requirements/dev.lock)
+	@touch $@
+
+.venv-airflow/.airflow: requirements/airflow.lock
+	$(call python_env,.venv-airflow)
+	$(call install,.venv-airflow,-r requirements/airflow.lock)
+	@touch $@

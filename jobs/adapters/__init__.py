@@ -1,0 +1,1 @@
+"""Data sets: each module brings one of them into the declared tables."""

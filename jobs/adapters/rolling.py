@@ -1,0 +1,123 @@
+"""Features that look back over an event log: counts, smoothed rates and sequences before a day.
+
+A log is a data frame ordered by time, with columns day (days since 1970-01-01), user_id, pin_id,
+action and one 0/1 column per label. Only rows of earlier days are ever used.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from feature_store.contracts.datasets import Feature
+
+Scope = Literal["user", "pin"]
+
+_SMOOTHING = 20.0
+_STRINGS = pa.list_(pa.field("element", pa.string(), nullable=False))
+DAY_US = 86_400_000_000
+
+
+def day_number(ds: str) -> int:
+    """Days since 1970-01-01."""
+    return (dt.date.fromisoformat(ds) - dt.date(1970, 1, 1)).days
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rolling:
+    """What is counted, and how far back.
+
+    Attributes:
+        labels: label columns; the rows where the first is 1 make up the sequences.
+        days: length of the window.
+    """
+
+    labels: tuple[str, ...]
+    days: int
+    max_len: int = 50
+
+    def features(self, scope: Scope) -> tuple[Feature, ...]:
+        """The features that `columns` fills."""
+        window = f"in the {self.days} days before the day"
+        numeric = {f"{scope}_events": f"events {window}"}
+        for label in self.labels:
+            numeric[f"{scope}_{label}_count"] = f"events with {label} {window}"
+            numeric[f"{scope}_{label}_rate"] = f"smoothed share of {label} {window}"
+        counts = tuple(
+            Feature(name=name, scope=scope, kind="numeric", meaning=meaning)
+            for name, meaning in numeric.items()
+        )
+        if scope == "pin":
+            return counts
+        sequences = {
+            "engaged_pins": (f"Pins with {self.labels[0]} {window}", 32_768),
+            "engaged_actions": ("the action on each of engaged_pins", 32),
+        }
+        return counts + tuple(
+            Feature(
+                name=name,
+                scope=scope,
+                kind="sequence",
+                meaning=meaning,
+                cardinality=cardinality,
+                max_len=self.max_len,
+            )
+            for name, (meaning, cardinality) in sequences.items()
+        )
+
+    def columns(
+        self, scope: Scope, log: pd.DataFrame, ids: pd.Series, day: int
+    ) -> dict[str, pa.Array]:
+        """The features of the entities `ids` as of the start of a day."""
+        past = log[(log["day"] < day) & (log["day"] >= day - self.days)]
+        grouped = past.groupby(f"{scope}_id", sort=False)
+        events = grouped.size().reindex(ids, fill_value=0).to_numpy()
+        columns = {f"{scope}_events": events}
+        for label in self.labels:
+            count = grouped[label].sum().reindex(ids, fill_value=0).to_numpy()
+            overall = past[label].mean() if len(past) else 0.0
+            columns[f"{scope}_{label}_count"] = count
+            columns[f"{scope}_{label}_rate"] = (count + _SMOOTHING * overall) / (
+                events + _SMOOTHING
+            )
+        if scope == "user":
+            columns |= self._sequences(past[past[self.labels[0]] == 1], ids)
+        return {name: pa.array(values) for name, values in columns.items()}
+
+    def _sequences(self, engaged: pd.DataFrame, ids: pd.Series) -> dict[str, pa.Array]:
+        newest = engaged.groupby("user_id", sort=False).tail(self.max_len)
+        # Order by the place of the user in `ids`; a stable sort keeps time order within.
+        place = pd.Index(ids).get_indexer(newest["user_id"])
+        order = np.argsort(place, kind="stable")
+        lengths = np.bincount(place, minlength=len(ids))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        ordered = newest.iloc[order]
+        return {
+            "engaged_pins": _lists(offsets, ordered["pin_id"]),
+            "engaged_actions": _lists(offsets, ordered["action"]),
+        }
+
+
+def known_entities(log: pd.DataFrame, scope: Scope, day: int) -> pd.Series:
+    """Ids seen up to and including a day, sorted."""
+    seen = log.loc[log["day"] <= day, f"{scope}_id"]
+    return pd.Series(np.sort(seen.unique()))
+
+
+def utc(microseconds: pd.Series) -> pa.Array:
+    """Timestamps from microseconds since 1970-01-01."""
+    return pa.array(microseconds.to_numpy(), pa.timestamp("us", tz="UTC"))
+
+
+def split_words(texts: pd.Series, separator: str, longest: int) -> pa.Array:
+    """Lists of the words of each text; a null text is an empty list."""
+    words = texts.fillna("").str.split(separator)
+    return pa.array([[w for w in row if w][:longest] for row in words], _STRINGS)
+
+
+def _lists(offsets: pa.Array, values: pd.Series) -> pa.Array:
+    flat = pa.array(values.to_numpy(object), pa.string())
+    return pa.ListArray.from_arrays(offsets, flat, type=_STRINGS)

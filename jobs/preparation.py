@@ -1,0 +1,49 @@
+"""What must stand before the first daily run: the home, and the days the first training reads."""
+
+import argparse
+from collections.abc import Iterator
+
+from feature_store.contracts.base import days_between, shift_day
+from jobs import catalog, cli
+from jobs.datasets import SIMULATED
+from jobs.runner import StepResult, run_step
+from jobs.settings import Home, Settings
+
+# Days before the first published one only feed the first training.
+HISTORY_STEPS = ("simulate", "ingest", "validate")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments that declare a new home; an existing one must agree with them."""
+    parser.add_argument(
+        "--dataset", metavar="NAME|PATH", help="as for `derm init`; a new home: simulated"
+    )
+    parser.add_argument("--source", metavar="DIR", help="folder of your own files")
+    parser.add_argument("--recipe", help="name of a recipe; default: toy")
+
+
+def open_home(args: argparse.Namespace, settings: Settings) -> Home:
+    """The home that `settings` names, made when it is new.
+
+    Raises:
+        SystemExit: it cannot be made; `derm init` said why.
+    """
+    given = {"--dataset": args.dataset, "--source": args.source, "--recipe": args.recipe}
+    if any(given.values()) or not (settings.home / "home.json").exists():
+        given["--dataset"] = args.dataset or SIMULATED
+        flags = [word for flag, value in given.items() if value for word in (flag, value)]
+        if code := cli.main(["init", *flags]):
+            raise SystemExit(code)
+    return Home.load(settings.home)
+
+
+def prepare_history(settings: Settings, home: Home) -> Iterator[StepResult]:
+    """Bring the days before the first published one into the lake, a step at a time.
+
+    Raises:
+        DermError: a day is missing or breaks its contract.
+    """
+    for ds in days_between(home.first_ds, shift_day(home.start_ds, -1)):
+        for step in catalog.steps_for(home.dataset):
+            if step.name in HISTORY_STEPS:
+                yield run_step(settings, step, ds, None, force=False)

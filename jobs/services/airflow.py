@@ -1,0 +1,216 @@
+"""Airflow on this machine: its database, its three processes, their settings and secrets.
+
+No triggerer runs (no task defers) and no log server (the UI reads the files). Everything listens
+on loopback or on a unix socket. Static settings are in infra/airflow.cfg.
+"""
+
+import base64
+import json
+import os
+import secrets
+import socket
+import subprocess
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from feature_store.contracts.errors import DermError, InputError
+from jobs.services import processes
+from jobs.services.airflow_api import AirflowApi, Unreachable
+from jobs.settings import PROJECT, Settings
+
+_COMPONENTS = ("api-server", "scheduler --skip-serve-logs", "dag-processor")
+_HEALTHY_WITHIN_S = 180
+_POOLS = {
+    "gpu": "training and inference: tasks that share a GPU, or the cores in its place",
+    "spark": "aggregation: tasks that hold a JVM",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """What an Airflow keeps from one start to the next. Readable by its owner only."""
+
+    port: int
+    jwt_secret: str
+    secret_key: str
+    fernet_key: str
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """The identity kept in `folder`, made when there is none; another port if that is taken."""
+        path = folder / "identity.json"
+        if path.exists():
+            identity = cls(**json.loads(path.read_text()))
+            if _is_free(identity.port):
+                return identity
+            identity = replace(identity, port=_free_port())
+        else:
+            identity = cls(
+                port=_free_port(),
+                jwt_secret=secrets.token_urlsafe(48),
+                secret_key=secrets.token_urlsafe(48),
+                fernet_key=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            )
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(asdict(identity), file)
+        return identity
+
+
+def is_running(settings: Settings) -> bool:
+    """Whether any process of this home's Airflow is alive."""
+    return bool(processes.marked(settings.home))
+
+
+def start(settings: Settings) -> AirflowApi:
+    """Start PostgreSQL and Airflow for this home; return once Airflow is healthy.
+
+    Raises:
+        InputError: Airflow's environment is not there.
+        DermError: a component did not start.
+    """
+    python = settings.airflow_env / "bin" / "python"
+    if not python.exists():
+        raise InputError(
+            "Airflow is not installed", where=str(settings.airflow_env), hint="make .venv-airflow"
+        )
+    folder = settings.home / "services" / "airflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = Identity.of(folder)
+    database = _run(
+        [python, "-W", "ignore", "-m", "jobs.services.postgres", "start", folder / "postgres"]
+    )
+    env = environment(settings, identity, database)
+    _run([python, "-m", "airflow", "db", "migrate"], env)
+    for component in _COMPONENTS:
+        name, *flags = component.split()
+        processes.spawn(
+            [str(python), "-m", "airflow", name, *flags],
+            home=settings.home,
+            env=env,
+            log=folder / "logs" / f"{name}.log",
+        )
+    return _healthy(settings)
+
+
+def connect(settings: Settings) -> AirflowApi:
+    """Log in to the Airflow of this home that is running.
+
+    Raises:
+        Unreachable: none is.
+    """
+    folder = settings.home / "services" / "airflow"
+    identity, passwords = folder / "identity.json", folder / "passwords.json"
+    if not (identity.exists() and passwords.exists()):
+        raise Unreachable("Airflow was never started", where=str(folder), hint="make up")
+    port = json.loads(identity.read_text())["port"]
+    password = json.loads(passwords.read_text())["admin"]
+    return AirflowApi.login(f"http://127.0.0.1:{port}", "admin", password)
+
+
+def stop(settings: Settings) -> None:
+    """Stop Airflow, whatever its tasks are running, and PostgreSQL."""
+    processes.stop(settings.home)
+    python, data = (
+        settings.airflow_env / "bin" / "python",
+        settings.home / "services" / "airflow" / "postgres",
+    )
+    if (data / "postmaster.pid").exists():
+        _run([python, "-W", "ignore", "-m", "jobs.services.postgres", "stop", data])
+
+
+def environment(settings: Settings, identity: Identity, database: str) -> dict[str, str]:
+    """Environment of Airflow's processes, and so of the tasks they start."""
+    url = f"http://127.0.0.1:{identity.port}"
+    folder = settings.home / "services" / "airflow"
+    threads = str(settings.threads or os.cpu_count() or 1)
+    return {
+        # What a library takes when nobody tells it: every core, for each of the tasks at once.
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        **os.environ,
+        "PYTHONPATH": str(PROJECT),
+        "DERM_HOME": str(settings.home),
+        "DERM_LAST_DS": settings.last_ds,
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW_CONFIG": str(PROJECT / "infra" / "airflow.cfg"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
+        "AIRFLOW__CORE__PARALLELISM": str(settings.task_slots),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
+        "AIRFLOW__CORE__FERNET_KEY": identity.fernet_key,
+        "AIRFLOW__API__PORT": str(identity.port),
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__SECRET_KEY": identity.secret_key,
+        "AIRFLOW__API_AUTH__JWT_SECRET": identity.jwt_secret,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
+    }
+
+
+def _healthy(settings: Settings) -> AirflowApi:
+    """Wait until every component is healthy, then set up what the DAGs lean on."""
+    deadline = time.monotonic() + _HEALTHY_WITHIN_S
+    found = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            api = connect(settings)
+            found = ", ".join(api.unhealthy())
+            if not found:
+                (settings.home / "services" / "airflow" / "passwords.json").chmod(0o600)
+                _size_pools(api, settings)
+                return api
+        except (Unreachable, json.JSONDecodeError) as error:
+            found = str(error)
+        time.sleep(0.5)
+    raise DermError(
+        f"Airflow is not healthy after {_HEALTHY_WITHIN_S} s",
+        where=str(settings.home / "services" / "airflow" / "logs"),
+        expected="api-server, scheduler and dag-processor alive",
+        found=found,
+        hint="read the last lines of the logs there",
+    )
+
+
+def _size_pools(api: AirflowApi, settings: Settings) -> None:
+    slots = {"gpu": settings.gpu_slots, "spark": settings.spark_slots}
+    for name, description in _POOLS.items():
+        api.set_pool(name, slots[name], description)
+
+
+def _run(command: list[str | Path], env: dict[str, str] | None = None) -> str:
+    """Run a program of Airflow's environment to its end; return what it printed."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)} if env is None else env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    if done.returncode:
+        raise DermError(
+            "a service could not be started or stopped",
+            where=" ".join(map(str, command)),
+            expected="exit code 0",
+            found=f"exit code {done.returncode}\n{done.stderr[-2000:]}",
+        )
+    return done.stdout.strip()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

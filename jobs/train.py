@@ -1,0 +1,53 @@
+"""Train: one upstream model on the new day, from yesterday's snapshot.
+
+Reads events, users and pins of the day and the snapshot of the day before; writes one snapshot.
+The first day of a lineage trains from scratch on the window that ends with it. Every day is scored
+before it is trained on (progressive validation), and trained on once: a snapshot's manifest lists
+the days it has seen. An attempt that was interrupted continues from its checkpoint and ends with
+the same bits.
+
+Conversions that arrive late are rows of the day they arrive on; labels that do not apply to them
+are null and masked. So a day is complete for training when it ends, and nothing waits.
+"""
+
+import time
+
+from feature_store.contracts.manifests import Artifact, Metrics
+from jobs.context import Outcome, RunContext
+from jobs.snapshots import SnapshotStore, weights_digest
+from jobs.training_guard import check_health
+from jobs.training_plan import make_plan, upstream_of
+from jobs.training_run import TrainingRun
+
+
+def run(ctx: RunContext) -> Outcome:
+    """Train, unless the same inputs have already made the same snapshot.
+
+    Raises:
+        MissingInput: a table or yesterday's snapshot is not there.
+        GuardFailed: the new snapshot is not fit for use; nothing of it remains.
+    """
+    store = SnapshotStore(ctx.root, upstream_of(ctx))
+    plan = make_plan(ctx, store)
+    manifest = store.manifest(plan.snapshot_id)
+    timings: dict[str, float] = {}
+    if manifest is None:
+        started = time.perf_counter()
+        manifest = TrainingRun(ctx, plan, store).run()
+        timings["train_s"] = round(time.perf_counter() - started, 3)
+    else:
+        check_health(plan, manifest.metrics, ctx.recipe.guards)
+    metrics: Metrics = {"snapshot_id": manifest.snapshot_id, **manifest.metrics}
+    rows = int(manifest.metrics["rows"] or 0)
+    if timings:
+        metrics["rows_per_s"] = round(rows / timings["train_s"], 1)
+    folder = store.folder(manifest.snapshot_id)
+    artifact = Artifact(
+        name=f"snapshot:{ctx.upstream}",
+        ds=ctx.ds,
+        digest=weights_digest(manifest),
+        rows=rows,
+        size=sum(f.stat().st_size for f in folder.iterdir()),
+        uri=str(folder),
+    )
+    return Outcome(outputs=(artifact,), metrics=metrics, timings=timings)

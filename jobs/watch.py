@@ -1,0 +1,131 @@
+"""Follow days through Airflow in the terminal: bars where it has them, else lines."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from feature_store.contracts.errors import DermError
+from jobs.services.airflow_api import FINISHED, AirflowApi, RunState, TaskState
+
+_POLL_S = 1.0
+_UNHEALTHY_FOR_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayView:
+    """One day as it stands in Airflow."""
+
+    run: RunState
+    tasks: tuple[TaskState, ...]
+
+    @property
+    def succeeded(self) -> int:
+        """Tasks that are done."""
+        return sum(t.state == "success" for t in self.tasks)
+
+    @property
+    def running(self) -> tuple[TaskState, ...]:
+        """Tasks that run now."""
+        return tuple(t for t in self.tasks if t.state == "running")
+
+    @property
+    def failed(self) -> tuple[TaskState, ...]:
+        """Tasks that failed by themselves, not because another did."""
+        return tuple(t for t in self.tasks if t.state == "failed")
+
+
+class Display(Protocol):
+    """Shows a day whenever it was looked at."""
+
+    def show(self, view: DayView) -> None:
+        """Show what changed."""
+
+
+def follow(api: AirflowApi, dag_id: str, days: Sequence[str], display: Display) -> DayView | None:
+    """Wait until every day has succeeded, or one has failed.
+
+    Returns:
+        The day that failed, None when all succeeded.
+
+    Raises:
+        DermError: Airflow stopped working meanwhile.
+    """
+    done: set[str] = set()
+    healthy_at = time.monotonic()
+    while set(days) - done:
+        for run in api.runs(dag_id):
+            if run.ds in done or run.ds not in days or run.state == "queued":
+                continue
+            view = DayView(run=run, tasks=api.tasks(dag_id, run.run_id))
+            display.show(view)
+            if run.state == "failed":
+                return view
+            if run.state == "success":
+                done.add(run.ds)
+        if not (unhealthy := api.unhealthy()):
+            healthy_at = time.monotonic()
+        elif time.monotonic() - healthy_at > _UNHEALTHY_FOR_S:
+            raise DermError(
+                "Airflow stopped working", where=api.url, found=f"not healthy: {unhealthy}"
+            )
+        time.sleep(_POLL_S)
+    return None
+
+
+@contextmanager
+def terminal(console: Console, days: Sequence[str], num_tasks: int) -> Iterator[Display]:
+    """The display that suits the console."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[elapsed]:>6}"),
+        TextColumn("{task.fields[now]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield _Bars(progress, days, num_tasks)
+
+
+class _Lines:
+    """A line per task that ended."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: set[tuple[str, TaskState]] = set()
+
+    def show(self, view: DayView) -> None:
+        for task in view.tasks:
+            told = (view.run.ds, task)
+            if task.state in FINISHED and told not in self._told:
+                self._told.add(told)
+                seconds = "" if task.duration_s is None else f"{task.duration_s:6.1f} s"
+                self._console.print(f"{view.run.ds}  {task.key:16} {task.state:16}{seconds}")
+
+
+class _Bars:
+    """A bar per day, with what runs now beside it."""
+
+    def __init__(self, progress: Progress, days: Sequence[str], num_tasks: int) -> None:
+        self._progress = progress
+        self._started: dict[str, float] = {}
+        self._bars: dict[str, TaskID] = {
+            ds: progress.add_task(ds, total=num_tasks, elapsed="", now="") for ds in days
+        }
+
+    def show(self, view: DayView) -> None:
+        started = self._started.setdefault(view.run.ds, time.monotonic())
+        failed = ", ".join(f"{t.key} failed" for t in view.failed)
+        self._progress.update(
+            self._bars[view.run.ds],
+            completed=view.succeeded,
+            elapsed=f"{time.monotonic() - started:.0f} s",
+            now=failed or ", ".join(t.key for t in view.running),
+        )

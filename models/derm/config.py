@@ -1,0 +1,63 @@
+"""What the upstream model is made of. Imports no torch: recipes are read without it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from models.nn.config import DhenConfig, SequenceConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Supervised and self-supervised losses.
+
+    Attributes:
+        ssl_weight: lambda, the weight of the sampled softmax between the towers; 0 turns it off.
+        max_negatives: entries of the pool, at most.
+        temperature: initial; trained, never below 0.01.
+        sketch_depth, sketch_width: of the count-min sketch that estimates how often a Pin occurs.
+        q_estimator: `linear` for a pool that keeps duplicates; `exact` for the probability of
+            occurring at least once.
+        ctr_weight_cap, cvr_weight_cap: a task weighs min(cap, 1 / base rate).
+    """
+
+    ssl_weight: float = 0.1
+    max_negatives: int = 1024
+    temperature: float = 0.07
+    sketch_depth: int = 2
+    sketch_width: int = 2**14
+    q_estimator: Literal["linear", "exact"] = "linear"
+    ctr_weight_cap: float = 1.0
+    cvr_weight_cap: float = 10.0
+
+    def weight_cap(self, upstream: Literal["ctr", "cvr"]) -> float:
+        """The highest weight of a task."""
+        return self.ctr_weight_cap if upstream == "ctr" else self.cvr_weight_cap
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DermConfig:
+    """The three-tower model.
+
+    The embedding is as wide as a tower's output: `num_tokens * token_dim`.
+
+    Attributes:
+        tower: of all three towers.
+        categorical_dim: width of categorical tables.
+        overtower_input: whether the overall tower sees the normalised embeddings, which are what
+            others will see, or the raw tokens.
+        dot_product: also show it the inner product of the two embeddings.
+        head_hidden: hidden widths of each task's head.
+    """
+
+    tower: DhenConfig = field(default_factory=DhenConfig)
+    categorical_dim: int = 16
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    overtower_input: Literal["normalized", "raw"] = "normalized"
+    dot_product: bool = True
+    head_hidden: tuple[int, ...] = (32,)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the user and Pin embeddings."""
+        return self.tower.num_tokens * self.tower.token_dim

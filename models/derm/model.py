@@ -1,0 +1,80 @@
+"""The upstream model of DERM: embeddings of users and Pins, and predictions for a pair.
+
+Shapes: B rows, E embedding width, T tasks.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from feature_store.contracts.base import Entity
+from models.derm.config import DermConfig
+from models.derm.features import Batch, ModelInputs
+from models.derm.towers import EntityTower, OverallTower
+from models.nn.tokens import NumericRange
+
+_MIN_RATE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstWindow:
+    """What the first window says about the data; fixed for the life of a space.
+
+    Attributes:
+        ranges: of every numeric feature.
+        base_rates: share of positives of every task, masked rows apart.
+    """
+
+    ranges: Mapping[str, NumericRange]
+    base_rates: Mapping[str, float]
+
+
+class DermModel(nn.Module):
+    """Three towers and a head per task.
+
+    Args:
+        inputs: the features of each tower and the tasks.
+        config: sizes.
+
+    Source: DERM (arXiv 2509.04337), section 3.1.
+    Deviations: heads start at the base rate of their task.
+    """
+
+    base_rate_T: Tensor
+
+    def __init__(self, inputs: ModelInputs, config: DermConfig) -> None:
+        super().__init__()
+        self.inputs, self._config = inputs, config
+        self.user = EntityTower(inputs.user, "user", config)
+        self.pin = EntityTower(inputs.pin, "pin", config)
+        self.overall = OverallTower(inputs, config)
+        self.register_buffer("base_rate_T", torch.full((len(inputs.tasks),), 0.5))
+
+    def config(self) -> DermConfig:
+        """The sizes it was built with."""
+        return self._config
+
+    @torch.no_grad()
+    def fit(self, window: FirstWindow) -> None:
+        """Take over ranges and base rates; once, before the first step."""
+        for tokens in (self.user.tokens, self.pin.tokens, self.overall.context):
+            tokens.fit(window.ranges)
+        for index, task in enumerate(self.inputs.tasks):
+            rate = min(max(window.base_rates[task], _MIN_RATE), 1 - _MIN_RATE)
+            self.base_rate_T[index] = rate
+            self.overall.start_head(task, math.log(rate / (1 - rate)))
+
+    def embed(self, entity: Entity, batch: Batch) -> Tensor:
+        """The embedding_BE of users or Pins; needs only their own features."""
+        tower = self.user if entity == "user" else self.pin
+        embedding_BE: Tensor = tower(batch)[0]
+        return embedding_BE
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Map a batch to `user` and `pin` (embedding_BE, norm 1) and `logits` (logits_BT)."""
+        user, pin = self.user(batch), self.pin(batch)
+        logits_BT = self.overall(batch, user, pin)
+        return {"user": user[0], "pin": pin[0], "logits": logits_BT.float()}

@@ -1,0 +1,137 @@
+"""Softmax over sampled negatives, corrected for how they were sampled.
+
+Shapes: R queries with one positive each, P pool of negatives, D width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+MIN_TEMPERATURE = 0.01
+NO_USER = -1
+_MIN_Q = 1e-16
+_PAIR_FACTOR = 17
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Positives:
+    """Queries and the item each one engaged with.
+
+    Attributes:
+        query_RD, item_RD: their vectors.
+        item_id_R, user_id_R: int64 ids, for masking.
+        log_q_R: log of how likely the item is sampled.
+    """
+
+    query_RD: Tensor
+    item_RD: Tensor
+    item_id_R: Tensor
+    user_id_R: Tensor
+    log_q_R: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """Candidates for negatives.
+
+    Attributes:
+        item_PD: their vectors.
+        item_id_P: int64 ids.
+        user_id_P: the user for whom the entry is a positive, NO_USER where it is none.
+        log_q_P: log of how likely the item is sampled.
+    """
+
+    item_PD: Tensor
+    item_id_P: Tensor
+    user_id_P: Tensor
+    log_q_P: Tensor
+
+
+class SampledSoftmax(nn.Module):
+    """Cross-entropy of the positive against a pool, with a trainable, bounded temperature.
+
+    Args:
+        temperature: initial; it cannot fall below 0.01.
+
+    Source: PinnerFormer (arXiv 2205.04507), section 3.3 and appendix A.3; logQ correction of Yi
+    et al. 2019; Pinterest's OmniSearchSage.
+    Deviations: returns the loss of each row, so that the caller chooses weights and the
+    normaliser across ranks.
+    """
+
+    def __init__(self, temperature: float = 0.07) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+
+    def scale(self) -> Tensor:
+        """1 / temperature, clamped; the clamp changes the parameter itself."""
+        with torch.no_grad():
+            self.log_scale.clamp_(max=-math.log(MIN_TEMPERATURE))
+        return self.log_scale.exp()
+
+    def forward(self, positives: Positives, pool: Pool) -> Tensor:
+        """The loss_R of each query; 0 where no negative is left.
+
+        An entry of the pool is masked where it is the positive's own item, or an item that is a
+        positive of the same user.
+        """
+        with torch.autocast(positives.query_RD.device.type, enabled=False):
+            scale = self.scale().float()
+            query_RD = positives.query_RD.float()
+            hit_R = (query_RD * positives.item_RD.float()).sum(1) * scale
+            hit_R = hit_R - positives.log_q_R.detach()
+            miss_RP = query_RD @ pool.item_PD.float().T * scale - pool.log_q_P.detach()[None]
+            masked_RP = (positives.item_id_R[:, None] == pool.item_id_P[None]) | (
+                positives.user_id_R[:, None] == pool.user_id_P[None]
+            )
+            miss_RP = miss_RP.masked_fill(masked_RP, -math.inf)
+            logits = torch.cat([hit_R[:, None], miss_RP], dim=1)
+            return torch.logsumexp(logits, dim=1) - hit_R
+
+
+def concatenate(pools: list[Pool]) -> Pool:
+    """One pool of several sources, for example in-batch and random negatives."""
+    return Pool(
+        item_PD=torch.cat([p.item_PD for p in pools]),
+        item_id_P=torch.cat([p.item_id_P for p in pools]),
+        user_id_P=torch.cat([p.user_id_P for p in pools]),
+        log_q_P=torch.cat([p.log_q_P for p in pools]),
+    )
+
+
+def weighted_mean(loss_R: Tensor, weight_R: Tensor) -> Tensor:
+    """The mean of loss_R with L1-normalised weights; 0 for no rows."""
+    total = weight_R.sum()
+    return (loss_R * weight_R).sum() / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def log_q_linear(count_N: Tensor, total: Tensor, pool_size: int) -> Tensor:
+    """Log Q of items in a pool that keeps duplicates: expected occurrences, linearised.
+
+    Source: OmniSearchSage: log C(n) - log C_total + log m.
+    """
+    return torch.log(count_N.float()) - torch.log(total.float()) + math.log(max(pool_size, 1))
+
+
+def log_q_exact(count_N: Tensor, total: Tensor, pool_size: int) -> Tensor:
+    """Log Q of items in a deduplicated pool: 1 - (1 - C / C_total)^m, in float64.
+
+    Source: InteractRank; counters must be fed with ids before deduplication.
+    """
+    share_N = count_N.double() / total.double()
+    return torch.log((1 - (1 - share_N) ** pool_size).clamp(min=_MIN_Q)).float()
+
+
+def log_q_pair(pair_count_R: Tensor, query_count_R: Tensor) -> Tensor:
+    """Log Q of a positive given its query: log C(p, q) - log C(q).
+
+    Source: OmniSearchSage; nearly 0 for a query with one target.
+    """
+    return torch.log(pair_count_R.float()) - torch.log(query_count_R.float())
+
+
+def pair_key(item_id_R: Tensor, query_id_R: Tensor) -> Tensor:
+    """One id of an (item, query) pair, for counting pairs."""
+    return item_id_R + _PAIR_FACTOR * query_id_R

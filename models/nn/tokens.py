@@ -1,0 +1,237 @@
+"""Feature groups as tokens: whatever a group is, it leaves as one vector of width D.
+
+Shapes: B rows, F numeric features, T list or sequence positions, G parallel sequences,
+E width of an embedding, D token width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.nn.config import SequenceConfig
+from models.nn.mlp import MLP
+from models.nn.time_encoding import DAY_S, TimeEncoding
+from models.nn.transformer import SequenceEncoder
+
+_MIN_STD = 1e-6
+_LOG_RANGE = 2.0
+_INITIAL_STD = 0.1
+_EPOCH_PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S, 7 * DAY_S)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NumericRange:
+    """What the first window says about a numeric feature."""
+
+    minimum: float = 0.0
+    maximum: float = 1.0
+    std: float = 1.0
+
+
+class Token(nn.Module):
+    """Linear, then LayerNorm: the end of every token.
+
+    Source: DHEN (arXiv 2203.11014), section 3.1: every feature becomes a D-wide row of X.
+    Deviations: none.
+    """
+
+    def __init__(self, in_dim: int, token_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_dim, token_dim)
+        self.norm = nn.LayerNorm(token_dim)
+
+    def forward(self, x_BE: Tensor) -> Tensor:
+        """Map x_BE to out_BD."""
+        out_BD: Tensor = self.norm(self.linear(x_BE))
+        return out_BD
+
+
+class NumericNormalizer(nn.Module):
+    """Clip to the fitted range, shift to 0, log(1 + x) and rescale where the range is wide.
+
+    Ranges are fitted once, on the first window, and live in the snapshot. A feature that did not
+    vary there (std < 1e-6) is dropped: it reads 0. NaN (missing) reads 0.
+
+    Args:
+        num_features: F.
+
+    Source: Pinterest's InteractRank, continuous features.
+    Deviations: no learned mixture of transforms: its BatchNorm would make a row depend on others.
+    """
+
+    minimum_F: Tensor
+    maximum_F: Tensor
+    kept_F: Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.register_buffer("minimum_F", torch.zeros(num_features))
+        self.register_buffer("maximum_F", torch.ones(num_features))
+        self.register_buffer("kept_F", torch.ones(num_features, dtype=torch.bool))
+
+    def fit(self, ranges: list[NumericRange]) -> None:
+        """Take over the ranges, in the order of the features."""
+        self.minimum_F.copy_(torch.tensor([r.minimum for r in ranges]))
+        self.maximum_F.copy_(torch.tensor([r.maximum for r in ranges]))
+        self.kept_F.copy_(torch.tensor([r.std >= _MIN_STD for r in ranges]))
+
+    def forward(self, x_BF: Tensor) -> Tensor:
+        """Normalise x_BF."""
+        range_F = self.maximum_F - self.minimum_F
+        shifted_BF = torch.clamp(x_BF, self.minimum_F, self.maximum_F) - self.minimum_F
+        logged_BF = torch.log1p(shifted_BF) / torch.log1p(range_F)
+        out_BF = torch.where(range_F > _LOG_RANGE, logged_BF, shifted_BF)
+        return torch.where(self.kept_F & ~torch.isnan(x_BF), out_BF, 0.0)
+
+
+class NumericToken(nn.Module):
+    """All numeric features of a scope, normalised and merged.
+
+    Args:
+        num_features: F.
+        token_dim: D.
+
+    Source: groups of same-typed features are merged by a two-layer MLP (InteractRank).
+    Deviations: whether a value is missing is an input of its own, since missing reads 0.
+    """
+
+    def __init__(self, num_features: int, token_dim: int) -> None:
+        super().__init__()
+        self.normalize = NumericNormalizer(num_features)
+        self.merge = MLP(2 * num_features, (2 * token_dim,), token_dim)
+        self.token = Token(token_dim, token_dim)
+
+    def forward(self, x_BF: Tensor) -> Tensor:
+        """Map x_BF (NaN where missing) to out_BD."""
+        missing_BF = torch.isnan(x_BF).to(x_BF.dtype)
+        merged_BD = self.merge(torch.cat([self.normalize(x_BF), missing_BF], dim=-1))
+        out_BD: Tensor = self.token(merged_BD)
+        return out_BD
+
+
+def _table(rows: int, dim: int, *, padded: bool = False) -> nn.Embedding:
+    """A table that starts small: unseen ids differ little from each other."""
+    table = nn.Embedding(rows, dim, padding_idx=0 if padded else None)
+    with torch.no_grad():
+        table.weight.mul_(_INITIAL_STD)
+    return table
+
+
+class CategoricalToken(nn.Module):
+    """A hashed id looked up in a table; id 0 (missing) has a learned vector too.
+
+    Source: embedding lookup of every categorical feature (DERM, figure 1).
+    Deviations: hashed ids instead of a min-count vocabulary: no vocabulary to version.
+    """
+
+    def __init__(self, cardinality: int, embedding_dim: int, token_dim: int) -> None:
+        super().__init__()
+        self.table = _table(cardinality, embedding_dim)
+        self.token = Token(embedding_dim, token_dim)
+
+    def forward(self, id_B: Tensor) -> Tensor:
+        """Map id_B to out_BD."""
+        out_BD: Tensor = self.token(self.table(id_B))
+        return out_BD
+
+
+class BagToken(nn.Module):
+    """The mean vector of an unordered list of hashed ids; 0 pads.
+
+    Source: multi-valued features (SPEC: mean bag).
+    Deviations: none.
+    """
+
+    def __init__(self, cardinality: int, embedding_dim: int, token_dim: int) -> None:
+        super().__init__()
+        self.table = _table(cardinality, embedding_dim, padded=True)
+        self.token = Token(embedding_dim, token_dim)
+
+    def forward(self, id_BT: Tensor) -> Tensor:
+        """Map id_BT to out_BD."""
+        length_B = (id_BT > 0).sum(dim=1, keepdim=True).clamp(min=1)
+        out_BD: Tensor = self.token(self.table(id_BT).sum(dim=1) / length_B)
+        return out_BD
+
+
+class DenseToken(nn.Module):
+    """A pretrained vector: LayerNorm, then a token.
+
+    Source: dense vectors get a LayerNorm each (InteractRank).
+    Deviations: none.
+    """
+
+    def __init__(self, in_dim: int, token_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(in_dim)
+        self.token = Token(in_dim, token_dim)
+
+    def forward(self, x_BE: Tensor) -> Tensor:
+        """Map x_BE to out_BD."""
+        out_BD: Tensor = self.token(self.norm(x_BE))
+        return out_BD
+
+
+class SequenceToken(nn.Module):
+    """Parallel sequences of hashed ids (Pins, actions, surfaces), encoded together.
+
+    An element is the concatenation of its ids' vectors, projected to D.
+
+    Args:
+        cardinalities: rows of each sequence's table; G of them.
+        max_len: T.
+
+    Source: TransAct (Pinterest, transformer_user_action), without the candidate.
+    Deviations: ids only; the position (0 is the newest) stands for the age.
+    """
+
+    def __init__(
+        self,
+        cardinalities: tuple[int, ...],
+        max_len: int,
+        embedding_dim: int,
+        token_dim: int,
+        config: SequenceConfig,
+    ) -> None:
+        super().__init__()
+        self.max_len = min(max_len, config.max_len)
+        self.tables = nn.ModuleList(
+            _table(rows, embedding_dim, padded=True) for rows in cardinalities
+        )
+        self.element = nn.Linear(embedding_dim * len(cardinalities), token_dim)
+        self.encoder = SequenceEncoder(
+            token_dim,
+            self.max_len,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            latest=config.latest,
+        )
+        self.token = Token(self.encoder.out_dim, token_dim)
+
+    def forward(self, id_GBT: list[Tensor]) -> Tensor:
+        """Map G tensors id_BT, newest first and padded with 0, to out_BD."""
+        id_GBT = [id_BT[:, : self.max_len] for id_BT in id_GBT]
+        parts = [table(id_BT) for table, id_BT in zip(self.tables, id_GBT, strict=True)]
+        x_BTD = self.element(torch.cat(parts, dim=-1))
+        out_BD: Tensor = self.token(self.encoder(x_BTD, id_GBT[0] > 0))
+        return out_BD
+
+
+class TimeToken(nn.Module):
+    """When in the day and in the week an event happened.
+
+    Source: PinnerFormer, absolute time features.
+    Deviations: periods of 6 h, 12 h, 1 d and 7 d only, no logarithm: an absolute time grows
+    for ever, and a token that grows has left what it was trained on.
+    """
+
+    def __init__(self, token_dim: int) -> None:
+        super().__init__()
+        self.encode = TimeEncoding(_EPOCH_PERIODS_S, with_log=False)
+        self.token = Token(self.encode.out_dim, token_dim)
+
+    def forward(self, t_B: Tensor) -> Tensor:
+        """Map UTC seconds t_B (float64) to out_BD."""
+        out_BD: Tensor = self.token(self.encode(t_B))
+        return out_BD

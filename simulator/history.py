@@ -1,0 +1,275 @@
+"""What earlier days leave behind: digests, and the look-ups over a window of them.
+
+A day's features look back `history_days`, and a conversion that arrives today brings the features
+its impression had then, so that the window reaches back twice as far. Each day is reduced once to
+a small digest; digests are pure functions of configuration, seed and day, so keeping them on disk
+changes the time a day takes and nothing else.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+from zipfile import BadZipFile
+
+import numpy as np
+
+from simulator.behaviour import DayLog, simulate_day
+from simulator.outcomes import ACTIONS, DAY_US
+from simulator.population import Floats, Ints, Population
+
+_KEEP_IN_MEMORY = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """What later days need of one day.
+
+    Attributes:
+        user_impressions, pin_impressions: rows [E, 2] of entity number and impressions.
+        engaged: rows of the day's log with an action stronger than an impression.
+        converted: rows of the log whose impression was followed by a conversion, at any time.
+        converted_row: row number of each in the day's log, which is part of its event id.
+    """
+
+    user_impressions: Ints
+    pin_impressions: Ints
+    engaged: DayLog
+    converted: DayLog
+    converted_row: Ints
+
+    @classmethod
+    def of(cls, log: DayLog) -> Self:
+        """Reduce a day."""
+        converted = np.flatnonzero(log.conversion >= 0)
+        return cls(
+            user_impressions=_counted(log.user),
+            pin_impressions=_counted(log.pin),
+            engaged=log.take(log.action > 0),
+            converted=log.take(converted),
+            converted_row=converted,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        arrays = {n: getattr(self, n) for n in _PLAIN}
+        for name in _LOGS:
+            log = getattr(self, name)
+            arrays |= {f"{name}.{f.name}": getattr(log, f.name) for f in fields(DayLog)}
+        np.savez(draft, allow_pickle=False, **arrays)
+        draft.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self | None:
+        """Read back; None when the file is absent or damaged, since it can be made again."""
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                arrays = {n: file[n] for n in _PLAIN}
+                engaged, converted = (
+                    DayLog(**{f.name: file[f"{name}.{f.name}"] for f in fields(DayLog)})
+                    for name in _LOGS
+                )
+                return cls(**arrays, engaged=engaged, converted=converted)
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile):
+            return None
+
+
+_PLAIN = ("user_impressions", "pin_impressions", "converted_row")
+_LOGS = ("engaged", "converted")
+
+
+class DigestStore:
+    """Digests by day, made when asked for and kept in memory and, given a folder, on disk."""
+
+    def __init__(self, population: Population, folder: Path | None) -> None:
+        self._population = population
+        self._folder = folder
+        self._recent: dict[int, Digest] = {}
+
+    def simulate(self, day: int) -> DayLog:
+        """The log of a day; its digest is kept on the way."""
+        log = simulate_day(self._population, day)
+        self._keep(day, Digest.of(log))
+        return log
+
+    def digest(self, day: int) -> Digest:
+        """The digest of a day."""
+        if day not in self._recent:
+            path = self._path(day)
+            if path and (found := Digest.load(path)):
+                self._recent[day] = found
+            else:
+                self.simulate(day)
+        return self._recent[day]
+
+    def history(self, day: int) -> "History":
+        """Everything that happened before a day, as far back as the day can ask."""
+        first = max(day - 2 * self._population.config.history_days, 0)
+        digests = {d: self.digest(d) for d in range(first, day)}
+        return History(self._population, day, digests)
+
+    def _keep(self, day: int, digest: Digest) -> None:
+        self._recent[day] = digest
+        while len(self._recent) > _KEEP_IN_MEMORY:
+            self._recent.pop(min(self._recent))
+        if path := self._path(day):
+            digest.save(path)
+
+    def _path(self, day: int) -> Path | None:
+        return self._folder / f"day-{day:04d}.npz" if self._folder else None
+
+
+class History:
+    """Look-ups over the days before `day`.
+
+    Attributes:
+        engaged: rows [N] of the window with an action, ordered by user and time.
+        engaged_day: the day [N] each belongs to.
+        converted: rows of the impressions that converted, and whose conversion is heard of.
+        converted_day, converted_row: day of the impression, and its row in that day's log.
+        heard_day: day on which the conversion arrives; it may lie ahead.
+    """
+
+    def __init__(self, population: Population, day: int, digests: dict[int, Digest]) -> None:
+        self.population = population
+        self.day = day
+        self.first = day - population.config.history_days
+        self._digests = digests
+        engaged, engaged_day = _joined([(d, x.engaged) for d, x in digests.items()])
+        order = np.lexsort((engaged.ts, engaged_day, engaged.user))
+        self.engaged, self.engaged_day = engaged.take(order), engaged_day[order]
+        self._join_conversions(digests)
+
+    def _join_conversions(self, digests: dict[int, Digest]) -> None:
+        converted, day = _joined([(d, x.converted) for d, x in digests.items()])
+        row = np.concatenate([np.empty(0, np.int64), *(x.converted_row for x in digests.values())])
+        heard = day + converted.arrival // DAY_US
+        # A conversion whose user has left or whose Pin has ended is lost: nobody reports it.
+        users, pins = self.population.users, self.population.pins
+        told = (users.gone[converted.user] > heard) & (pins.gone[converted.pin] > heard)
+        self.converted, self.converted_day = converted.take(told), day[told]
+        self.converted_row, self.heard_day = row[told], heard[told]
+
+    def impressions(self, entity: str, days: int) -> Ints:
+        """Impressions by entity number over the last `days` days; entity is `user` or `pin`."""
+        spans = getattr(self.population, f"{entity}s")
+        total = np.zeros(len(spans.born), np.int64)
+        for day, digest in self._digests.items():
+            if day >= self.day - days:
+                counted = getattr(digest, f"{entity}_impressions")
+                total[counted[:, 0]] += counted[:, 1]
+        return total
+
+    def actions(self, entity: str, action: str, days: int) -> Ints:
+        """Actions by entity number over the last `days` days."""
+        chosen = (self.engaged.action == ACTIONS.index(action)) & (
+            self.engaged_day >= self.day - days
+        )
+        size = len(getattr(self.population, f"{entity}s").born)
+        return np.bincount(getattr(self.engaged, entity)[chosen], minlength=size)
+
+    def conversions(self, entity: str, days: int) -> Ints:
+        """Conversions heard of over the last `days` days, by entity number."""
+        chosen = (self.heard_day < self.day) & (self.heard_day >= self.day - days)
+        size = len(getattr(self.population, f"{entity}s").born)
+        return np.bincount(getattr(self.converted, entity)[chosen], minlength=size)
+
+    def engagements_with(self, group: str, log: DayLog, day: Ints) -> Ints:
+        """How often each row's user had engaged with the row's group before the row's day.
+
+        Args:
+            group: `advertiser` or `interest`, of the row's Pin.
+            day: the day [N] of each row of `log`.
+        """
+        past = self._group(group, self.engaged) * np.int64(4096) + self.engaged_day
+        past = np.sort(past)
+        now = self._group(group, log) * np.int64(4096)
+        oldest = np.maximum(day - self.population.config.history_days, 0)
+        count: Ints = np.searchsorted(past, now + day) - np.searchsorted(past, now + oldest)
+        return count
+
+    def affinity(self, log: DayLog, day: Ints, vectors_PD: Floats) -> Floats:
+        """Cosine [N] of the row's Pin and the mean Pin its user had engaged with before its day.
+
+        NaN for users without history.
+        """
+        pairs, inverse = np.unique(log.user * np.int64(4096) + day, return_inverse=True)
+        user, until = pairs // 4096, pairs % 4096
+        past = self.engaged.user * np.int64(4096) + self.engaged_day
+        oldest = np.maximum(until - self.population.config.history_days, 0)
+        first = np.searchsorted(past, user * 4096 + oldest)
+        last = np.searchsorted(past, user * 4096 + until)
+        mean = _segment_sums(vectors_PD, self.engaged.pin, first, last)
+        length = np.sqrt(np.einsum("nd,nd->n", mean, mean))
+        with np.errstate(invalid="ignore"):
+            mean /= length[:, None]
+        cosine = np.einsum("nd,nd->n", mean[inverse], vectors_PD[log.pin])
+        return np.where(length[inverse] > 0, cosine, np.nan).astype("f4")
+
+    def recent(self, user: Ints, of_user: Ints, longest: int) -> tuple[Ints, Ints]:
+        """The last `longest` rows of each user.
+
+        Args:
+            user: users asked for [U].
+            of_user: user of each row [N], ascending.
+
+        Returns:
+            List offsets [U + 1] and row numbers, oldest first.
+        """
+        first = np.searchsorted(of_user, user)
+        last = np.searchsorted(of_user, user, side="right")
+        first = np.maximum(first, last - longest)
+        return _ranges(first, last)
+
+    def _group(self, group: str, log: DayLog) -> Ints:
+        population = self.population
+        if group == "advertiser":
+            groups, of_row = population.config.advertisers, log.advertiser
+        else:
+            groups, of_row = population.config.taste.topics, population.pin_topics[log.pin, 0]
+        return log.user * np.int64(groups) + of_row
+
+
+def _counted(numbers: Ints) -> Ints:
+    values, counts = np.unique(numbers, return_counts=True)
+    return np.stack([values, counts], axis=1)
+
+
+def _joined(parts: Sequence[tuple[int, DayLog]]) -> tuple[DayLog, Ints]:
+    logs = [log for _, log in parts] or [_EMPTY]
+    joined = DayLog(
+        **{f.name: np.concatenate([getattr(x, f.name) for x in logs]) for f in fields(DayLog)}
+    )
+    days = [np.full(len(log.user), day, np.int64) for day, log in parts]
+    return joined, np.concatenate([np.empty(0, np.int64), *days])
+
+
+def _ranges(first: Ints, last: Ints) -> tuple[Ints, Ints]:
+    """Offsets and concatenation of the ranges first[i] .. last[i]."""
+    offsets = np.concatenate([[0], np.cumsum(last - first)])
+    rows = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], last - first)
+    return offsets, rows
+
+
+def _segment_sums(vectors_PD: Floats, index: Ints, first: Ints, last: Ints) -> Floats:
+    """Sum of vectors_PD[index[first[i] : last[i]]] for each i."""
+    offsets, rows = _ranges(first, last)
+    sums = np.zeros((len(first), vectors_PD.shape[1]), "f4")
+    filled = np.flatnonzero(last > first)
+    if len(filled):
+        gathered = vectors_PD[index[rows]]
+        sums[filled] = np.add.reduceat(gathered, offsets[:-1][filled], axis=0)
+    return sums
+
+
+_KINDS = {
+    np.int64: ("user", "pin", "advertiser", "ts", "arrival"),
+    np.int16: ("position",),
+    np.int8: ("surface", "query", "action", "conversion", "attribution"),
+    np.bool_: ("click", "good_click"),
+    np.float32: ("duration", "p_click", "p_good_click", "p_conversion"),
+}
+_EMPTY = DayLog(**{n: np.array([], kind) for kind, names in _KINDS.items() for n in names})

@@ -1,0 +1,202 @@
+"""The simulated world as a data set: what its tables hold.
+
+Late positives. An impression is labelled with what is known when its day ends. A conversion that
+arrives on the same day sets the labels of the impression's row. One that arrives later, within its
+attribution window, becomes a row of its own in `events` of the day it arrives on: action
+`conversion`, same user, Pin, surface and context as the impression, its conversion labels 1 and
+every other label null. The impression's row keeps its 0: it is a fake negative.
+
+Training on both is the fake-negative scheme of Ktena et al. (2019, "Addressing delayed feedback for
+continuous training with neural networks in CTR prediction"). It biases calibration: if a share
+p_late of impressions converts late, there are 1 + p_late rows per impression, and a model of true
+rate p predicts p / (1 + p_late); where all conversions are late, p / (1 + p).
+"""
+
+from feature_store.contracts.datasets import DatasetSpec, Feature, Label
+from simulator.config import ATTRIBUTIONS, CONVERSION_TYPES, SURFACES, WorldConfig
+from simulator.outcomes import ACTIONS
+
+CLICK = "the impression was clicked"
+
+
+def typed_label(conversion: str, attribution: str) -> str:
+    """The label column of one type of conversion."""
+    return f"{conversion}_after_{attribution}"
+
+
+def world_spec(config: WorldConfig) -> DatasetSpec:
+    """The declaration of a world of this size."""
+    rows = config.users * config.impressions_per_user
+    return DatasetSpec(
+        name="simulated",
+        description="ad impressions of a synthetic world whose probabilities are known",
+        surfaces=SURFACES,
+        actions=(*ACTIONS, "conversion"),
+        labels=_labels(),
+        features=(*_user_features(config), *_pin_features(config), *_context_features()),
+        attribution_days=config.conversion.click_days,
+        daily_rows=(int(rows * 0.4), int(rows * 2.5)),
+        label_rates={"click": (0.002, 0.15), "conversion": (0.0005, 0.05)},
+        freshness_hours=3,
+    )
+
+
+def _labels() -> tuple[Label, ...]:
+    typed = (
+        Label(
+            name=typed_label(kind, attribution),
+            upstream="cvr",
+            role="task",
+            meaning=f"a {kind} attributed to the {attribution}",
+        )
+        for kind in CONVERSION_TYPES
+        for attribution in ATTRIBUTIONS
+    )
+    return (
+        Label(name="click", upstream="ctr", role="primary", meaning=CLICK),
+        Label(
+            name="good_click",
+            upstream="ctr",
+            role="task",
+            meaning="it was clicked, and the visit lasted more than 30 s",
+        ),
+        Label(
+            name="conversion",
+            upstream="cvr",
+            role="primary",
+            meaning="any conversion is attributed to the impression",
+        ),
+        *typed,
+        Label(name="click", upstream="cvr", role="auxiliary", meaning=CLICK),
+    )
+
+
+def _numeric(scope: str, meanings: dict[str, str]) -> tuple[Feature, ...]:
+    return tuple(
+        Feature(name=name, scope=scope, kind="numeric", meaning=meaning)  # type: ignore[arg-type]
+        for name, meaning in meanings.items()
+    )
+
+
+def _categorical(scope: str, meanings: dict[str, tuple[str, int]]) -> tuple[Feature, ...]:
+    return tuple(
+        Feature(
+            name=name,
+            scope=scope,  # type: ignore[arg-type]
+            kind="categorical",
+            meaning=meaning,
+            cardinality=cardinality,
+        )
+        for name, (meaning, cardinality) in meanings.items()
+    )
+
+
+def _user_features(config: WorldConfig) -> tuple[Feature, ...]:
+    length = config.sequence_len
+
+    def sequence(name: str, meaning: str, cardinality: int) -> Feature:
+        return Feature(
+            name=name,
+            scope="user",
+            kind="sequence",
+            meaning=meaning,
+            cardinality=cardinality,
+            max_len=length,
+        )
+
+    return (
+        *_categorical(
+            "user",
+            {
+                "country": ("country of the account", 32),
+                "age_bucket": ("age group", 8),
+                "gender": ("gender as declared", 8),
+                "device": ("device used most", 8),
+            },
+        ),
+        Feature(
+            name="interests",
+            scope="user",
+            kind="list",
+            meaning="interests chosen at sign-up",
+            cardinality=2 * config.taste.topics,
+            max_len=3,
+        ),
+        *_numeric(
+            "user",
+            {
+                "tenure_days": "days since sign-up",
+                "user_impressions_7d": "ads seen in the 7 days before the day",
+                "user_impressions_30d": "ads seen in the 30 days before the day",
+                "user_clicks_7d": "clicks in the 7 days before the day",
+                "user_clicks_30d": "clicks in the 30 days before the day",
+                "user_saves_30d": "saves in the 30 days before the day",
+                "user_conversions_30d": "conversions heard of in the 30 days before the day",
+                "user_click_rate_30d": "smoothed clicks per impression of those 30 days",
+            },
+        ),
+        sequence("engaged_pins", "Pins acted on in the 30 days before the day", 2 * config.pins),
+        sequence("engaged_actions", "what was done with each of engaged_pins", 16),
+        sequence("engaged_surfaces", "where each of engaged_pins was shown", 8),
+        sequence(
+            "converted_advertisers",
+            "advertisers of conversions heard of in the 30 days before the day",
+            2 * config.advertisers,
+        ),
+    )
+
+
+def _pin_features(config: WorldConfig) -> tuple[Feature, ...]:
+    return (
+        Feature(
+            name="content",
+            scope="pin",
+            kind="embedding",
+            meaning="content embedding, unit length",
+            dim=config.content_dim,
+        ),
+        *_categorical(
+            "pin",
+            {
+                "primary_interest": ("main topic", 2 * config.taste.topics),
+                "advertiser": ("who pays for it", 2 * config.advertisers),
+                "creative_type": ("image, video, carousel or collection", 8),
+                "price_bucket": ("price group", 16),
+            },
+        ),
+        *_numeric(
+            "pin",
+            {
+                "price": "price of the product, USD",
+                "pin_age_days": "days since it was created",
+                "pin_impressions_7d": "impressions in the 7 days before the day",
+                "pin_impressions_30d": "impressions in the 30 days before the day",
+                "pin_clicks_7d": "clicks in the 7 days before the day",
+                "pin_clicks_30d": "clicks in the 30 days before the day",
+                "pin_saves_30d": "saves in the 30 days before the day",
+                "pin_conversions_30d": "conversions heard of in the 30 days before the day",
+                "pin_click_rate_30d": "smoothed clicks per impression of those 30 days",
+            },
+        ),
+    )
+
+
+def _context_features() -> tuple[Feature, ...]:
+    return (
+        *_categorical(
+            "context",
+            {
+                "hour": ("hour of the impression, UTC", 32),
+                "query_topic": ("topic searched or related to; null on the home feed", 128),
+            },
+        ),
+        *_numeric(
+            "context",
+            {
+                "position": "place within the session, from 0",
+                "user_advertiser_engagements": "user's actions on the advertiser's Pins, 30 days",
+                "user_interest_engagements": "user's actions on Pins of that interest, 30 days",
+                "affinity": "cosine of the Pin's content and that of the user's engaged Pins",
+            },
+        ),
+    )

@@ -1,0 +1,229 @@
+"""A day of the world as Arrow tables: events with their truth, and the snapshots of entities."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.contracts.datasets import DatasetSpec
+from feature_store.schemas import arrow_schema, pack
+from simulator.behaviour import DayLog
+from simulator.config import ATTRIBUTIONS, CONVERSION_TYPES, SURFACES
+from simulator.history import History
+from simulator.outcomes import ACTIONS, DAY_US
+from simulator.population import Ints, Population
+from simulator.spec import typed_label
+
+_SMOOTHING = 50.0
+_AFFINITY_DIMS = 32  # of the content, which is a random view: enough for a cosine, and cheap
+_LISTS = pa.list_(pa.field("element", pa.string(), nullable=False))
+_CREATIVES = ("image", "video", "carousel", "collection")
+_AGES = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
+_GENDERS = ("female", "male", "unspecified")
+_DEVICES = ("iphone", "android", "web", "tablet")
+TRUTH = pa.schema(
+    [
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("p_click", pa.float32(), nullable=False),
+        pa.field("p_good_click", pa.float32(), nullable=False),
+        pa.field("p_conversion", pa.float32(), nullable=False),
+    ]
+)
+
+
+class EventWriter:
+    """Turns a day's log, and the conversions that arrive on it, into rows of `events`."""
+
+    def __init__(self, spec: DatasetSpec, population: Population, epoch_us: int) -> None:
+        self._schema = arrow_schema(spec.events_table())
+        self._population = population
+        self._epoch_us = epoch_us
+        self._vectors_PD = population.content[:, :_AFFINITY_DIMS]
+        self._topics = identifiers("topic_", np.arange(population.config.taste.topics), 2)
+        self._hours = identifiers("h", np.arange(24), 2)
+
+    def events(self, day: int, log: DayLog, history: History) -> pa.Table:
+        """Impressions and late conversions of a day, ordered by time and id."""
+        arriving = history.heard_day == day
+        late, origin = history.converted.take(arriving), history.converted_day[arriving]
+        impressions = self._rows(
+            log, np.full(len(log.user), day), history, event_ids(day, np.arange(len(log.user)))
+        )
+        ids = pc.binary_join_element_wise(
+            _ids_by_day(origin, history.converted_row[arriving]), "late", "-"
+        )
+        conversions = self._rows(late, origin, history, ids)
+        same_day = (log.conversion >= 0) & (log.arrival < DAY_US)
+        now = {"ts": log.ts + day * DAY_US, "action": pc.take(pa.array(ACTIONS), log.action)}
+        then = {
+            "ts": late.arrival + origin * DAY_US,
+            "action": pa.array(["conversion"] * len(late.user), pa.string()),
+        }
+        tables = [
+            self._table(impressions | now | _impression_labels(log, same_day)),
+            self._table(conversions | then | _late_labels(late)),
+        ]
+        joined = pa.concat_tables(tables).combine_chunks()
+        order = pc.sort_indices(joined, [("ts", "ascending"), ("event_id", "ascending")])
+        return joined.take(order)
+
+    def truth(self, day: int, log: DayLog) -> pa.Table:
+        """The hidden probabilities of a day's impressions, in the order of their numbers."""
+        columns = [
+            event_ids(day, np.arange(len(log.user))),
+            log.p_click,
+            log.p_good_click,
+            log.p_conversion,
+        ]
+        return pa.Table.from_arrays([pa.array(c) for c in columns], schema=TRUTH)
+
+    def _rows(
+        self, log: DayLog, origin: Ints, history: History, ids: pa.Array
+    ) -> dict[str, npt.NDArray | pa.Array]:
+        """What a row says about its impression, wherever it stands."""
+        queried = pa.array(log.query, mask=log.query < 0)
+        return {
+            "event_id": ids,
+            "user_id": identifiers("u", log.user, 7),
+            "pin_id": identifiers("p", log.pin, 7),
+            "surface": pc.take(pa.array(SURFACES), log.surface),
+            "duration_s": log.duration,
+            "hour": pc.take(self._hours, log.ts // (DAY_US // 24)),
+            "query_topic": pc.take(self._topics, queried),
+            "position": log.position.astype("f4"),
+            "user_advertiser_engagements": history.engagements_with("advertiser", log, origin),
+            "user_interest_engagements": history.engagements_with("interest", log, origin),
+            "affinity": pa.array(history.affinity(log, origin, self._vectors_PD), from_pandas=True),
+        }
+
+    def _table(self, columns: dict[str, npt.NDArray | pa.Array]) -> pa.Table:
+        columns["ts"] = pa.array(columns["ts"] + self._epoch_us, pa.timestamp("us", tz="UTC"))
+        return _typed(columns, self._schema)
+
+
+def users_table(spec: DatasetSpec, population: Population, history: History) -> pa.Table:
+    """Everybody who exists on the history's day, with features as of its start."""
+    user = population.users.alive(history.day)
+    clicks, impressions = history.actions("user", "click", 30), history.impressions("user", 30)
+    columns = {
+        "user_id": identifiers("u", user, 7),
+        "country": identifiers("country_", population.user_country[user], 2),
+        "age_bucket": pc.take(pa.array(_AGES), population.user_age[user]),
+        "gender": pc.take(pa.array(_GENDERS), population.user_gender[user]),
+        "device": pc.take(pa.array(_DEVICES), population.user_device[user]),
+        "interests": _interests(population, user),
+        "tenure_days": history.day - population.users.born[user],
+        "user_impressions_7d": history.impressions("user", 7)[user],
+        "user_impressions_30d": impressions[user],
+        "user_clicks_7d": history.actions("user", "click", 7)[user],
+        "user_clicks_30d": clicks[user],
+        "user_saves_30d": history.actions("user", "save", 30)[user],
+        "user_conversions_30d": history.conversions("user", 30)[user],
+        "user_click_rate_30d": _smoothed(clicks, impressions)[user],
+        **_sequences(population, history, user),
+    }
+    return _typed(columns, arrow_schema(spec.users_table()))
+
+
+def pins_table(spec: DatasetSpec, population: Population, history: History) -> pa.Table:
+    """Every Pin that exists on the history's day, with features as of its start."""
+    pin = population.pins.alive(history.day)
+    clicks, impressions = history.actions("pin", "click", 30), history.impressions("pin", 30)
+    price = population.pin_price[pin]
+    columns = {
+        "pin_id": identifiers("p", pin, 7),
+        "content": pack(population.content[pin]),
+        "primary_interest": identifiers("topic_", population.pin_topics[pin, 0], 2),
+        "advertiser": identifiers("a", population.pin_advertiser[pin], 5),
+        "creative_type": pc.take(pa.array(_CREATIVES), population.pin_creative[pin]),
+        "price_bucket": identifiers("price_", np.log2(1 + price).astype(np.int64), 2),
+        "price": price,
+        "pin_age_days": history.day - population.pins.born[pin],
+        "pin_impressions_7d": history.impressions("pin", 7)[pin],
+        "pin_impressions_30d": impressions[pin],
+        "pin_clicks_7d": history.actions("pin", "click", 7)[pin],
+        "pin_clicks_30d": clicks[pin],
+        "pin_saves_30d": history.actions("pin", "save", 30)[pin],
+        "pin_conversions_30d": history.conversions("pin", 30)[pin],
+        "pin_click_rate_30d": _smoothed(clicks, impressions)[pin],
+    }
+    return _typed(columns, arrow_schema(spec.pins_table()))
+
+
+def identifiers(prefix: str, numbers: npt.NDArray, width: int) -> pa.Array:
+    """Ids such as `u0000042` from numbers [N]."""
+    values, inverse = np.unique(numbers, return_inverse=True)
+    digits = pc.utf8_lpad(pa.array(values).cast(pa.string()), width, "0")
+    return pc.take(pc.binary_join_element_wise(prefix, digits, ""), pa.array(inverse))
+
+
+def event_ids(day: int, rows: Ints) -> pa.Array:
+    """Ids of impressions from their numbers within the day."""
+    return _ids_by_day(np.full(len(rows), day), rows)
+
+
+def _ids_by_day(days: Ints, rows: Ints) -> pa.Array:
+    number = pc.utf8_lpad(pa.array(rows).cast(pa.string()), 9, "0")
+    return pc.binary_join_element_wise(identifiers("e", days, 4), number, "-")
+
+
+def _typed(columns: dict[str, npt.NDArray | pa.Array], schema: pa.Schema) -> pa.Table:
+    arrays = [pa.array(columns[f.name]).cast(f.type, safe=False) for f in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _impression_labels(
+    log: DayLog, converted: npt.NDArray[np.bool_]
+) -> dict[str, npt.NDArray | pa.Array]:
+    return {"click": log.click, "good_click": log.good_click, "conversion": converted} | {
+        typed_label(kind, attribution): converted & (log.conversion == k) & (log.attribution == a)
+        for k, kind in enumerate(CONVERSION_TYPES)
+        for a, attribution in enumerate(ATTRIBUTIONS)
+    }
+
+
+def _late_labels(late: DayLog) -> dict[str, npt.NDArray | pa.Array]:
+    ones, nothing = np.ones(len(late.user), np.int8), pa.nulls(len(late.user), pa.int8())
+    return {"click": nothing, "good_click": nothing, "conversion": ones} | {
+        typed_label(kind, attribution): pa.array(
+            ones, mask=(late.conversion != k) | (late.attribution != a)
+        )
+        for k, kind in enumerate(CONVERSION_TYPES)
+        for a, attribution in enumerate(ATTRIBUTIONS)
+    }
+
+
+def _smoothed(events: Ints, trials: Ints) -> npt.NDArray[np.float64]:
+    """Rates [E] pulled towards the overall rate by `_SMOOTHING` trials of it."""
+    overall = events.sum() / max(trials.sum(), 1)
+    rates: npt.NDArray[np.float64] = (events + _SMOOTHING * overall) / (trials + _SMOOTHING)
+    return rates
+
+
+def _interests(population: Population, user: Ints) -> pa.Array:
+    topics = population.user_topics[user, :3]
+    offsets = np.arange(len(user) + 1, dtype=np.int32) * topics.shape[1]
+    return _lists(offsets, identifiers("topic_", topics.reshape(-1), 2))
+
+
+def _sequences(population: Population, history: History, user: Ints) -> dict[str, pa.Array]:
+    longest = population.config.sequence_len
+    engaged = history.engaged.take(history.engaged_day >= history.first)
+    offsets, rows = history.recent(user, engaged.user, longest)
+    heard = history.heard_day
+    converted = np.flatnonzero((heard < history.day) & (heard >= history.first))
+    arrival = history.converted.arrival + history.converted_day * DAY_US
+    order = np.lexsort((arrival[converted], history.converted.user[converted]))
+    converted = converted[order]
+    sales_offsets, sales = history.recent(user, history.converted.user[converted], longest)
+    advertisers = history.converted.advertiser[converted][sales]
+    return {
+        "engaged_pins": _lists(offsets, identifiers("p", engaged.pin[rows], 7)),
+        "engaged_actions": _lists(offsets, pc.take(pa.array(ACTIONS), engaged.action[rows])),
+        "engaged_surfaces": _lists(offsets, pc.take(pa.array(SURFACES), engaged.surface[rows])),
+        "converted_advertisers": _lists(sales_offsets, identifiers("a", advertisers, 5)),
+    }
+
+
+def _lists(offsets: Ints, values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=_LISTS)

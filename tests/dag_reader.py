@@ -1,0 +1,55 @@
+"""Run by Airflow's Python with a folder: everything about its DAGs that a reviewer wants to see.
+
+The last line of output is JSON: `dags`, and `modules`, those that reading the DAG files loaded.
+"""
+
+import json
+import sys
+from typing import Any
+
+from airflow.dag_processing.dagbag import DagBag
+
+
+def describe_dag(dag: Any) -> dict[str, Any]:
+    """Schedule, limits and tasks of a DAG."""
+    return {
+        "schedule": [type(dag.timetable).__name__, dag.timetable.expression],
+        "start": dag.start_date.isoformat(),
+        "end": dag.end_date and dag.end_date.isoformat(),
+        "catchup": dag.catchup,
+        "max_active_runs": dag.max_active_runs,
+        "max_consecutive_failed_dag_runs": dag.max_consecutive_failed_dag_runs,
+        "tags": sorted(dag.tags),
+        "tasks": {task.task_id: describe_task(task) for task in dag.tasks},
+    }
+
+
+def describe_task(task: Any) -> dict[str, Any]:
+    """Arrows and resources of a task, and its command on the first day."""
+    context = {"data_interval_start": task.dag.start_date}
+    return {
+        "command": task.render_template(task.command, context, task.dag.get_template_env()),
+        "downstream": sorted(task.downstream_task_ids),
+        "pool": task.pool,
+        "queue": task.queue,
+        "owner": task.owner,
+        "retries": task.retries,
+        "timeout_s": task.execution_timeout.total_seconds(),
+        "outlets": [asset.uri for asset in task.outlets],
+        "trigger_rule": str(task.trigger_rule),
+        "doc": task.doc_md,
+    }
+
+
+def main(folder: str) -> None:
+    """Read the DAG files of a folder and print what they say."""
+    before = set(sys.modules)
+    bag = DagBag(folder)
+    if bag.import_errors:
+        raise SystemExit("\n".join(bag.import_errors.values()))
+    dags = {dag.dag_id: describe_dag(dag) for dag in bag.dags.values()}
+    modules = sorted(set(sys.modules) - before)
+    sys.stdout.write("\n" + json.dumps({"dags": dags, "modules": modules}) + "\n")
+
+
+main(sys.argv[1])

@@ -1,0 +1,84 @@
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.settings import PROJECT
+from tests.airflow_fixtures import AIRFLOW_PYTHON, make_home, read_dags
+
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.skipif(
+        not AIRFLOW_PYTHON.exists(), reason="Airflow is not installed: make .venv-airflow/.airflow"
+    ),
+]
+
+GOLDEN = PROJECT / "tests" / "golden" / "dags"
+HEAVY = ("torch", "pyspark", "pyarrow", "pandas", "numpy", "deltalake", "faiss", "redis")
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    # The home's path is part of every command, so the golden files need a fixed one.
+    home = make_home(tmp_path_factory.mktemp("home"))
+    found = read_dags(home, tmp_path_factory.mktemp("airflow"))
+    return json.loads(json.dumps(found).replace(str(home), "/var/lib/derm"))
+
+
+def test_golden_dags(read: dict[str, Any]) -> None:
+    found = {f"{dag_id}.json": _text(dag) for dag_id, dag in read["dags"].items()}
+    if os.environ.get("DERM_GOLDEN_UPDATE"):
+        for name, text in found.items():
+            (GOLDEN / name).write_text(text)
+    assert found == {p.name: p.read_text() for p in sorted(GOLDEN.glob("*.json"))}
+
+
+def test_reading_the_dags_loads_nothing_that_computes(read: dict[str, Any]) -> None:
+    assert [m for m in HEAVY if m in read["modules"]] == []
+
+
+def test_every_command_spells_out_its_day(read: dict[str, Any]) -> None:
+    for dag in read["dags"].values():
+        for task in dag["tasks"].values():
+            days = re.findall(r"--(?:ds|from|to) (\S+)", task["command"])
+            assert days
+            assert set(days) == {"2025-03-08"}
+
+
+def test_every_task_says_what_its_failure_means_and_what_to_do(read: dict[str, Any]) -> None:
+    for dag in read["dags"].values():
+        for task in dag["tasks"].values():
+            assert "**If it fails.**" in task["doc"]
+            assert "**What to do.**" in task["doc"]
+            assert task["timeout_s"] > 0
+            assert task["owner"] == "derm"
+
+
+def test_the_schedule_ends_with_the_last_day_of_the_settings(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    found = read_dags(home, tmp_path / "airflow", DERM_LAST_DS="2025-03-14")
+    assert found["dags"]["derm_daily"]["end"] == "2025-03-14T00:00:00+00:00"
+
+
+def test_dag_files_are_names_and_arrows() -> None:
+    for path in (PROJECT / "dags").glob("*.py"):
+        lines = path.read_text().splitlines()
+        imported = re.findall(r"^(?:from|import) (\S+)", path.read_text(), re.MULTILINE)
+        assert len(lines) <= 80, path
+        assert set(imported) <= {
+            "airflow.sdk",
+            "jobs.catalog",
+            "jobs.orchestration",
+            "jobs.settings",
+        }
+
+
+def _text(dag: dict[str, Any]) -> str:
+    tasks = {
+        key: {field: value for field, value in task.items() if field != "doc"}
+        for key, task in dag["tasks"].items()
+    }
+    return json.dumps({**dag, "tasks": tasks}, indent=2, sort_keys=True) + "\n"

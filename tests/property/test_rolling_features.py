@@ -1,0 +1,58 @@
+"""Rolling features of real data sets against a plain loop over the log."""
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.adapters.rolling import Rolling, known_entities
+
+TODAY = 10
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(0, TODAY + 2),  # day
+        st.sampled_from("abc"),
+        st.sampled_from("xyz"),
+        st.integers(0, 1),
+        st.integers(0, 1),
+    ),
+    max_size=40,
+)
+ROLLING = Rolling(labels=("click", "buy"), days=4, max_len=3)
+
+
+def frame(events: list[tuple[int, str, str, int, int]]) -> pd.DataFrame:
+    log = pd.DataFrame(
+        sorted(events, key=lambda e: e[0]), columns=["day", "user_id", "pin_id", "click", "buy"]
+    )
+    return log.assign(action=[f"{row.click}{row.buy}" for row in log.itertuples()])
+
+
+@settings(deadline=None)
+@given(events=EVENTS)
+def test_only_the_window_before_the_day_counts(
+    events: list[tuple[int, str, str, int, int]],
+) -> None:
+    log = frame(events)
+    for scope in ("user", "pin"):
+        ids = known_entities(log, scope, TODAY)
+        found = {k: v.to_pylist() for k, v in ROLLING.columns(scope, log, ids, TODAY).items()}
+        past = [row for row in log.itertuples() if TODAY - 4 <= row.day < TODAY]
+        assert ids.tolist() == sorted(
+            {getattr(r, f"{scope}_id") for r in log.itertuples() if r.day <= TODAY}
+        )
+        for place, entity in enumerate(ids):
+            mine = [row for row in past if getattr(row, f"{scope}_id") == entity]
+            assert found[f"{scope}_events"][place] == len(mine)
+            for label in ROLLING.labels:
+                count = sum(getattr(row, label) for row in mine)
+                overall = sum(getattr(row, label) for row in past) / max(len(past), 1)
+                rate = (count + 20 * overall) / (len(mine) + 20)
+                assert found[f"{scope}_{label}_count"][place] == count
+                assert found[f"{scope}_{label}_rate"][place] == pytest.approx(rate)
+            if scope == "user":
+                clicked = [row for row in mine if row.click][-3:]
+                assert found["engaged_pins"][place] == [row.pin_id for row in clicked]
+                assert found["engaged_actions"][place] == [row.action for row in clicked]
+        declared = [f.name for f in ROLLING.features(scope)]
+        assert sorted(declared) == sorted(found)

@@ -1,0 +1,75 @@
+from itertools import pairwise
+
+from jobs import catalog, workflow
+
+
+def test_every_step_belongs_to_one_task_per_upstream():
+    expected = [
+        (s.name, u) for s in catalog.STEPS for u in (("ctr", "cvr") if s.per_upstream else (None,))
+    ]
+    found = [(s.name, t.upstream) for t in workflow.tasks() for s in t.steps]
+    assert sorted(found, key=str) == sorted(expected, key=str)
+
+
+def test_steps_that_share_a_task_agree_on_the_upstream():
+    for task in workflow.tasks():
+        assert len({s.per_upstream for s in task.steps}) == 1, task.key
+
+
+def test_every_task_can_be_reached_from_the_gate_alone():
+    after: dict[str, set[str]] = {}
+    for before, then in workflow.arrows():
+        after.setdefault(before, set()).add(then)
+    reached, frontier = {workflow.FIRST}, [workflow.FIRST]
+    while frontier:
+        fresh = after.get(frontier.pop(), set()) - reached
+        reached |= fresh
+        frontier += fresh
+    assert reached == {t.key for t in workflow.tasks()}
+    assert workflow.FIRST not in {then for _, then in workflow.arrows()}
+
+
+def test_what_a_task_reads_is_written_before_it_starts():
+    before = _ancestors()
+    writer = {a: t.key for t in workflow.tasks() for a in t.outputs}
+    for task in workflow.tasks():
+        assert {writer[a] for a in task.inputs} - {task.key} <= before[task.key], task.key
+
+
+def test_no_arrow_is_implied_by_others():
+    direct = set(workflow.arrows())
+    before = _ancestors()
+    for first, last in direct:
+        others = {b for b, a in direct if a == last} - {first}
+        assert not any(first in before[o] for o in others), (first, last)
+
+
+def test_nothing_is_visible_before_both_upstreams_are_ready():
+    before = _ancestors()["release"]
+    for upstream in ("ctr", "cvr"):
+        assert {f"{upstream}.{n}" for n in ("verify", "index", "publish")} <= before
+
+
+def test_a_single_step_is_its_own_command_and_fused_steps_are_a_run():
+    by_key = {t.key: t for t in workflow.tasks()}
+    assert by_key["ctr.train"].arguments("2025-03-08") == "train --ds 2025-03-08 --upstream ctr"
+    fused = next(t for t in workflow.tasks() if len(t.steps) > 1 and t.upstream == "cvr")
+    names = ",".join(s.name for s in fused.steps)
+    expected = f"run --from 2025-03-08 --to 2025-03-08 --steps {names} --upstream cvr"
+    assert fused.arguments("2025-03-08") == expected
+
+
+def test_steps_of_a_task_follow_each_other_in_the_catalog():
+    order = {s.name: i for i, s in enumerate(catalog.STEPS)}
+    for task in workflow.tasks():
+        positions = [order[s.name] for s in task.steps]
+        assert all(a < b for a, b in pairwise(positions)), task.key
+
+
+def _ancestors() -> dict[str, set[str]]:
+    direct = workflow.arrows()
+    found: dict[str, set[str]] = {t.key: set() for t in workflow.tasks()}
+    for _ in found:
+        for before, after in direct:
+            found[after] |= {before} | found[before]
+    return found
