@@ -8,8 +8,9 @@ One embedded redis-server, one pool of random unit vectors, three contenders:
   acknowledged key (read, convert to float16, encode, send, wait), every user, one empty slot;
 - ceiling: the same keys and values as MSET commands that were assembled beforehand, pushed
   through one plain socket while the replies are drained: what the server itself can take;
-- feast: `online_write_batch` of Feast's Redis online store with its protos made beforehand, and
-  `write_to_online_store` from a DataFrame, in an environment of its own (`--feast` makes it).
+- feast: `materialize` of the same vectors from Parquet into Feast's Redis online store, in an
+  environment of its own (`--feast` makes it); feast_protos: its `online_write_batch` alone, with
+  packed values in protocol buffers made beforehand, the best that can be said for it.
 
 Rounds alternate, and each contender starts from an empty key space. Medians are reported.
 """
@@ -76,16 +77,16 @@ def _arguments() -> argparse.Namespace:
 
 
 def _compare(home: Path, url: str, args: argparse.Namespace) -> dict[str, Any]:
-    ids, vectors = _pool(args.users, args.dim)
-    buckets = _write_pool(home, ids, vectors)
+    ids, vectors = pool(args.users, args.dim)
+    buckets = write_pool(home, ids, vectors)
     wire = _wire_bytes(ids, vectors)
     contenders: dict[str, Callable[[], float]] = {
         "ours": lambda: _ours(url, buckets, args),
         "ceiling": lambda: _ceiling(url, wire),
     }
     if args.feast:
-        contenders["feast"] = lambda: _feast(url, args, "online_write_batch")
-        contenders["feast_dataframe"] = lambda: _feast(url, args, "write_to_online_store")
+        contenders["feast"] = lambda: run_feast(url, "materialize", args)["rows_per_s"]
+        contenders["feast_protos"] = lambda: run_feast(url, "write_protos", args)["rows_per_s"]
     rounds: dict[str, list[float]] = {name: [] for name in contenders}
     client = redis.Redis.from_url(url)
     memory = 0.0
@@ -122,19 +123,21 @@ def _report(rounds: dict[str, list[float]], memory: float, args: argparse.Namesp
         "memory_per_user": round(memory),
         "raw_bytes_per_user": 2 * args.dim,
     }
-    if "feast" in medians:
-        report["ours_to_feast"] = round(medians["ours"] / medians["feast"], 1)
+    for name in ("feast", "feast_protos"):
+        if name in medians:
+            report[f"ours_to_{name}"] = round(medians["ours"] / medians[name], 1)
     return report
 
 
-def _pool(users: int, dim: int) -> tuple[pa.Array, np.ndarray]:
+def pool(users: int, dim: int) -> tuple[pa.Array, np.ndarray]:
+    """Ids and unit vectors [users, dim]."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((users, dim), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return pa.array([f"user{i:08d}" for i in range(users)], pa.string()), vectors
 
 
-def _write_pool(home: Path, ids: pa.Array, vectors: np.ndarray) -> list[BucketFiles]:
+def write_pool(home: Path, ids: pa.Array, vectors: np.ndarray) -> list[BucketFiles]:
     """The pool as merge leaves it: one Parquet file per bucket."""
     table, lake, of = pool_table("ctr", "user"), Lake(home / "lake"), bucket_of(ids, BUCKETS)
     staged = []
@@ -175,8 +178,16 @@ def _wire_bytes(ids: pa.Array, vectors: np.ndarray) -> list[tuple[bytes, int]]:
 
 
 def _ours(url: str, buckets: list[BucketFiles], args: argparse.Namespace) -> float:
-    layout = ValueFormat(dtype="float16", dim=args.dim)
-    prefix = "derm:ctr:bench000:a:"
+    started = time.perf_counter()
+    write_all(url, buckets, "derm:ctr:bench000:a:", args.users, args.dim, args.threads)
+    return args.users / (time.perf_counter() - started)
+
+
+def write_all(
+    url: str, buckets: list[BucketFiles], prefix: str, users: int, dim: int, threads: int
+) -> None:
+    """Every user of the pool into one slot."""
+    layout = ValueFormat(dtype="float16", dim=dim)
     plan = SlotWrite(
         prefix=prefix, ds=DS, base_ds=None, space_id="space", format=layout, pool_dtype="<f4"
     )
@@ -186,22 +197,12 @@ def _ours(url: str, buckets: list[BucketFiles], args: argparse.Namespace) -> flo
         pool_digest="bench",
         space_id="space",
         dtype="float16",
-        dim=args.dim,
+        dim=dim,
         buckets=BUCKETS,
-        users=args.users,
+        users=users,
     )
-    config = PublishingConfig()
-    started = time.perf_counter()
-    write_buckets(
-        url,
-        config,
-        plan,
-        buckets,
-        state,
-        args.threads,
-        logging.getLogger("bench"),
-    )
-    return args.users / (time.perf_counter() - started)
+    log = logging.getLogger("bench")
+    write_buckets(url, PublishingConfig(), plan, buckets, state, threads, log)
 
 
 def _ceiling(url: str, wire: list[tuple[bytes, int]]) -> float:
@@ -222,18 +223,20 @@ def _ceiling(url: str, wire: list[tuple[bytes, int]]) -> float:
     return stored / seconds
 
 
-def _feast(url: str, args: argparse.Namespace, way: str) -> float:
+def run_feast(url: str, mode: str, args: argparse.Namespace) -> dict[str, Any]:
+    """One measurement of benchmarks/feast_store.py, in Feast's own environment."""
     python = FEAST / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(FEAST)], check=True)
         needed = ROOT / "requirements" / "bench-feast.in"
         subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", str(needed)], check=True)
     script = Path(__file__).with_name("feast_store.py")
-    command = [str(python), str(script), way, str(args.feast_users), str(args.dim)]
+    command = [str(python), str(script), mode, str(args.feast_users), str(args.dim)]
     done = subprocess.run(command, input=url, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"Feast failed:\n{done.stderr}")
-    return float(json.loads(done.stdout.splitlines()[-1])["rows_per_s"])
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 if __name__ == "__main__":
