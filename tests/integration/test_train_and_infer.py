@@ -1,16 +1,12 @@
 """`derm train` and `derm infer` on a tiny lake: the contract of both steps."""
 
-import dataclasses
-
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from feature_store.buckets import bucket_of
-from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorrupt, MissingInput
 from feature_store.contracts.tables import raw_table
 from feature_store.schemas import unpack
-from tests.model_fixtures.world import FIRST, World, next_day, small_recipe
+from tests.model_fixtures.world import FIRST, World, next_day
 
 SECOND = next_day(FIRST)
 
