@@ -90,8 +90,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="rebucket",
         module="jobs.rebucket",
-        summary="move the embedding tables of an upstream to another number of buckets",
-        example="derm rebucket --upstream ctr --entity user --buckets 64",
+        summary="move the embedding tables to the bucket counts of the recipe",
+        example="derm rebucket",
     ),
     Command(
         name="retain",
