@@ -35,6 +35,9 @@ AGGREGATION = AggregationConfig(heuristic="ma", w=0.8, inactive_days=90)
 DAYS = days_between("2022-04-08", "2022-04-21")
 
 
+_DERM = "import sys; from jobs.cli import main; sys.exit(main())"
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A home in which every day has run."""
@@ -45,8 +48,7 @@ class Pipeline:
         """Run a command in this home; it must succeed."""
         environment = {**os.environ, "DERM_HOME": str(self.home), "DERM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", "import sys; from jobs.cli import main; sys.exit(main())"]
-            + list(arguments),
+            [sys.executable, "-c", _DERM, *arguments],
             env=environment,
             capture_output=True,
             text=True,
