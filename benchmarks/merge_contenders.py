@@ -30,9 +30,9 @@ class Ours:
 
     def __init__(self, folder: Path, cores: int) -> None:
         from feature_store.config import AggregationConfig
+        from feature_store.contracts.tables import pool_table
         from feature_store.lake import Lake
         from feature_store.spark import aggregation, session, tasks
-        from feature_store.contracts.tables import pool_table
 
         self.lake, self.table = Lake(folder / "lake"), pool_table("ctr", "user")
         self.run, self.aggregation = tasks.run_tasks, aggregation

@@ -47,13 +47,16 @@ class IndexConfig:
     """The Pin index: an HNSW graph over normalised vectors, inner product.
 
     Attributes:
+        links: neighbours per Pin and level (twice as many on the lowest). 16 with a careful
+            construction keeps clusters connected and costs 0.64 of the bytes of float32 vectors;
+            32 with a careless one costs 0.77 and searches slower (benchmarks/index.py).
         recall_at_10: lowest recall against exact search; `ef_search` is raised up to `ef_max`.
         rebuild_days: a warm-started graph is rebuilt at least this often.
     """
 
     storage: Literal["float16", "float32", "int8"] = "float16"
-    links: int = 32
-    ef_construction: int = 40
+    links: int = 16
+    ef_construction: int = 80
     ef_search: int = 64
     ef_max: int = 512
     recall_at_10: float = 0.95
@@ -76,3 +79,29 @@ class PublishingConfig:
     batch: int = 256
     expire_days: int = 0
     bytes_per_s: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetentionConfig:
+    """How long partitions are kept, counted back from the newest day.
+
+    Attributes:
+        daily_pools: newest days whose pool is kept; then the pool of each Sunday,
+        weekly_pools: for so many weeks more.
+        raw_days, daily_days: days of raw and of daily embeddings.
+        releases: newest releases whose pools are kept whatever their age.
+        orphan_hours: files that no table refers to are removed when they are older; a step that
+            runs longer than this would lose what it has staged.
+    """
+
+    daily_pools: int = 14
+    weekly_pools: int = 13
+    raw_days: int = 7
+    daily_days: int = 14
+    releases: int = 3
+    orphan_hours: int = 48
+
+    def __post_init__(self) -> None:
+        for name in ("daily_pools", "raw_days", "daily_days", "orphan_hours"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected >= 1, found {getattr(self, name)}")

@@ -10,6 +10,7 @@ not even after a failed commit, which may have landed: vacuum removes what no ve
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -99,17 +100,39 @@ class Lake:
         handle = self.open(name)
         buckets = int(handle.metadata().configuration["derm.buckets"])
         by_bucket: dict[int, list[str]] = {b: [] for b in range(buckets)}
-        actions = pa.table(handle.get_add_actions(flatten=True)).select(
-            ["path", "partition.ds", "partition.bucket"]
-        )
-        actions = actions.filter(pc.field("partition.ds") == ds)
-        if actions.num_rows == 0:
-            raise self._no_day(name, ds)
-        root = self.path(name)
-        paths = actions["path"].to_pylist()
-        for path, bucket in zip(paths, actions["partition.bucket"].to_pylist(), strict=True):
-            by_bucket[int(bucket)].append(str(root / path))
+        for file in self._files_of(handle, name, ds):
+            by_bucket[int(file["partition.bucket"])].append(str(self.path(name) / file["path"]))
         return {b: tuple(sorted(files)) for b, files in by_bucket.items()}
+
+    def artifact(self, name: str, ds: str) -> Artifact:
+        """What a day holds now, from the log alone.
+
+        Raises:
+            MissingInput: the table or the day is not there.
+        """
+        files = self._files_of(self.open(name), name, ds)
+        parts = [
+            (f.get("partition.bucket"), f["num_records"], Path(f["path"]).stem.split("-")[-1])
+            for f in files
+        ]
+        return Artifact(
+            name=f"lake:{name}",
+            ds=ds,
+            digest=combined_digest(parts),
+            rows=sum(f["num_records"] for f in files),
+            size=sum(f["size_bytes"] for f in files),
+            uri=str(self.path(name)),
+        )
+
+    def _files_of(self, handle: DeltaTable, name: str, ds: str) -> list[dict[str, Any]]:
+        """The live files of a day as the log describes them."""
+        actions = pa.table(handle.get_add_actions(flatten=True))
+        wanted = ["path", "size_bytes", "num_records", "partition.ds", "partition.bucket"]
+        actions = actions.select([c for c in wanted if c in actions.column_names])
+        files: list[dict[str, Any]] = actions.filter(pc.field("partition.ds") == ds).to_pylist()
+        if not files:
+            raise self._no_day(name, ds)
+        return files
 
     def _no_day(self, name: str, ds: str) -> MissingInput:
         return MissingInput(
@@ -165,13 +188,48 @@ class Lake:
         self._create(table, properties or {})
         handle = self.open(table.name)
         self._check_table(table, handle, properties or {})
-        digest = combined_digest(staged)
+        self._transact(table, handle, ds, staged, [("ds", "=", ds)])
+        parts = [(f.bucket, f.rows, f.digest) for f in staged]
+        return Artifact(
+            name=f"lake:{table.name}",
+            ds=ds,
+            digest=combined_digest(parts),
+            rows=sum(f.rows for f in staged),
+            size=sum(f.size for f in staged),
+            uri=str(self.path(table.name)),
+        )
+
+    def replace_bucket(self, table: Table, ds: str, staged: StagedFile) -> Artifact:
+        """Make a staged file the content of one bucket of a day; the others stay as they are.
+
+        Raises:
+            ContractViolation: the file does not fit the table.
+            CommitConflict: another writer committed first.
+        """
+        handle = self.open(table.name)
+        self._check_staged(table, ds, [staged], self.properties(table.name))
+        where = [("ds", "=", ds), ("bucket", "=", str(staged.bucket))]
+        self._transact(table, handle, ds, [staged], where)
+        return self.artifact(table.name, ds)
+
+    def _transact(
+        self,
+        table: Table,
+        handle: DeltaTable,
+        ds: str,
+        staged: Sequence[StagedFile],
+        where: list[tuple[str, str, Any]],
+    ) -> None:
+        """Replace what lies under `where`, or fail: a strict compare-and-swap on the log.
+
+        Raises:
+            CommitConflict: another writer committed first.
+        """
         app = f"{table.name}/{ds}"
-        last = handle.transaction_version(app) or 0
         commit = CommitProperties(
-            custom_metadata={"derm.ds": ds, "derm.digest": digest},
+            custom_metadata={"derm.ds": ds},
             max_commit_retries=0,
-            app_transactions=[Transaction(app, last + 1)],
+            app_transactions=[Transaction(app, (handle.transaction_version(app) or 0) + 1)],
         )
         try:
             handle.create_write_transaction(
@@ -179,7 +237,7 @@ class Lake:
                 "overwrite",
                 handle.schema(),
                 partition_by=list(table.partition_by),
-                partition_filters=[("ds", "=", ds)],
+                partition_filters=where,
                 commit_properties=commit,
             )
         except CommitFailedError as error:
@@ -190,14 +248,6 @@ class Lake:
                 found=str(error),
                 hint="run the step again once the other writer has finished",
             ) from error
-        return Artifact(
-            name=f"lake:{table.name}",
-            ds=ds,
-            digest=digest,
-            rows=sum(f.rows for f in staged),
-            size=sum(f.size for f in staged),
-            uri=str(self.path(table.name)),
-        )
 
     def _create(self, table: Table, properties: dict[str, str]) -> None:
         if self.exists(table.name):

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from pyspark import SparkContext
+
 from feature_store.contracts.base import ENTITIES, Entity, Upstream
 from feature_store.contracts.errors import ContractViolation, InputError, SpaceMismatch
 from feature_store.contracts.manifests import Artifact
@@ -47,12 +49,17 @@ def layout_of(lake: Lake, name: str) -> Layout:
         ) from error
 
 
+def spark_of(ctx: RunContext) -> SparkContext:
+    """The process's Spark context, as the settings want it."""
+    return spark_context(ctx.settings.spark_master, ctx.settings.spark_memory, ctx.root / "tmp")
+
+
 def run_on_spark(
     ctx: RunContext, function: Callable[[T], BucketResult], tasks: Sequence[T]
 ) -> tuple[list[BucketResult], dict[str, float]]:
     """Run one task per bucket; results in the order of `tasks`, and seconds by phase."""
     clock = time.perf_counter()
-    spark = spark_context(ctx.settings.spark_master, ctx.settings.spark_memory, ctx.root / "tmp")
+    spark = spark_of(ctx)
     started = time.perf_counter()
     results = run_tasks(spark, function, tasks)
     return results, {

@@ -34,6 +34,12 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="backfill",
+        module="jobs.backfill",
+        summary="repair corrupted days in order, and publish once at the end",
+        example="derm backfill --from 2025-03-03 --to 2025-03-04 --what embeddings",
+    ),
+    Command(
         name="daily",
         module="jobs.daily",
         summary="run days through Airflow, from nothing to a report; then stop everything",
@@ -52,6 +58,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm down",
     ),
     Command(
+        name="forget",
+        module="jobs.forget",
+        summary="remove users or Pins from everything, and prove that they are gone",
+        example="derm forget --entity user --id u42",
+    ),
+    Command(
         name="get",
         module="jobs.get",
         summary="read one user from the online store, or one Pin from the index",
@@ -68,6 +80,24 @@ COMMANDS: tuple[Command, ...] = (
         module="jobs.metrics",
         summary="print the newest numbers of the pipeline as Prometheus text",
         example="derm metrics --output /var/lib/node_exporter/derm.prom",
+    ),
+    Command(
+        name="plan",
+        module="jobs.plan",
+        summary="show what a backfill would recompute, and from which state",
+        example="derm plan --from 2025-03-03 --to 2025-03-04 --what embeddings --json",
+    ),
+    Command(
+        name="rebucket",
+        module="jobs.rebucket",
+        summary="move the embedding tables to the bucket counts of the recipe",
+        example="derm rebucket",
+    ),
+    Command(
+        name="retain",
+        module="jobs.retain",
+        summary="drop what retention no longer keeps, compact, and free the disk",
+        example="derm retain --dry-run",
     ),
     Command(
         name="rollback",

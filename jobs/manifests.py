@@ -2,14 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import ManifestCorrupt
-from feature_store.contracts.manifests import StepManifest
+from feature_store.contracts.manifests import Artifact, StepManifest
 
 
 class ManifestStore:
@@ -54,6 +54,35 @@ class ManifestStore:
         path = self.path(manifest.step, manifest.ds, manifest.upstream)
         write_atomic(path, manifest.model_dump_json(indent=2) + "\n")
         return path
+
+    def relabel(self, artifacts: Iterable[Artifact], infer_recipe: str | None = None) -> int:
+        """Give partitions that were rewritten in place their new digests, wherever they are named.
+
+        The rows that are left are those they were, so everything made from them stays current.
+
+        Args:
+            infer_recipe: digest of the recipe that inference now answers to, when the layout is
+                what changed.
+
+        Returns:
+            Manifests that were changed.
+        """
+        new = {(a.name, a.ds): a for a in artifacts}
+        changed = 0
+        for ds in self.days():
+            for manifest in self.of_day(ds):
+                stamped = infer_recipe if manifest.step == "infer" else None
+                renamed = manifest.model_copy(
+                    update={
+                        "recipe": stamped or manifest.recipe,
+                        "inputs": tuple(new.get((a.name, a.ds), a) for a in manifest.inputs),
+                        "outputs": tuple(new.get((a.name, a.ds), a) for a in manifest.outputs),
+                    }
+                )
+                if renamed != manifest:
+                    self.put(renamed)
+                    changed += 1
+        return changed
 
     def remove(self, step: str, ds: str, upstream: Upstream | None) -> None:
         """Forget that a step finished; it will run again."""

@@ -64,7 +64,7 @@ def _yesterday(ctx: RunContext, entity: Entity, layout: Layout) -> dict[int, tup
             f"{name} is laid out differently from the day's embeddings",
             expected=str(layout),
             found=str(found),
-            hint=f"derm rebucket --buckets {found.buckets}",
+            hint="derm rebucket",
         )
     return ctx.lake.bucket_files(name, shift_day(ctx.ds, -1))
 

@@ -8,7 +8,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from feature_store.config import AggregationConfig, IndexConfig, LayoutConfig, PublishingConfig
+from feature_store.config import (
+    AggregationConfig,
+    IndexConfig,
+    LayoutConfig,
+    PublishingConfig,
+    RetentionConfig,
+)
 from feature_store.contracts.errors import InputError
 from jobs.digest import content_digest
 from models.derm.config import DermConfig, LossConfig
@@ -46,6 +52,7 @@ class Recipe:
     index: IndexConfig = field(default_factory=IndexConfig)
     publishing: PublishingConfig = field(default_factory=PublishingConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
 
     def digest(self, parts: tuple[str, ...]) -> str:
         """Digest of the named parts: what the result of a step depends on."""

@@ -166,6 +166,11 @@ def commit_day(
 
 
 def commit_events(lake: Lake, ds: str, users: pa.Table, pins: pa.Table) -> Artifact:
+    """Commit the events that users and Pins occur in."""
+    return lake.overwrite(SPEC.events_table(), ds, event_rows(users, pins))
+
+
+def event_rows(users: pa.Table, pins: pa.Table) -> pa.Table:
     """The events that users and Pins occur in: row i pairs user row i with Pin row i."""
     table, n = SPEC.events_table(), len(users)
     constant = {"surface": "home", "action": "none"}
@@ -179,4 +184,4 @@ def commit_events(lake: Lake, ds: str, users: pa.Table, pins: pa.Table) -> Artif
         "click": pa.nulls(n, pa.int8()),
         "long_view": pa.nulls(n, pa.int8()),
     }
-    return lake.overwrite(table, ds, pa.table(columns).cast(arrow_schema(table)))
+    return pa.table(columns).cast(arrow_schema(table))

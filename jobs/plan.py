@@ -1,0 +1,334 @@
+"""Backfill arithmetic: what must be recomputed, in which order, from which good state.
+
+`make_plan` is pure: it sees a `Survey` of what is there and returns a plan. Every partition is a
+function of named inputs, so a plan is the suffix of days from the first corrupted one, started from
+the pool (and the snapshot) of the day before; `derm plan` shows it, `derm backfill` executes it.
+"""
+
+import argparse
+from collections.abc import Iterable
+from statistics import median
+from typing import Literal
+
+from feature_store.contracts.base import (
+    ENTITIES,
+    UPSTREAMS,
+    Contract,
+    Day,
+    Upstream,
+    days_between,
+    shift_day,
+)
+from feature_store.contracts.errors import InputError, MissingInput
+from feature_store.contracts.tables import daily_table, pool_table, raw_table
+from feature_store.lake import Lake
+from jobs import catalog
+from jobs.cli import day, out
+from jobs.manifests import ManifestStore
+from jobs.settings import Home, Settings
+
+What = Literal["labels", "features", "embeddings"]
+CORRUPTIONS: tuple[What, ...] = ("labels", "features", "embeddings")
+Key = tuple[str, str, Upstream | None]  # step, day, upstream
+
+
+class Record(Contract):
+    """What a finished step cost and wrote."""
+
+    rows: int
+    seconds: float
+
+
+class Survey(Contract):
+    """What is there to start from, per upstream; days are complete for users and Pins.
+
+    Attributes:
+        start, last: first and last day with a pool on record.
+        records: finished steps as `step/day/upstream`.
+    """
+
+    start: Day
+    last: Day
+    dataset: str
+    pools: dict[Upstream, tuple[Day, ...]]
+    dailies: dict[Upstream, tuple[Day, ...]]
+    raws: dict[Upstream, tuple[Day, ...]]
+    snapshots: dict[Upstream, tuple[Day, ...]]
+    records: dict[str, Record]
+
+    def record(self, key: Key) -> Record:
+        """The record of a step; where there is none, what the step usually costs."""
+        if (name := _name(key)) in self.records:
+            return self.records[name]
+        alike = [r for n, r in self.records.items() if n.split("/")[0] == key[0]]
+        if not alike:
+            return Record(rows=0, seconds=0.0)
+        return Record(
+            rows=int(median(r.rows for r in alike)), seconds=median(r.seconds for r in alike)
+        )
+
+
+class PlannedStep(Contract):
+    """One step to run. `force`: its record looks current, and must not be believed."""
+
+    step: str
+    ds: Day
+    upstream: Upstream | None
+    force: bool
+    writes: tuple[str, ...]
+    rows: int
+    seconds: float
+
+
+class BackfillPlan(Contract):
+    """What a backfill does, in order.
+
+    Attributes:
+        corrupted: days whose data was wrong.
+        base: the last good day: its pools (and snapshots, when retraining) are the starting state;
+            None when everything is recomputed from the first day.
+        steps: in the order in which they run; only the last day is published.
+    """
+
+    corrupted: tuple[Day, ...]
+    what: What
+    retrain: bool
+    base: Day | None
+    first: Day
+    last: Day
+    steps: tuple[PlannedStep, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time, from what the same steps took before."""
+        return sum(s.seconds for s in self.steps)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `derm plan`, which `derm backfill` shares."""
+    parser.add_argument("--from", dest="first", required=True, type=day, help="first wrong day")
+    parser.add_argument("--to", dest="last", required=True, type=day, help="last, included")
+    parser.add_argument("--what", choices=CORRUPTIONS, default="labels", help="what was wrong")
+    parser.add_argument(
+        "--retrain",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="let the models learn the repaired days (default: unless only embeddings were wrong)",
+    )
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Show what a backfill would do."""
+    plan = from_arguments(args, settings)
+    out(plan.model_dump_json() if args.json else render(plan))
+    return 0
+
+
+def from_arguments(args: argparse.Namespace, settings: Settings) -> BackfillPlan:
+    """The plan for the days and the corruption that were named."""
+    home = Home.load(settings.home)
+    lake, manifests = Lake(settings.home / "lake"), ManifestStore(settings.home / "manifests")
+    return make_plan(survey(home, lake, manifests), days_of(args), args.what, retrain=args.retrain)
+
+
+def days_of(args: argparse.Namespace) -> tuple[str, ...]:
+    """The days from --from to --to."""
+    return days_between(args.first, args.last)
+
+
+def render(plan: BackfillPlan) -> str:
+    """A plan for people: a line per day, and what readers see meanwhile."""
+    lines = [
+        f"repair {plan.what} of {' '.join(plan.corrupted)}",
+        f"start from the state of {plan.base}" if plan.base else "start from nothing",
+    ]
+    for ds in days_between(plan.first, plan.last):
+        steps = [s for s in plan.steps if s.ds == ds]
+        names = " ".join(dict.fromkeys(s.step for s in steps))
+        rows, seconds = sum(s.rows for s in steps), sum(s.seconds for s in steps)
+        lines.append(f"  {ds}  {names}  ({rows:,} rows, about {seconds:.0f} s)")
+    lines.append(f"about {plan.seconds:.0f} s; readers see the present release until the last step")
+    return "\n".join(lines)
+
+
+def make_plan(
+    survey: Survey, corrupted: Iterable[str], what: What, *, retrain: bool | None = None
+) -> BackfillPlan:
+    """Plan the repair of some days.
+
+    Args:
+        corrupted: the days, in any order.
+        retrain: whether the models learn the repaired days; by default they do, unless only the
+            embeddings were wrong.
+
+    Raises:
+        InputError: there is nothing to repair.
+        MissingInput: no good state is left to start from; it names the oldest day that works.
+    """
+    days = tuple(sorted(set(corrupted)))
+    if not days or days[0] < survey.start or days[-1] > survey.last:
+        raise InputError(
+            "these days cannot be repaired",
+            expected=f"days from {survey.start} to {survey.last}",
+            found=" ".join(days) or "none",
+        )
+    learn = what != "embeddings" if retrain is None else retrain
+    first = _first_day(survey, days[0], retrain=learn)
+    planner = _Planner(survey, days, what, learn)
+    for ds in days_between(first, survey.last):
+        planner.plan_day(ds)
+    return BackfillPlan(
+        corrupted=days,
+        what=what,
+        retrain=learn,
+        base=None if first == survey.start else shift_day(first, -1),
+        first=first,
+        last=survey.last,
+        steps=tuple(planner.steps),
+    )
+
+
+def _first_day(survey: Survey, wanted: str, *, retrain: bool) -> str:
+    """The latest day, not after `wanted`, whose yesterday left a state to start from."""
+    startable = [
+        ds
+        for ds in days_between(survey.start, survey.last)
+        if _has_state(survey, ds, wanted, retrain=retrain)
+    ]
+    if usable := [ds for ds in startable if ds <= wanted]:
+        return usable[-1]
+    raise MissingInput(
+        f"nothing is left to repair {wanted} from",
+        where="pools" + (" and snapshots" if retrain else ""),
+        expected=f"the state of {shift_day(wanted, -1)} or of an earlier day",
+        found="it was removed by retention",
+        hint=f"the oldest day that can be repaired is {startable[0]}"
+        if startable
+        else "bootstrap again: no day can be repaired",
+    )
+
+
+def _has_state(survey: Survey, ds: str, wanted: str, *, retrain: bool) -> bool:
+    """Whether the recomputation can start on `ds`: its yesterday, and what lies in between."""
+    between = days_between(ds, shift_day(wanted, -1))
+    # Training continues from the snapshot of the day before the first wrong day.
+    parent = shift_day(max(ds, wanted), -1)
+    return all(
+        (ds == survey.start or shift_day(ds, -1) in survey.pools[u])
+        and (not retrain or parent < survey.start or parent in survey.snapshots[u])
+        and all(_replayable(survey, u, d) for d in between)
+        for u in UPSTREAMS
+    )
+
+
+def _replayable(survey: Survey, upstream: Upstream, ds: str) -> bool:
+    days = (survey.dailies[upstream], survey.raws[upstream], survey.snapshots[upstream])
+    return any(ds in d for d in days)
+
+
+class _Planner:
+    """Collects the steps of a plan, a day at a time."""
+
+    def __init__(
+        self, survey: Survey, corrupted: tuple[str, ...], what: What, retrain: bool
+    ) -> None:
+        self.steps: list[PlannedStep] = []
+        self._survey, self._corrupted, self._what = survey, corrupted, what
+        self._retrain = retrain
+
+    def plan_day(self, ds: str) -> None:
+        """Plan one day: its sources once, then each upstream, then what readers see."""
+        source_wrong = ds in self._corrupted and self._what != "embeddings"
+        if source_wrong:
+            names = [s.name for s in catalog.steps_for(self._survey.dataset)]
+            for name in ("simulate", "ingest", "validate"):
+                if name in names:
+                    self._add(name, ds, None, force=True)
+        for upstream in UPSTREAMS:
+            self._plan_upstream(ds, upstream)
+        if ds == self._survey.last:
+            for upstream in UPSTREAMS:
+                self._add("index", ds, upstream, force=False)
+                self._add("publish", ds, upstream, force=False)
+            self._add("release", ds, None, force=False)
+            self._add("report", ds, None, force=False)
+
+    def _plan_upstream(self, ds: str, upstream: Upstream) -> None:
+        trained = self._retrain and ds >= self._corrupted[0]
+        has_raw = ds in self._survey.raws[upstream]
+        has_daily = ds in self._survey.dailies[upstream]
+        inferred = ds in self._corrupted or trained or not (has_raw or has_daily)
+        if trained:
+            self._add("train", ds, upstream, force=False)
+        if inferred:
+            self._add("infer", ds, upstream, force=ds in self._corrupted or not has_raw)
+        if inferred or not has_daily:
+            self._add("dedup", ds, upstream, force=not has_daily)
+        has_pool = ds in self._survey.pools[upstream]
+        self._add("merge", ds, upstream, force=not has_pool)
+        self._add("verify", ds, upstream, force=False)
+
+    def _add(self, step: str, ds: str, upstream: Upstream | None, *, force: bool) -> None:
+        record = self._survey.record((step, ds, upstream))
+        templates = catalog.step(step).outputs
+        self.steps.append(
+            PlannedStep(
+                step=step,
+                ds=ds,
+                upstream=upstream,
+                force=force,
+                writes=tuple(n for t in templates for n in catalog.expand(t, upstream)),
+                rows=record.rows,
+                seconds=record.seconds,
+            )
+        )
+
+
+def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
+    """Look at what is there.
+
+    Raises:
+        MissingInput: no day has a pool on record.
+    """
+    records = {
+        _name((m.step, m.ds, m.upstream)): Record(
+            rows=sum(a.rows for a in m.outputs), seconds=m.duration_s
+        )
+        for ds in manifests.days()
+        for m in manifests.of_day(ds)
+    }
+    merged = sorted(n.split("/")[1] for n in records if n.startswith("merge/"))
+    if not merged:
+        raise MissingInput("there is no pool yet", hint="run the pipeline first")
+    tables = {"pools": pool_table, "dailies": daily_table, "raws": raw_table}
+    found = {
+        field: {
+            u: tuple(
+                sorted(set.intersection(*(set(lake.days(declare(u, e).name)) for e in ENTITIES)))
+            )
+            for u in UPSTREAMS
+        }
+        for field, declare in tables.items()
+    }
+    return Survey(
+        start=home.start_ds,
+        last=merged[-1],
+        dataset=home.dataset,
+        records=records,
+        snapshots={u: _snapshots(manifests, u) for u in UPSTREAMS},
+        **found,
+    )
+
+
+def _snapshots(manifests: ManifestStore, upstream: Upstream) -> tuple[str, ...]:
+    """Days whose snapshot is on record and on disk."""
+    days = []
+    for ds in manifests.days():
+        manifest = manifests.get("train", ds, upstream)
+        if manifest and manifests.root.parent.joinpath(manifest.outputs[0].uri).exists():
+            days.append(ds)
+    return tuple(days)
+
+
+def _name(key: Key) -> str:
+    return "/".join(part or "" for part in key)

@@ -1,0 +1,104 @@
+"""`derm retain`: drop what retention no longer keeps, compact, clean the logs, free the disk.
+
+Never touches what a release names, what a backfill on disk still needs, or the newest day.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Collection
+
+from feature_store.config import RetentionConfig
+from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream, days_between
+from feature_store.contracts.errors import ManifestCorrupt
+from feature_store.contracts.manifests import Release
+from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
+from feature_store.lake import Lake
+from feature_store.maintenance import drop_days, newest, pools_to_keep, tidy
+from jobs import backfill
+from jobs.cli import out
+from jobs.recipes import recipe
+from jobs.settings import Home, Settings
+
+_KEPT: dict[
+    Callable[[Upstream, Entity], Table],
+    Callable[[Collection[str], RetentionConfig], frozenset[str]],
+] = {
+    raw_table: lambda days, config: newest(days, config.raw_days),
+    daily_table: lambda days, config: newest(days, config.daily_days),
+    pool_table: pools_to_keep,
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `derm retain`."""
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, do nothing")
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Apply the retention of the home's recipe."""
+    config = recipe(Home.load(settings.home).recipe).retention
+    lake = Lake(settings.home / "lake")
+    expired = expired_days(lake, config, protected_days(settings, config))
+    removed: dict[str, int] = {}
+    if not args.dry_run:
+        for name, days in expired.items():
+            drop_days(lake, name, days)
+        for name in tables(lake):
+            removed[name] = tidy(lake, name, orphan_hours=config.orphan_hours)
+    if args.json:
+        out(json.dumps({"dropped": expired, "files_removed": removed}))
+        return 0
+    for name, days in expired.items():
+        verb = "would go" if args.dry_run else "dropped"
+        out(f"{name}: {len(days)} days {verb}: {' '.join(days)}")
+    out(f"{sum(removed.values())} files removed" if removed else "nothing was removed")
+    return 0
+
+
+def expired_days(
+    lake: Lake, config: RetentionConfig, protected: frozenset[str]
+) -> dict[str, tuple[str, ...]]:
+    """The days of each embedding table that nothing keeps any more."""
+    expired: dict[str, tuple[str, ...]] = {}
+    for upstream in UPSTREAMS:
+        for entity in ENTITIES:
+            days = {t: lake.days(t(upstream, entity).name) for t in _KEPT}
+            for table, keep in _KEPT.items():
+                gone = set(days[table]) - keep(days[table], config) - protected
+                if gone:
+                    expired[table(upstream, entity).name] = tuple(sorted(gone))
+    return expired
+
+
+def protected_days(settings: Settings, config: RetentionConfig) -> frozenset[str]:
+    """Days that releases name, and those from the base of an unfinished backfill on.
+
+    Raises:
+        ManifestCorrupt: a release cannot be read, so what it needs is not known.
+    """
+    days = sorted({r.ds for r in _releases(settings)})[-config.releases :]
+    if unfinished := backfill.load(settings.home):
+        plan = unfinished.plan
+        days += days_between(plan.base or plan.first, plan.last)
+    return frozenset(days)
+
+
+def tables(lake: Lake) -> tuple[str, ...]:
+    """Every table below the lake's root."""
+    logs = lake.root.rglob("_delta_log")
+    return tuple(sorted(str(log.parent.relative_to(lake.root)) for log in logs))
+
+
+def _releases(settings: Settings) -> list[Release]:
+    """Every release recorded below the home; the online store is not asked."""
+    found = []
+    for path in sorted((settings.home / "releases").glob("*.json")):
+        try:
+            found.append(Release.model_validate_json(path.read_text()))
+        except ValueError as error:
+            raise ManifestCorrupt(
+                "a release cannot be read, so what it needs is not known",
+                where=str(path),
+                found=str(error),
+            ) from error
+    return found

@@ -1,0 +1,171 @@
+"""Corrupt random days, backfill, and every later pool is the clean run's, bit for bit."""
+
+import random
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from feature_store.contracts.base import ENTITIES, UPSTREAMS, days_between, shift_day
+from feature_store.contracts.errors import GuardFailed
+from feature_store.contracts.manifests import Artifact
+from feature_store.contracts.tables import pool_table
+from jobs import backfill, plan
+from jobs.context import Outcome, RunContext
+from jobs.recipes import Recipe
+from jobs.settings import Settings
+from tests.aggregation_fixtures import (
+    FIRST,
+    commit_raw,
+    context,
+    declare_home,
+    produced,
+    random_day,
+    run,
+)
+from tests.aggregation_fixtures import commit_events as commit_events_of
+
+pytestmark = pytest.mark.spark
+DAYS = days_between(FIRST, shift_day(FIRST, 4))
+GARBAGE = 999
+
+
+def infer(ctx: RunContext, seed: int = 0) -> Outcome:
+    """Stands for inference: the embeddings of a day are a function of the day."""
+    assert ctx.upstream
+    return Outcome(
+        outputs=tuple(
+            commit_raw(
+                ctx.lake, ctx.upstream, e, ctx.ds, random_day(seed, ctx.ds, e), buckets=2, dim=8
+            )
+            for e in ENTITIES
+        )
+    )
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, published: list[str]) -> None:
+    """Stand-ins for the parts of the pipeline that a backfill only calls."""
+
+    def step(name: str) -> types.ModuleType:
+        def write(ctx: RunContext) -> Outcome:
+            published.append(f"{name}/{ctx.ds}")
+            artifact = f"{name}:{ctx.upstream}" if ctx.upstream else name
+            names = {"publish": f"users:{ctx.upstream}", "report": "lake:runs"}
+            return Outcome(
+                outputs=(Artifact(name=names.get(name, artifact), ds=ctx.ds, digest="x"),)
+            )
+
+        module = types.ModuleType(f"jobs.{name}")
+        module.run = infer if name == "infer" else write  # type: ignore[attr-defined]
+        return module
+
+    monkeypatch.setattr(Recipe, "digest", lambda *_: "recipe")
+    for name in ("infer", "index", "publish", "release", "report"):
+        monkeypatch.setitem(sys.modules, f"jobs.{name}", step(name))
+
+
+def aggregate(settings: Settings, ds: str) -> None:
+    for upstream in UPSTREAMS:
+        run(settings, ds, "dedup", "merge", "verify", upstream=upstream)
+
+
+def simulate(root: Path, settings: Settings, wrong: set[str] = frozenset()) -> None:
+    """Run all days; inference of the wrong ones gave garbage."""
+    for ds in DAYS:
+        ctx = context(root, ds, None)
+        events = commit_events_of(ctx.lake, ds, random_day(0, ds, "user"), random_day(0, ds, "pin"))
+        empty = [Artifact(name=f"lake:{t}", ds=ds, digest="x") for t in ("users", "pins")]
+        produced(ctx, "ingest", events, *empty)
+        for upstream in UPSTREAMS:
+            ctx = context(root, ds, upstream)
+            produced(ctx, "train", Artifact(name=f"snapshot:{upstream}", ds=ds, digest="x"))
+            produced(ctx, "infer", *infer(ctx, GARBAGE if ds in wrong else 0).outputs)
+        aggregate(settings, ds)
+
+
+def digests(root: Path) -> dict[tuple[str, str, str], str]:
+    return {
+        (u, e, ds): context(root, ds, u).artifact(f"lake:{pool_table(u, e).name}").digest
+        for u in UPSTREAMS
+        for e in ENTITIES
+        for ds in DAYS
+    }
+
+
+@pytest.fixture
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str, str], str]:
+    simulate(tmp_path / "clean", declare_home(tmp_path / "clean", monkeypatch))
+    return digests(tmp_path / "clean")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_backfill_restores_every_later_pool(
+    seed: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    clean: dict[tuple[str, str, str], str],
+) -> None:
+    published: list[str] = []
+    stand_in(monkeypatch, published)
+    root = tmp_path / "wrong"
+    settings = declare_home(root, monkeypatch)
+    wrong = set(random.Random(seed).sample(DAYS, 2))
+    simulate(root, settings, wrong)
+    damaged = digests(root)
+    assert {key for key in clean if damaged[key] != clean[key]} == {
+        key for key in clean if key[2] >= min(wrong)
+    }
+    home = context(root, FIRST).home
+    ctx = context(root, FIRST)
+    made = plan.make_plan(plan.survey(home, ctx.lake, ctx.manifests), wrong, "embeddings")
+    # Killed half-way, and called again.
+    half = backfill.Progress(plan=made)
+    monkeypatch.setattr("jobs.backfill.run_step", _killed_after(len(made.steps) // 2))
+    with pytest.raises(KeyboardInterrupt):
+        backfill.execute(settings, half, report=lambda _: None)
+    assert published == []
+    monkeypatch.setattr("jobs.backfill.run_step", backfill_run_step)
+    again = backfill.load(root)
+    assert again is not None
+    assert again.done == len(made.steps) // 2
+    backfill.execute(settings, again, report=lambda _: None)
+    assert digests(root) == clean
+    assert {entry.split("/")[1] for entry in published} == {DAYS[-1]}
+    assert backfill.load(root) is None
+
+
+backfill_run_step = backfill.run_step
+
+
+def _killed_after(steps: int):
+    count = 0
+
+    def run_or_die(*args: object, **kwargs: object):
+        nonlocal count
+        if count == steps:
+            raise KeyboardInterrupt
+        count += 1
+        return backfill_run_step(*args, **kwargs)  # type: ignore[arg-type]
+
+    return run_or_die
+
+
+def test_a_refused_result_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[str] = []
+    stand_in(monkeypatch, published)
+    settings = declare_home(tmp_path, monkeypatch)
+    simulate(tmp_path, settings)
+    ctx = context(tmp_path, FIRST)
+    made = plan.make_plan(plan.survey(ctx.home, ctx.lake, ctx.manifests), [DAYS[3]], "embeddings")
+
+    def refuse(*_: object) -> None:
+        raise GuardFailed("the pool is not fit to be published")
+
+    monkeypatch.setattr("jobs.verify.check_guards", refuse)
+    monkeypatch.setitem(sys.modules["jobs.infer"].__dict__, "run", lambda ctx: infer(ctx, GARBAGE))
+    with pytest.raises(GuardFailed):
+        backfill.execute(settings, backfill.Progress(plan=made), report=lambda _: None)
+    assert published == []

@@ -1,0 +1,99 @@
+"""Backfill arithmetic, without a pipeline: which steps, in which order, from which state."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_store.contracts.base import UPSTREAMS, days_between, shift_day
+from feature_store.contracts.errors import InputError, MissingInput
+from jobs.plan import CORRUPTIONS, BackfillPlan, Record, Survey, What, make_plan, render
+
+START = "2025-03-01"
+DAYS = days_between(START, shift_day(START, 9))
+
+
+def survey(pools: tuple[str, ...] = DAYS, dailies: tuple[str, ...] = DAYS) -> Survey:
+    record = Record(rows=10, seconds=2.0)
+    names = ("train", "infer", "dedup", "merge", "verify", "index", "publish")
+    return Survey(
+        start=START,
+        last=DAYS[-1],
+        dataset="kuairand",
+        pools=dict.fromkeys(UPSTREAMS, pools),
+        dailies=dict.fromkeys(UPSTREAMS, dailies),
+        raws=dict.fromkeys(UPSTREAMS, dailies),
+        snapshots=dict.fromkeys(UPSTREAMS, DAYS),
+        records={f"{n}/{ds}/{u}": record for n in names for ds in DAYS for u in UPSTREAMS},
+    )
+
+
+def names(plan: BackfillPlan, ds: str) -> list[str]:
+    return [s.step for s in plan.steps if s.ds == ds and s.upstream in (None, "ctr")]
+
+
+def test_wrong_embeddings_are_inferred_again_and_merged_to_the_end() -> None:
+    plan = make_plan(survey(), [DAYS[7]], "embeddings")
+    assert plan.base == DAYS[6]
+    assert names(plan, DAYS[7]) == ["infer", "dedup", "merge", "verify"]
+    assert names(plan, DAYS[8]) == ["merge", "verify"]
+    assert names(plan, DAYS[9]) == ["merge", "verify", "index", "publish", "release", "report"]
+    assert {s.step for s in plan.steps if s.force} == {"infer"}
+
+
+def test_wrong_labels_are_learned_again_by_every_later_model() -> None:
+    plan = make_plan(survey(), [DAYS[8]], "labels")
+    first = ["ingest", "validate", "train", "infer", "dedup", "merge", "verify"]
+    assert names(plan, DAYS[8]) == first
+    assert names(plan, DAYS[9])[:5] == ["train", "infer", "dedup", "merge", "verify"]
+
+
+def test_without_retraining_only_the_wrong_days_are_inferred_again() -> None:
+    plan = make_plan(survey(), [DAYS[8]], "features", retrain=False)
+    assert names(plan, DAYS[8]) == ["ingest", "validate", "infer", "dedup", "merge", "verify"]
+    assert names(plan, DAYS[9])[:2] == ["merge", "verify"]
+
+
+def test_a_missing_pool_is_replayed_from_an_older_one() -> None:
+    plan = make_plan(survey(pools=(DAYS[2], *DAYS[6:])), [DAYS[5]], "embeddings")
+    assert plan.base == DAYS[2]
+    assert names(plan, DAYS[3]) == ["merge", "verify"]
+    forced = [s.ds for s in plan.steps if s.step == "merge" and s.force and s.upstream == "ctr"]
+    assert forced == [DAYS[3], DAYS[4], DAYS[5]]
+
+
+def test_it_refuses_when_the_state_is_gone_and_names_the_oldest_day() -> None:
+    state = survey(pools=DAYS[6:])
+    state = state.model_copy(update={"start": "2025-02-01"})
+    with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[7]}"):
+        make_plan(state, [DAYS[3]], "embeddings")
+
+
+def test_days_outside_the_pipeline_are_refused() -> None:
+    with pytest.raises(InputError, match="cannot be repaired"):
+        make_plan(survey(), ["2024-01-01"], "labels")
+
+
+def test_rows_and_time_come_from_the_records() -> None:
+    plan = make_plan(survey(), [DAYS[9]], "embeddings")
+    counted = [s for s in plan.steps if s.upstream]
+    assert {(s.rows, s.seconds) for s in counted} == {(10, 2.0)}
+    assert plan.seconds == 2.0 * len(counted)
+    assert "about 24 s" in render(plan)
+
+
+@given(
+    corrupted=st.sets(st.sampled_from(DAYS), min_size=1),
+    what=st.sampled_from(CORRUPTIONS),
+    pools=st.sets(st.sampled_from(DAYS)),
+)
+def test_a_plan_is_a_suffix_in_order_that_publishes_once(
+    corrupted: set[str], what: What, pools: set[str]
+) -> None:
+    plan = make_plan(survey(pools=tuple(sorted(pools))), corrupted, what)
+    order = [s.ds for s in plan.steps]
+    assert order == sorted(order)
+    merged = [s.ds for s in plan.steps if s.step == "merge" and s.upstream == "cvr"]
+    assert tuple(merged) == days_between(plan.first, DAYS[-1])
+    assert plan.first <= min(corrupted)
+    assert plan.base is None or plan.base in pools
+    assert [s.ds for s in plan.steps if s.step == "release"] == [DAYS[-1]]
