@@ -116,7 +116,43 @@ class Floor:
 
 
 class DuckDB:
-    """A full outer join on packed vectors; the average is an Arrow function over NumPy views."""
+    """DuckDB alone: a full outer join and list functions over FLOAT[] vectors."""
+
+    def __init__(self, folder: Path, cores: int) -> None:
+        import duckdb
+
+        self.folder, self.out = folder, folder / "duckdb.parquet"
+        self.db = duckdb.connect(
+            config={"threads": cores, "temp_directory": str(folder / "duckdb")}
+        )
+        self.db.execute("SET preserve_insertion_order = false")
+
+    def prepare(self) -> None:
+        self.out.unlink(missing_ok=True)
+
+    def merge(self) -> int:
+        pool, daily = (str(self.folder / "arrays" / n / "*.parquet") for n in ("pool", "daily"))
+        w = f"{W}::FLOAT"
+        pairs = "list_zip(p.embedding, d.embedding)"
+        step = f"list_transform({pairs}, lambda x: x[1] * {w} + x[2] * (1::FLOAT - {w}))"
+        query = f"""
+            SELECT coalesce(p.entity_id, d.entity_id) AS entity_id,
+                   CASE WHEN p.entity_id IS NULL THEN d.embedding
+                        WHEN d.entity_id IS NULL THEN p.embedding
+                        ELSE {step} END AS embedding,
+                   if(d.entity_id IS NULL, p.last_daily, '{DS}') AS last_daily,
+                   if(d.entity_id IS NULL, p.last_active, '{DS}') AS last_active,
+                   coalesce(p.updates, 0) + if(d.entity_id IS NULL, 0, 1) AS updates,
+                   coalesce(p.space_id, d.space_id) AS space_id
+            FROM read_parquet('{pool}') p FULL JOIN read_parquet('{daily}') d
+              ON p.entity_id = d.entity_id
+            WHERE d.entity_id IS NOT NULL OR p.last_active >= '{CUTOFF}'"""
+        target = f"TO '{self.out}' (FORMAT parquet, COMPRESSION uncompressed)"
+        return int(self.db.execute(f"COPY ({query}) {target}").fetchone()[0])
+
+
+class DuckDBWithNumPy:
+    """DuckDB joins packed vectors; the average is an Arrow function over NumPy views."""
 
     def __init__(self, folder: Path, cores: int) -> None:
         import duckdb
@@ -220,7 +256,7 @@ class Polars:
 
 
 class DeltaRs:
-    """MERGE with vectors that NumPy has averaged; it rewrites every file, carrying over the rest."""
+    """MERGE with vectors that NumPy has averaged; it rewrites every file."""
 
     def __init__(self, folder: Path, cores: int) -> None:
         import deltalake
@@ -332,6 +368,7 @@ CONTENDERS: dict[str, Callable[[Path, int], Any]] = {
     "ours": Ours,
     "floor": Floor,
     "duckdb": DuckDB,
+    "duckdb_numpy": DuckDBWithNumPy,
     "polars": Polars,
     "delta_rs": DeltaRs,
     "spark_sql": SparkSQL,

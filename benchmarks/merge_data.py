@@ -71,7 +71,7 @@ def ids_by_bucket(entities: int, new: int, buckets: int) -> list[tuple[pa.Array,
 
 
 def array_copy(folder: Path, bucket: int, data: pa.Table, dim: int) -> None:
-    """The same rows with vectors as list<float>, the form that Spark SQL can calculate with."""
+    """The same rows with vectors as list<float>, the form that SQL can calculate with."""
     folder.mkdir(parents=True, exist_ok=True)
     values = np.frombuffer(data["embedding"].combine_chunks().buffers()[2], "<f4")
     offsets = pa.array(np.arange(data.num_rows + 1, dtype=np.int32) * dim)
@@ -82,7 +82,7 @@ def array_copy(folder: Path, bucket: int, data: pa.Table, dim: int) -> None:
 
 
 def main() -> None:
-    """Write Delta tables, and the list<float> copy when Spark SQL takes part."""
+    """Write Delta tables, and a list<float> copy for those that calculate in SQL."""
     folder, entities, dim = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     active, bucket_mb, contenders = float(sys.argv[4]), int(sys.argv[5]), sys.argv[6].split(",")
     buckets = max(2, math.ceil(entities * dim * 4 / (bucket_mb * 2**20)))
@@ -103,7 +103,7 @@ def main() -> None:
         for name, (table, staged) in tables.items():
             ds = YESTERDAY if name == "pool" else DS
             staged.append(stage_file(lake.root, table, ds, rows[name], bucket=b))
-            if "spark_sql" in contenders:
+            if {"spark_sql", "duckdb"} & set(contenders):
                 array_copy(folder / "arrays" / name, b, rows[name], dim)
     for name, (table, staged) in tables.items():
         ds = YESTERDAY if name == "pool" else DS
