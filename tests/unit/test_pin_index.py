@@ -65,7 +65,7 @@ def test_finds_nearly_what_exact_search_finds(tmp_path, storage):
     hits = index.search(queries(), 10)
     truth = [exact(table, q, 10) for q in queries()]
     overlap = np.mean([len(set(h) & set(t)) / 10 for h, t in zip(hits.ids, truth, strict=True)])
-    assert overlap > (0.85 if storage == "int8" else 0.97)
+    assert overlap >= (0.85 if storage == "int8" else 0.95)  # the bound of IndexConfig
     assert (np.diff(hits.scores, axis=1) <= 0).all()
     assert index.manifest.recall_at_10 >= 0.95
 
