@@ -45,11 +45,12 @@ check: .venv/.dev ## lint, format, types, and who imports whom
 
 bench: .venv/.dev ## the benchmarks; results go to .benchmarks/
 	@mkdir -p .benchmarks
-	@for f in benchmarks/[a-z]*.py; do \
+	@for f in $$(grep -l -- '"--json"' benchmarks/*.py); do \
 	    .venv/bin/python $$f --json .benchmarks/$$(basename $$f .py).json || exit 1; done
 
 golden-update: .venv/.dev .venv-airflow/.airflow ## rewrite the golden files; review the diff
-	@DERM_GOLDEN_UPDATE=1 $(PYTEST) -m "not data" -k golden
+	@UPDATE_GOLDEN=1 $(PYTEST) -q $$(grep -rl --include=test_*.py UPDATE_GOLDEN tests)
+	@$(DERM) docs
 
 screenshot: .venv/.dev ## photograph the DAG in the UI that `make up` left running
 	@.venv/bin/python infra/photograph.py

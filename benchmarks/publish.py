@@ -8,8 +8,14 @@ One embedded redis-server, one pool of random unit vectors, three contenders:
   acknowledged key (read, convert to float16, encode, send, wait), every user, one empty slot;
 - ceiling: the same keys and values as MSET commands that were assembled beforehand, pushed
   through one plain socket while the replies are drained: what the server itself can take;
-- feast: `online_write_batch` of Feast's Redis online store with its protos made beforehand, and
-  `write_to_online_store` from a DataFrame, in an environment of its own (`--feast` makes it).
+  ceiling_set: the same as one SET per key, which is what redis-benchmark and mass insertion by
+  `redis-cli --pipe` send;
+- feast: `materialize` of the same vectors from Parquet into Feast's Redis online store, in an
+  environment of its own (`--feast` makes it); feast_protos: its `online_write_batch` alone, with
+  packed values in protocol buffers made beforehand, the best that can be said for it.
+
+Beside the rate, the CPU microseconds per row of this process and of the server: on a machine whose
+cores are shared the rates fall together with the cores that are free, the costs do not.
 
 Rounds alternate, and each contender starts from an empty key space. Medians are reported.
 """
@@ -76,65 +82,81 @@ def _arguments() -> argparse.Namespace:
 
 
 def _compare(home: Path, url: str, args: argparse.Namespace) -> dict[str, Any]:
-    ids, vectors = _pool(args.users, args.dim)
-    buckets = _write_pool(home, ids, vectors)
-    wire = _wire_bytes(ids, vectors)
+    ids, vectors = pool(args.users, args.dim)
+    buckets = write_pool(home, ids, vectors)
+    msets, sets = _wire_bytes(ids, vectors, each=False), _wire_bytes(ids, vectors, each=True)
     contenders: dict[str, Callable[[], float]] = {
         "ours": lambda: _ours(url, buckets, args),
-        "ceiling": lambda: _ceiling(url, wire),
+        "ceiling": lambda: _ceiling(url, msets),
+        "ceiling_set": lambda: _ceiling(url, sets),
     }
     if args.feast:
-        contenders["feast"] = lambda: _feast(url, args, "online_write_batch")
-        contenders["feast_dataframe"] = lambda: _feast(url, args, "write_to_online_store")
-    rounds: dict[str, list[float]] = {name: [] for name in contenders}
+        contenders["feast"] = lambda: run_feast(url, "materialize", args)["rows_per_s"]
+        contenders["feast_protos"] = lambda: run_feast(url, "write_protos", args)["rows_per_s"]
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     client = redis.Redis.from_url(url)
-    memory = 0.0
     for number in range(args.rounds):
         for name, contender in contenders.items():
             client.flushall()
-            empty = client.info("memory")["used_memory"]
-            rounds[name].append(contender())
-            if name == "ours":
-                memory = (client.info("memory")["used_memory"] - empty) / args.users
-            print(f"round {number} {name}: {rounds[name][-1]:,.0f} rows/s", file=sys.stderr)
-    result = _report(rounds, memory, args)
+            rounds[name].append(_costs(client, contender, args.users))
+            print(f"round {number} {name}: {rounds[name][-1]}", file=sys.stderr)
+    result = _report(rounds, args)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 
-def _report(rounds: dict[str, list[float]], memory: float, args: argparse.Namespace) -> dict:
-    medians = {name: statistics.median(rates) for name, rates in rounds.items()}
-    report = {
-        "contenders": {
-            name: {
-                "rows_per_s": round(median),
-                "rows_per_s_low": round(min(rounds[name])),
-                "rows_per_s_high": round(max(rounds[name])),
-            }
-            for name, median in medians.items()
-        },
-        "ours_to_ceiling": round(medians["ours"] / medians["ceiling"], 3),
-        "users": args.users,
-        "dim": args.dim,
-        "rounds": args.rounds,
-        "memory_per_user": round(memory),
-        "raw_bytes_per_user": 2 * args.dim,
+def _costs(client: redis.Redis, contender: Callable[[], float], users: int) -> dict[str, float]:
+    """Rows per second, CPU microseconds per row, and the memory that the rows took."""
+    before, own = _server(client), time.process_time()
+    rate = contender()
+    own, after = time.process_time() - own, _server(client)
+    return {
+        "rows_per_s": round(rate),
+        "client_cpu_us": round(1e6 * own / users, 3),
+        "server_cpu_us": round(1e6 * (after["cpu"] - before["cpu"]) / users, 3),
+        "memory_per_user": round((after["memory"] - before["memory"]) / users),
     }
-    if "feast" in medians:
-        report["ours_to_feast"] = round(medians["ours"] / medians["feast"], 1)
-    return report
 
 
-def _pool(users: int, dim: int) -> tuple[pa.Array, np.ndarray]:
+def _server(client: redis.Redis) -> dict[str, float]:
+    cpu = client.info("cpu")
+    used = cpu["used_cpu_sys"] + cpu["used_cpu_user"]
+    return {"cpu": used, "memory": client.info("memory")["used_memory"]}
+
+
+def _report(rounds: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> dict[str, Any]:
+    contenders = {
+        name: {key: statistics.median(r[key] for r in results) for key in results[0]}
+        for name, results in rounds.items()
+    }
+    for name, results in rounds.items():
+        contenders[name]["rows_per_s_low"] = min(r["rows_per_s"] for r in results)
+        contenders[name]["rows_per_s_high"] = max(r["rows_per_s"] for r in results)
+        if name.startswith("feast"):
+            # Another process, and fewer users: its costs are not measured here.
+            for key in ("client_cpu_us", "server_cpu_us", "memory_per_user"):
+                del contenders[name][key]
+    ours = contenders["ours"]["rows_per_s"]
+    ratios = {
+        f"ours_to_{name}": round(ours / values["rows_per_s"], 3)
+        for name, values in contenders.items()
+        if name != "ours"
+    }
+    sizes = {"users": args.users, "dim": args.dim, "raw_bytes_per_user": 2 * args.dim}
+    return {"contenders": contenders, **ratios, **sizes, "rounds": args.rounds}
+
+
+def pool(users: int, dim: int) -> tuple[pa.Array, np.ndarray]:
+    """Ids and unit vectors [users, dim]."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((users, dim), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return pa.array([f"user{i:08d}" for i in range(users)], pa.string()), vectors
 
 
-def _write_pool(home: Path, ids: pa.Array, vectors: np.ndarray) -> list[BucketFiles]:
+def write_pool(home: Path, ids: pa.Array, vectors: np.ndarray) -> list[BucketFiles]:
     """The pool as merge leaves it: one Parquet file per bucket."""
     table, lake, of = pool_table("ctr", "user"), Lake(home / "lake"), bucket_of(ids, BUCKETS)
     staged = []
@@ -162,21 +184,34 @@ def _write_pool(home: Path, ids: pa.Array, vectors: np.ndarray) -> list[BucketFi
     return [BucketFiles(bucket=b, target=files[b]) for b in sorted(files)]
 
 
-def _wire_bytes(ids: pa.Array, vectors: np.ndarray) -> list[tuple[bytes, int]]:
-    """The ceiling's commands, whole, in pieces of 8,192 rows."""
+def _wire_bytes(ids: pa.Array, vectors: np.ndarray, *, each: bool) -> list[tuple[bytes, int]]:
+    """A ceiling's commands, whole, in pieces of 8,192 rows: one SET each, or MSETs of 256."""
     layout = ValueFormat(dtype="float16", dim=vectors.shape[1])
     pieces = []
     for start in range(0, len(ids), 8192):
         part = vectors[start : start + 8192]
         values = layout.encode(part, np.full(len(part), day_number(DS), np.uint16))
-        payload = resp.mset(b"derm:ctr:ceiling0:a:", ids[start : start + 8192], values, 256)
+        part_ids, prefix = ids[start : start + 8192], b"derm:ctr:ceiling0:a:"
+        payload = (
+            resp.set_each(prefix, part_ids, values, None)
+            if each
+            else resp.mset(prefix, part_ids, values, 256)
+        )
         pieces.append((b"".join(payload.chunks), payload.replies))
     return pieces
 
 
 def _ours(url: str, buckets: list[BucketFiles], args: argparse.Namespace) -> float:
-    layout = ValueFormat(dtype="float16", dim=args.dim)
-    prefix = "derm:ctr:bench000:a:"
+    started = time.perf_counter()
+    write_all(url, buckets, "derm:ctr:bench000:a:", args.users, args.dim, args.threads)
+    return args.users / (time.perf_counter() - started)
+
+
+def write_all(
+    url: str, buckets: list[BucketFiles], prefix: str, users: int, dim: int, threads: int
+) -> None:
+    """Every user of the pool into one slot."""
+    layout = ValueFormat(dtype="float16", dim=dim)
     plan = SlotWrite(
         prefix=prefix, ds=DS, base_ds=None, space_id="space", format=layout, pool_dtype="<f4"
     )
@@ -186,34 +221,22 @@ def _ours(url: str, buckets: list[BucketFiles], args: argparse.Namespace) -> flo
         pool_digest="bench",
         space_id="space",
         dtype="float16",
-        dim=args.dim,
+        dim=dim,
         buckets=BUCKETS,
-        users=args.users,
+        users=users,
     )
-    config = PublishingConfig()
-    started = time.perf_counter()
-    write_buckets(
-        url,
-        config,
-        plan,
-        buckets,
-        state,
-        args.threads,
-        logging.getLogger("bench"),
-    )
-    return args.users / (time.perf_counter() - started)
+    log = logging.getLogger("bench")
+    write_buckets(url, PublishingConfig(), plan, buckets, state, threads, log)
 
 
 def _ceiling(url: str, wire: list[tuple[bytes, int]]) -> float:
     connection = redis.Redis.from_url(url, protocol=2).connection_pool.get_connection()
-    rows = 0
-    started = time.perf_counter()
-    owed = 0
+    owed, started = 0, time.perf_counter()
     for body, replies in wire:
         connection.send_packed_command([body], check_health=False)
         for _ in range(owed):
             connection.read_response()
-        owed, rows = replies, rows + replies * 256
+        owed = replies
     for _ in range(owed):
         connection.read_response()
     seconds = time.perf_counter() - started
@@ -222,18 +245,20 @@ def _ceiling(url: str, wire: list[tuple[bytes, int]]) -> float:
     return stored / seconds
 
 
-def _feast(url: str, args: argparse.Namespace, way: str) -> float:
+def run_feast(url: str, mode: str, args: argparse.Namespace) -> dict[str, Any]:
+    """One measurement of benchmarks/feast_store.py, in Feast's own environment."""
     python = FEAST / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(FEAST)], check=True)
         needed = ROOT / "requirements" / "bench-feast.in"
         subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", str(needed)], check=True)
     script = Path(__file__).with_name("feast_store.py")
-    command = [str(python), str(script), way, str(args.feast_users), str(args.dim)]
+    command = [str(python), str(script), mode, str(args.feast_users), str(args.dim)]
     done = subprocess.run(command, input=url, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"Feast failed:\n{done.stderr}")
-    return float(json.loads(done.stdout.splitlines()[-1])["rows_per_s"])
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 if __name__ == "__main__":

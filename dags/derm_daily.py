@@ -13,7 +13,7 @@ from airflow.sdk import DAG
 from jobs.orchestration import add_tasks, daily_arguments
 from jobs.settings import Settings
 
-settings = Settings()
+settings = Settings.from_environment()
 
 with DAG(
     dag_id="derm_daily",

@@ -4,10 +4,11 @@ Every read carries the pointer key in the same MGET as the values. Redis answers
 step, so a pointer equal to the one the keys were made from proves that all values are of that
 release; another pointer means that a new day was released in between, and the read is repeated.
 
-Needs redis, numpy, faiss and the contracts; nothing of the pipeline.
+Needs redis, numpy, faiss and the contracts; nothing of the pipeline (file:// needs pyarrow too).
 Shapes: N ids, D vector width, K results.
 """
 
+import importlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class FeatureClient:
     """Reads one upstream of the current release.
 
     Args:
-        url: the online store: redis://, rediss:// or unix://, with user and password.
+        url: the online store: redis://, rediss:// or unix://, with user and password; or file://.
         home: where `index/` is; needed by `search` only.
         timeout_s: of one round trip; a read that takes longer finds nobody and is counted.
         cache_users: vectors kept between calls, for the current release only; 0 keeps none.
@@ -262,14 +263,18 @@ class FeatureClient:
         return np.zeros((count, resolved.format.dim), np.float32), np.zeros(count, np.bool_)
 
     def _client(self) -> Any:
-        if self._sync is None:
+        if self._sync is None and self._url.startswith("file://"):
+            self._sync = _files().FileReader(self._url)
+        elif self._sync is None:
             retry = Retry(NoBackoff(), 0)
             kind = redis.RedisCluster if self._cluster else redis.Redis
             self._sync = kind.from_url(self._url, retry=retry, **self._options)
         return self._sync
 
     def _aclient(self) -> Any:
-        if self._async is None:
+        if self._async is None and self._url.startswith("file://"):
+            self._async = _files().AsyncFileReader(self._url)
+        elif self._async is None:
             # The class of asyncio's own retry differs; none at all is the same for both.
             module = redis.asyncio
             kind = module.RedisCluster if self._cluster else module.Redis
@@ -299,6 +304,11 @@ class FeatureClient:
             return list(await client.mget(keys))
         values = list(await client.mget_nonatomic(keys[1:])) if len(keys) > 1 else []
         return [await client.get(CURRENT_KEY), *values]
+
+
+def _files() -> Any:
+    """The file store's readers; only they need pyarrow."""
+    return importlib.import_module("feature_store.stores.file")
 
 
 def _unreachable(error: Exception) -> StoreError:

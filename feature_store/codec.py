@@ -23,6 +23,7 @@ _EPOCH = dt.date(1970, 1, 1)
 _DTYPES: dict[str, tuple[int, str]] = {"float16": (1, "<f2"), "float32": (2, "<f4")}
 _LITTLE_ENDIAN = ord("<")
 _DAY_OFFSET = 6
+_HEAD = np.dtype([("format", "<u4"), ("dim", "<u2")])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,18 +89,26 @@ class ValueFormat:
         Raises:
             StoreError: a value has another format than the release says.
         """
-        found = np.fromiter((v is not None for v in values), np.bool_, len(values))
-        blank = self.header() + bytes(self.width - _DAY_OFFSET)
-        joined = b"".join([blank if v is None else v for v in values])
+        if None in values:
+            found = np.array([v is not None for v in values], np.bool_)
+            blank = self.header() + bytes(self.width - _DAY_OFFSET)
+            joined = b"".join([blank if v is None else v for v in values])
+        else:
+            found = np.ones(len(values), np.bool_)
+            joined = b"".join(values)  # type: ignore[arg-type] # the line above has looked
         if len(joined) != self.width * len(values):
             raise self._foreign(next(v for v in values if v is not None and len(v) != self.width))
-        rows = np.frombuffer(joined, np.uint8).reshape(len(values), self.width)
-        foreign = (rows[:, :_DAY_OFFSET] != np.frombuffer(self.header(), np.uint8)).any(axis=1)
+        rows = np.frombuffer(joined, self._row)
+        head = np.frombuffer(self.header(), _HEAD)[0]
+        foreign = (rows["format"] != head["format"]) | (rows["dim"] != head["dim"])
         if foreign.any():
             raise self._foreign(rows[int(foreign.argmax())].tobytes())
-        vectors = np.ascontiguousarray(rows[:, HEADER_BYTES:]).view(self.vector_dtype)
-        days = np.ascontiguousarray(rows[:, _DAY_OFFSET:HEADER_BYTES]).view("<u2").ravel()
-        return vectors.astype(np.float32), found, days.astype(np.uint16)
+        return rows["vector"].astype(np.float32), found, rows["day"].astype(np.uint16)
+
+    @property
+    def _row(self) -> np.dtype:
+        """One value as NumPy sees it; a field of many of them is a strided view."""
+        return np.dtype([*_HEAD.descr, ("day", "<u2"), ("vector", self.vector_dtype, (self.dim,))])
 
     def _foreign(self, value: bytes) -> StoreError:
         return StoreError(

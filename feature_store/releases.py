@@ -110,26 +110,34 @@ class Releases:
             GuardFailed: naming the upstream and what its slot or index folder holds instead.
         """
         for entry in upstreams:
-            state = slot_state(self.store, entry.users_prefix)
-            holds = f"{state.state} pool {state.pool_digest} of {state.ds}" if state else "nothing"
-            if state is None or holds != f"complete pool {entry.pool_digest} of {state.ds}":
-                raise GuardFailed(
-                    f"the slot of {entry.upstream} does not hold the users of this release",
-                    where=f"{self.store.location} {entry.users_prefix}*",
-                    expected=f"complete pool {entry.pool_digest}",
-                    found=holds,
-                    hint="a newer publish uses the slot now; publish the day again: "
-                    f"derm publish --ds DAY --upstream {entry.upstream} --force, then derm release",
-                )
-            folder = self._folder.parent / entry.index_path
-            if not (folder / "index.json").exists():
-                raise GuardFailed(
-                    f"the Pin index of {entry.upstream} is not there",
-                    where=str(folder),
-                    expected="a finished index",
-                    found="no index.json",
-                    hint=f"derm index --ds DAY --upstream {entry.upstream} --force",
-                )
+            self._check_users(entry)
+            self._check_index(entry)
+
+    def _check_users(self, entry: PublishedUpstream) -> None:
+        state = slot_state(self.store, entry.users_prefix)
+        if state and (state.state, state.pool_digest) == ("complete", entry.pool_digest):
+            return
+        held = f"{state.state} pool {state.pool_digest} of {state.ds}" if state else "nothing"
+        raise GuardFailed(
+            f"the slot of {entry.upstream} does not hold the users of this release",
+            where=f"{self.store.location} {entry.users_prefix}*",
+            expected=f"complete pool {entry.pool_digest}",
+            found=held,
+            hint="a newer publish uses the slot now; publish the day again: "
+            f"derm publish --ds DAY --upstream {entry.upstream} --force, then derm release",
+        )
+
+    def _check_index(self, entry: PublishedUpstream) -> None:
+        folder = self._folder.parent / entry.index_path
+        if (folder / "index.json").exists():
+            return
+        raise GuardFailed(
+            f"the Pin index of {entry.upstream} is not there",
+            where=str(folder),
+            expected="a finished index",
+            found="no index.json",
+            hint=f"derm index --ds DAY --upstream {entry.upstream} --force",
+        )
 
     def _flip(self, release: Release) -> None:
         """Move the pointer: first what it will name, then the key, then the file that follows."""

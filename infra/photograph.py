@@ -22,7 +22,7 @@ SIZES = {"Grid": (900, 720), "Graph": (1600, 720)}
 def main() -> int:
     """Log in, open the grid and the graph, write both images."""
     try:
-        settings = Settings()
+        settings = Settings.from_environment()
         home = settings.home.resolve()
         api = airflow.connect(settings.model_copy(update={"home": home}))
         for path in photograph(api, chromium()):

@@ -50,7 +50,8 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     prepare(settings, home, console)
     with _stopped_afterwards(settings, console):
         api = local.start(settings)
-        console.print(f"Airflow at {api.url}, while this runs (user {api.user}, {api.password})")
+        login = f"{api.user} / {api.password}"
+        console.print(f"Airflow, while this runs: {api.url}  {login}", soft_wrap=True)
         with watch.terminal(console, days, len(workflow.tasks())) as display:
             failed = run_days(api, settings, days, display)
         if failed:
@@ -122,8 +123,9 @@ def _explain(api: AirflowApi, day: watch.DayView, console: Console) -> None:
     """Print the end of the log of each task that failed."""
     for task in day.failed:
         console.rule(f"{day.run.ds} {task.key} failed", align="left")
-        lines = [x for x in api.log(DAG_ID, day.run.run_id, task) if not x.startswith("::")]
-        for line in lines[-_LOG_LINES:]:
+        lines = api.log(DAG_ID, day.run.run_id, task)
+        begin = next((i for i, x in enumerate(lines) if x.startswith("Running command")), 0)
+        for line in [x for x in lines[begin:] if not x.startswith("::")][-_LOG_LINES:]:
             console.print(line, markup=False, soft_wrap=True)
     console.rule()
 

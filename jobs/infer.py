@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from feature_store.buckets import bucket_of, stable_hash
-from feature_store.contracts.base import ENTITIES, Entity, Upstream
+from feature_store.contracts.base import ENTITIES, Entity
 from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
-from feature_store.contracts.tables import raw_table
+from feature_store.contracts.tables import Table, raw_table
 from feature_store.examples import DayExamples, EntityFeatures, read_share
 from feature_store.schemas import arrow_schema, pack
 from feature_store.staging import StagedFile, sort_rows, stage_file
@@ -123,8 +123,9 @@ def infer_day(ctx: RunContext, embedder: Embedder, ds: str) -> tuple[tuple[Artif
     try:
         artifacts, metrics = [], Metrics()
         for entity in ENTITIES:
-            _divide(ctx, ds, entity, spill)
-            artifact, cold = _embed_buckets(ctx, embedder, ds, entity, examples, spill)
+            table = raw_table(embedder.snapshot.upstream, entity)
+            _divide(ctx, table, ds, entity, spill)
+            artifact, cold = _embed_buckets(ctx, embedder, table, entity, examples, spill)
             artifacts.append(artifact)
             metrics |= {f"rows_{entity}": artifact.rows, f"cold_rows_{entity}": cold}
     finally:
@@ -146,10 +147,11 @@ def _scratch(ctx: RunContext) -> Path:
     return folder
 
 
-def _divide(ctx: RunContext, ds: str, entity: Entity, spill: Path) -> None:
+def _divide(ctx: RunContext, table: Table, ds: str, entity: Entity, spill: Path) -> None:
     """Write the day's (entity_id, event_id, ts) into one Arrow file per bucket."""
     buckets = ctx.recipe.layout.buckets(entity)
-    schema = _event_schema(ctx.upstream or "ctr", entity)
+    declared = arrow_schema(table)
+    schema = pa.schema([declared.field(name) for name in ("entity_id", "event_id", "ts")])
     writers = [pa.ipc.new_stream(_spill_path(spill, entity, b), schema) for b in range(buckets)]
     columns = [f"{entity}_id", "event_id", "ts"]
     dataset = ctx.lake.dataset(ctx.spec.events_table(), [ds])
@@ -167,14 +169,13 @@ def _divide(ctx: RunContext, ds: str, entity: Entity, spill: Path) -> None:
 def _embed_buckets(
     ctx: RunContext,
     embedder: Embedder,
-    ds: str,
+    table: Table,
     entity: Entity,
     examples: DayExamples,
     spill: Path,
 ) -> tuple[Artifact, int]:
     """Embed and stage bucket by bucket, then commit; also counts rows of unknown entities."""
-    upstream, buckets = embedder.snapshot.upstream, ctx.recipe.layout.buckets(entity)
-    table, features = raw_table(upstream, entity), examples.entities[entity]
+    buckets, features = ctx.recipe.layout.buckets(entity), examples.entities[entity]
     staged: list[StagedFile] = []
     cold = 0
     for bucket in range(buckets):
@@ -187,13 +188,13 @@ def _embed_buckets(
         distinct, inverse = np.unique(rows, return_inverse=True)
         vectors = embedder.embed(entity, features, distinct)
         data = _raw_rows(embedder, events, vectors[inverse], arrow_schema(table))
-        staged.append(stage_file(ctx.lake.root, table, ds, data, bucket=bucket))
+        staged.append(stage_file(ctx.lake.root, table, examples.ds, data, bucket=bucket))
     properties = {
         "dtype": "float32",
         "dim": str(embedder.snapshot.embedding_dim),
         "buckets": str(buckets),
     }
-    return ctx.lake.commit(table, ds, staged, properties=properties), cold
+    return ctx.lake.commit(table, examples.ds, staged, properties=properties), cold
 
 
 def _raw_rows(
@@ -206,11 +207,6 @@ def _raw_rows(
         "space_id": pa.repeat(pa.scalar(embedder.snapshot.space_id), count),
     }
     return pa.table([columns[name] for name in schema.names], schema=schema)
-
-
-def _event_schema(upstream: Upstream, entity: Entity) -> pa.Schema:
-    schema = arrow_schema(raw_table(upstream, entity))
-    return pa.schema([schema.field(name) for name in ("entity_id", "event_id", "ts")])
 
 
 def _spill_path(spill: Path, entity: Entity, bucket: int) -> Path:

@@ -55,6 +55,12 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def write_metrics(store: ManifestStore, root: Path) -> None:
+    """Write `metrics/derm.prom` below the home, for a textfile collector."""
+    text = exposition(list(newest_manifests(store)), now=dt.datetime.now(dt.UTC))
+    write_atomic(root / "metrics" / "derm.prom", text)
+
+
 def newest_manifests(store: ManifestStore) -> Iterator[StepManifest]:
     """The newest manifest of every step and upstream."""
     days = tuple(reversed(store.days()))

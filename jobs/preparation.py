@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 from feature_store.contracts.base import days_between, shift_day
 from jobs import catalog, cli
+from jobs.datasets import SIMULATED
 from jobs.runner import StepResult, run_step
 from jobs.settings import Home, Settings
 
@@ -15,9 +15,11 @@ HISTORY_STEPS = ("simulate", "ingest", "validate")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments that declare a new home; an existing one must agree with them."""
-    parser.add_argument("--dataset", help="simulated, kuairand, movielens, trivago, or a file")
-    parser.add_argument("--source", type=Path, help="folder of your own files")
-    parser.add_argument("--recipe", help="name of a recipe")
+    parser.add_argument(
+        "--dataset", metavar="NAME|PATH", help="as for `derm init`; a new home: simulated"
+    )
+    parser.add_argument("--source", metavar="DIR", help="folder of your own files")
+    parser.add_argument("--recipe", help="name of a recipe; default: toy")
 
 
 def open_home(args: argparse.Namespace, settings: Settings) -> Home:
@@ -26,12 +28,11 @@ def open_home(args: argparse.Namespace, settings: Settings) -> Home:
     Raises:
         SystemExit: it cannot be made; `derm init` said why.
     """
-    source = args.source and args.source.resolve()
-    given = {"dataset": args.dataset, "source": source, "recipe": args.recipe}
-    flags = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
-    if flags or not (settings.home / "home.json").exists():
-        code = cli.main(["init", *flags])
-        if code:
+    given = {"--dataset": args.dataset, "--source": args.source, "--recipe": args.recipe}
+    if any(given.values()) or not (settings.home / "home.json").exists():
+        given["--dataset"] = args.dataset or SIMULATED
+        flags = [word for flag, value in given.items() if value for word in (flag, value)]
+        if code := cli.main(["init", *flags]):
             raise SystemExit(code)
     return Home.load(settings.home)
 

@@ -180,18 +180,13 @@ def _drop_unused(ctx: RunContext, store: OnlineStore, upstream: Upstream, target
     kept = {target}
     for release_id in (current.release_id, current.previous) if current else ():
         entry = entry_of(releases.get(release_id), upstream) if release_id else None
-        # The slot's twin is kept too: the next publish builds on it.
-        kept |= {entry.users_prefix, _twin(entry.users_prefix)} if entry else set()
+        kept |= {entry.users_prefix} if entry else set()
     for release in releases.known():
         entry = entry_of(release, upstream)
         if entry and entry.users_prefix not in kept and slot_state(store, entry.users_prefix):
             ctx.log.info("publish %s: freeing the unused %s", target, entry.users_prefix)
             store.wipe(entry.users_prefix)
             store.delete(slot_key(entry.users_prefix))
-
-
-def _twin(prefix: str) -> str:
-    return f"{prefix[:-2]}{'b' if prefix[-2] == 'a' else 'a'}:"
 
 
 def _bucket_files(ctx: RunContext, upstream: Upstream, state: SlotState) -> list[BucketFiles]:

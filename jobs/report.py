@@ -1,8 +1,9 @@
 """Report: record the finished day in `runs`, and draw the last weeks as one page.
 
 Reads the manifests of the day and the table `runs`. Writes the day's partition of `runs` (one row
-per finished step), `report/index.html` and `report/<ds>.json` below the home. A report is a record
-of what ran and when, so unlike every other step its content differs between two runs of a day.
+per finished step), and `report/index.html`, `report/<ds>.json` and `metrics/derm.prom` below the
+home. A report is a record of what ran and when, so unlike every other step its content differs
+between two runs of a day.
 """
 
 import datetime as dt
@@ -17,6 +18,7 @@ from feature_store.lake import Lake, sort_rows
 from feature_store.schemas import arrow_schema
 from jobs.context import Outcome, RunContext
 from jobs.manifests import write_atomic
+from jobs.metrics import write_metrics
 from jobs.rendering.page import day_record, render_page
 from jobs.rendering.published import read_published
 from jobs.rendering.summary import DaySummary
@@ -35,6 +37,7 @@ def run(ctx: RunContext) -> Outcome:
     write_atomic(folder / "index.html", render_page(days, ctx.recipe, published))
     today = DaySummary.of(ctx.ds, finished)
     write_atomic(folder / f"{ctx.ds}.json", json.dumps(day_record(today), indent=2) + "\n")
+    write_metrics(ctx.manifests, ctx.root)
     ctx.log.info("report %s", folder / "index.html")
     return Outcome(outputs=(artifact,), metrics={"steps": len(finished), "days": len(days)})
 

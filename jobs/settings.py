@@ -26,8 +26,10 @@ class Settings(BaseSettings):
         redis_url: the online store; empty starts an embedded server below `home`.
         spark_master: Spark master URL; the default retries a task twice.
         spark_memory: memory of the Spark driver's JVM.
-        threads: CPU threads of one process; 0 means all cores.
+        threads: CPU threads of one process; 0 means all cores. The last bits of a model depend on
+            it, so it is not taken from the machine; and ctr and cvr run side by side.
         device: where torch computes.
+        train_processes: processes of one training, one per GPU; above 1 they run under torchrun.
         bin: the `derm` program of the job environment, which Airflow's tasks run.
         airflow_env: Airflow's own environment.
         task_slots: tasks that run at once on this machine.
@@ -42,8 +44,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr = SecretStr("")
     spark_master: str = "local[2,3]"
     spark_memory: str = "1g"
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=1, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    train_processes: int = Field(default=1, ge=1)
     bin: Path = PROJECT / ".venv" / "bin" / "derm"
     airflow_env: Path = PROJECT / ".venv-airflow"
     task_slots: int = Field(default=4, ge=1)

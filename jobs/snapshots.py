@@ -46,9 +46,16 @@ class SnapshotStore:
         Raises:
             ManifestCorrupt: the folder is there and its manifest cannot be trusted.
         """
-        path = self.folder(snapshot_id) / _MANIFEST
-        if not self.folder(snapshot_id).exists():
-            return None
+        folder = self.folder(snapshot_id)
+        return self._manifest(folder, snapshot_id) if folder.exists() else None
+
+    def draft_manifest(self, snapshot_id: str) -> SnapshotManifest | None:
+        """The manifest of a complete draft, None when there is none."""
+        draft = self.draft(snapshot_id)
+        return self._manifest(draft, snapshot_id) if (draft / _MANIFEST).exists() else None
+
+    def _manifest(self, folder: Path, snapshot_id: str) -> SnapshotManifest:
+        path = folder / _MANIFEST
         try:
             manifest = SnapshotManifest.model_validate_json(path.read_text())
         except (OSError, ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -121,8 +128,8 @@ class SnapshotStore:
                 hint=self._hint(manifest.snapshot_id),
             ) from error
 
-    def write(self, manifest: SnapshotManifest, files: Mapping[str, Tensors]) -> SnapshotManifest:
-        """Make a snapshot: files, their checksums in the manifest, then the rename."""
+    def write_draft(self, manifest: SnapshotManifest, files: Mapping[str, Tensors]) -> None:
+        """Complete a draft: files, then the manifest with their checksums."""
         draft = self.draft(manifest.snapshot_id)
         draft.mkdir(parents=True, exist_ok=True)
         for name, tensors in files.items():
@@ -131,8 +138,10 @@ class SnapshotStore:
         complete = manifest.model_copy(update={"files": digests})
         write_atomic(draft / _MANIFEST, complete.model_dump_json(indent=2) + "\n")
         (draft / CHECKPOINT).unlink(missing_ok=True)
-        draft.replace(self.folder(manifest.snapshot_id))
-        return complete
+
+    def promote(self, snapshot_id: str) -> None:
+        """Make a complete draft visible."""
+        self.draft(snapshot_id).replace(self.folder(snapshot_id))
 
     def discard(self, snapshot_id: str) -> None:
         """Remove a draft, with its checkpoint."""

@@ -10,13 +10,16 @@ Conversions that arrive late are rows of the day they arrive on; labels that do 
 are null and masked. So a day is complete for training when it ends, and nothing waits.
 """
 
+import subprocess
+import sys
 import time
 
-from feature_store.contracts.manifests import Artifact, Metrics
+from feature_store.contracts.errors import DermError, GuardFailed
+from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
 from jobs.context import Outcome, RunContext
 from jobs.snapshots import SnapshotStore, weights_digest
 from jobs.training_guard import check_health
-from jobs.training_plan import make_plan, upstream_of
+from jobs.training_plan import Plan, make_plan, upstream_of
 from jobs.training_run import TrainingRun
 
 
@@ -33,7 +36,7 @@ def run(ctx: RunContext) -> Outcome:
     timings: dict[str, float] = {}
     if manifest is None:
         started = time.perf_counter()
-        manifest = TrainingRun(ctx, plan, store).run()
+        manifest = _train(ctx, plan, store)
         timings["train_s"] = round(time.perf_counter() - started, 3)
     else:
         check_health(plan, manifest.metrics, ctx.recipe.guards)
@@ -51,3 +54,46 @@ def run(ctx: RunContext) -> Outcome:
         uri=str(folder),
     )
     return Outcome(outputs=(artifact,), metrics=metrics, timings=timings)
+
+
+def _train(ctx: RunContext, plan: Plan, store: SnapshotStore) -> SnapshotManifest:
+    """Make the snapshot as a draft, check it, and make it visible."""
+    draft = store.draft_manifest(plan.snapshot_id)
+    if draft is None:
+        if ctx.settings.train_processes == 1:
+            TrainingRun(ctx, plan, store).run()
+        else:
+            _run_ranks(ctx)
+        draft = store.draft_manifest(plan.snapshot_id)
+    if draft is None:
+        raise DermError(
+            f"training of {plan.snapshot_id} left no snapshot",
+            where=str(store.draft(plan.snapshot_id)),
+            hint=f"derm train --ds {ctx.ds} --upstream {ctx.upstream}",
+        )
+    try:
+        check_health(plan, draft.metrics, ctx.recipe.guards)
+    except GuardFailed:
+        store.discard(plan.snapshot_id)
+        raise
+    store.promote(plan.snapshot_id)
+    return draft
+
+
+def _run_ranks(ctx: RunContext) -> None:
+    """Carry out the plan in several processes; each makes the same plan from the manifests.
+
+    Raises:
+        DermError: a process failed.
+    """
+    processes = ctx.settings.train_processes
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", "-m", "jobs.train_rank"]
+    command += ["--ds", ctx.ds, "--upstream", upstream_of(ctx)]
+    if code := subprocess.run(command, check=False).returncode:
+        raise DermError(
+            f"training of {ctx.ds} {ctx.upstream} failed on {processes} processes",
+            expected="exit code 0",
+            found=f"exit code {code}; the messages above are those of the processes",
+            hint=f"derm train --ds {ctx.ds} --upstream {ctx.upstream}",
+        )

@@ -14,7 +14,8 @@ def check_health(plan: Plan, metrics: Metrics, guards: GuardConfig) -> None:
     """Compare a snapshot's numbers with their bounds.
 
     The loss is finite; the AUC of the incoming snapshot on the day has not fallen by more than
-    `max_auc_drop` since the last accepted one; embeddings have norm 1 and are not collapsed.
+    `max_auc_drop` since the last accepted one, beyond what chance explains; embeddings have norm 1
+    and are not collapsed.
 
     Raises:
         GuardFailed: naming the number and its bound.
@@ -22,15 +23,8 @@ def check_health(plan: Plan, metrics: Metrics, guards: GuardConfig) -> None:
     loss = _number(metrics, "loss")
     if not math.isfinite(loss):
         _refuse(plan, "the training loss is not finite", "a finite loss", f"loss {loss}")
-    last = plan.parent.metrics.get("auc") if plan.parent else None
-    auc = metrics.get("auc")
-    if isinstance(last, float) and isinstance(auc, float) and auc < last - guards.max_auc_drop:
-        _refuse(
-            plan,
-            "the AUC on the new day fell too far",
-            f"auc >= {last - guards.max_auc_drop:.4f} (last accepted {last:.4f})",
-            f"auc {auc:.4f}",
-        )
+    if plan.parent:
+        _check_auc(plan, plan.parent.metrics, metrics, guards.max_auc_drop)
     error = _number(metrics, "norm_error")
     if not error <= _NORM_TOLERANCE:
         _refuse(
@@ -47,6 +41,39 @@ def check_health(plan: Plan, metrics: Metrics, guards: GuardConfig) -> None:
             f"effective_rank >= {guards.min_effective_rank}",
             f"effective_rank {rank:.3f}",
         )
+
+
+def _check_auc(plan: Plan, last: Metrics, new: Metrics, max_drop: float) -> None:
+    """Refuse a drop larger than `max_drop` and three standard errors of the difference together.
+
+    A day with fifty conversions has an AUC that is known to +- 0.04: a fixed bound alone would
+    refuse good days of a rare label, or pass bad days of a frequent one.
+    """
+    before, after = _number(last, "auc"), _number(new, "auc")
+    if math.isnan(before) or math.isnan(after):
+        return  # a day without a positive row has no AUC
+    chance = 3 * math.hypot(auc_standard_error(last), auc_standard_error(new))
+    if after < (bound := before - max_drop - chance):
+        _refuse(
+            plan,
+            "the AUC on the new day fell too far",
+            f"auc >= {bound:.4f} (last accepted {before:.4f}, chance explains {chance:.4f})",
+            f"auc {after:.4f}",
+        )
+
+
+def auc_standard_error(metrics: Metrics) -> float:
+    """Standard error of an AUC from `auc`, `base_rate` and `scored_rows`.
+
+    Source: Hanley and McNeil, The meaning and use of the area under a ROC curve, 1982, eq. 2.
+    """
+    auc, rows = _number(metrics, "auc"), _number(metrics, "scored_rows")
+    positive = max(1.0, rows * _number(metrics, "base_rate"))
+    negative = max(1.0, rows - positive)
+    above = auc / (2 - auc) - auc**2
+    below = 2 * auc**2 / (1 + auc) - auc**2
+    variance = auc * (1 - auc) + (positive - 1) * above + (negative - 1) * below
+    return math.sqrt(variance / (positive * negative))
 
 
 def _number(metrics: Metrics, name: str) -> float:

@@ -10,7 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from feature_store.contracts.errors import DermError
-from jobs.services.airflow_api import FINISHED, AirflowApi, RunState, TaskState
+from jobs.services.airflow_api import AirflowApi, RunState, TaskState
+
+# Ends that are worth a line; the tasks after a failed one are not.
+TOLD = ("success", "failed", "up_for_retry")
 
 _POLL_S = 1.0
 _UNHEALTHY_FOR_S = 60.0
@@ -104,7 +107,7 @@ class _Lines:
     def show(self, view: DayView) -> None:
         for task in view.tasks:
             told = (view.run.ds, task)
-            if task.state in FINISHED and told not in self._told:
+            if task.state in TOLD and told not in self._told:
                 self._told.add(told)
                 seconds = "" if task.duration_s is None else f"{task.duration_s:6.1f} s"
                 self._console.print(f"{view.run.ds}  {task.key:16} {task.state:16}{seconds}")

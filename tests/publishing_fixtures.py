@@ -101,7 +101,7 @@ class World:
         for u in UPSTREAMS:
             self.record("verify", ds, u, [Artifact(name=f"verified:{u}", ds=ds, digest=ds)])
 
-    def commit(self, ds: str, u: Upstream, e: Entity) -> None:
+    def commit(self, ds: str, u: Upstream, e: Entity, spaces: list[str] | None = None) -> None:
         """Write one pool to the lake and record it as merge would."""
         pool, table = self.pools[u, e], pool_table(u, e)
         rows = pa.table(
@@ -112,7 +112,7 @@ class World:
                 "last_active": pa.array(pool.last_daily.tolist(), pa.string()),
                 "updates": pa.array(np.ones(len(pool.ids)), pa.int32()),
                 "previous_daily": pa.nulls(len(pool.ids), pa.binary()),
-                "space_id": pa.array([self.space] * len(pool.ids), pa.string()),
+                "space_id": pa.array(spaces or [self.space] * len(pool.ids), pa.string()),
             }
         )
         schema = pa.schema(

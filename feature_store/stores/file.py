@@ -131,6 +131,49 @@ class FileStore:
         return self.root / prefix.strip(":").replace(":", "/")
 
 
+class FileReader:
+    """What a reader asks of a Redis client, answered from files."""
+
+    def __init__(self, url: str) -> None:
+        self._store = FileStore(url)
+
+    def get(self, key: str) -> bytes | None:
+        """One metadata value."""
+        return self._store.get(key)
+
+    def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        """A metadata value, then users of one slot.
+
+        The metadata is read last: a slot is rewritten only after the pointer has left it, so an
+        unchanged pointer proves that the values before it are of its release.
+        """
+        users = [key.split(":", 4) for key in keys[1:]]
+        prefix = ":".join(users[0][:4]) + ":" if users else ""
+        values = self._store.read(prefix, [u[4] for u in users]) if users else []
+        return [self._store.get(keys[0]), *values]
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+class AsyncFileReader:
+    """The same for asyncio; files are read in place, a page fault at most."""
+
+    def __init__(self, url: str) -> None:
+        self._reader = FileReader(url)
+
+    async def get(self, key: str) -> bytes | None:
+        """One metadata value."""
+        return self._reader.get(key)
+
+    async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        """A metadata value, then users of one slot."""
+        return self._reader.mget(keys)
+
+    async def aclose(self) -> None:
+        """Nothing stays open."""
+
+
 class FileWriter:
     """Collects one bucket's changes and leaves them as a draft beside the slot."""
 

@@ -18,9 +18,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from feature_store.contracts.errors import StoreError
 from feature_store.stores import resp
 from feature_store.stores.cluster import slots_of
+from feature_store.stores.redis_errors import typed_errors
 
 _TIMEOUT_S = 30.0
 _ROWS_PER_SEND = 2048
@@ -54,23 +54,23 @@ class RedisStore:
 
     def get(self, key: str) -> bytes | None:
         """One metadata value."""
-        with _typed(self.location):
+        with typed_errors(self.location):
             value: bytes | None = self._of(key).get(key)
         return value
 
     def put(self, key: str, value: bytes) -> None:
         """Set one metadata value; SET is atomic."""
-        with _typed(self.location):
+        with typed_errors(self.location):
             self._of(key).set(key, value)
 
     def delete(self, key: str) -> None:
         """Remove one metadata value."""
-        with _typed(self.location):
+        with typed_errors(self.location):
             self._of(key).delete(key)
 
     def writer(self, prefix: str) -> "RedisWriter":
         """A writer with connections of its own."""
-        with _typed(self.location):
+        with typed_errors(self.location):
             nodes = self._topology()
             clients = [self._connect(_at(n)) for n in nodes] if nodes else [self._client]
             pools = [c.connection_pool for c in clients]
@@ -81,7 +81,7 @@ class RedisStore:
 
     def wipe(self, prefix: str) -> None:
         """Remove every key below a prefix, on every node."""
-        with _typed(self.location):
+        with typed_errors(self.location):
             for client in self._primaries():
                 for keys in _scan(client, prefix):
                     if keys:
@@ -93,7 +93,7 @@ class RedisStore:
     def read(self, prefix: str, ids: Sequence[str]) -> list[bytes | None]:
         """One MGET per node."""
         keys = [prefix + i for i in ids]
-        with _typed(self.location):
+        with typed_errors(self.location):
             if not self._topology():
                 return list(self._client.mget(keys)) if keys else []
             values: list[bytes | None] = [None] * len(keys)
@@ -110,7 +110,7 @@ class RedisStore:
     def sample(self, prefix: str, limit: int) -> list[str]:
         """The first ids that SCAN meets."""
         found: list[str] = []
-        with _typed(self.location):
+        with typed_errors(self.location):
             for client in self._primaries():
                 for keys in _scan(client, prefix):
                     found += [k.decode()[len(prefix) :] for k in keys]
@@ -172,7 +172,7 @@ class RedisWriter:
         expire_at: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Set rows: MSET on a single server; SET per row with expiry or in a cluster."""
-        with _typed(self._at):
+        with typed_errors(self._at):
             for start in range(0, len(ids), _ROWS_PER_SEND):
                 rows = slice(start, start + _ROWS_PER_SEND)
                 times = None if expire_at is None else expire_at[rows]
@@ -180,7 +180,7 @@ class RedisWriter:
 
     def remove(self, ids: pa.Array) -> None:
         """UNLINK: the server frees the memory in the background."""
-        with _typed(self._at):
+        with typed_errors(self._at):
             for start in range(0, len(ids), _ROWS_PER_SEND):
                 part = ids[start : start + _ROWS_PER_SEND]
                 if len(self._owner) == 0:
@@ -189,7 +189,7 @@ class RedisWriter:
                     self._send(node, resp.unlink_each(self._prefix, part.take(pa.array(rows))))
 
     def __enter__(self) -> Self:
-        with _typed(self._at):
+        with typed_errors(self._at):
             self._connections = [p.get_connection() for p in self._pools]
         return self
 
@@ -201,7 +201,7 @@ class RedisWriter:
     ) -> None:
         try:
             if error is None:
-                with _typed(self._at):
+                with typed_errors(self._at):
                     for node in range(len(self._connections)):
                         while self._pending[node]:
                             self._drain(node)
@@ -264,74 +264,6 @@ class _Limit:
             start = max(self._free_at, time.monotonic())
             self._free_at = start + size / self._rate
         time.sleep(max(0.0, start - time.monotonic()))
-
-
-class _typed:  # noqa: N801 - reads as a statement: with _typed(...)
-    """Turns what redis-py raises into a StoreError that says what to do."""
-
-    def __init__(self, location: str) -> None:
-        self._location = location
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, redis.RedisError | OSError):
-            raise store_error(error, self._location) from error
-
-
-_REMEDIES: tuple[tuple[type[Exception], str, str], ...] = (
-    (
-        redis.exceptions.OutOfMemoryError,
-        "Redis is out of memory",
-        "raise maxmemory (two slots need twice the pool), then run the step again",
-    ),
-    (
-        redis.exceptions.ReadOnlyError,
-        "this Redis is a read-only replica",
-        "point DERM_REDIS_URL at the primary, then run the step again",
-    ),
-    (
-        redis.exceptions.AuthenticationError,
-        "Redis refused the user or the password",
-        "check the user and the password in DERM_REDIS_URL",
-    ),
-    (
-        redis.exceptions.NoPermissionError,
-        "the Redis user may not do this",
-        "the ACL needs ~derm:* +@read +@write +@connection +info +cluster|slots (docs/security)",
-    ),
-    (
-        redis.exceptions.BusyLoadingError,
-        "Redis is still loading its data",
-        "run the step again in a minute; what was published is safe",
-    ),
-    (
-        redis.exceptions.TimeoutError,
-        "Redis does not answer in time",
-        "look at its load (redis-cli --latency), then run the step again: it continues",
-    ),
-    (
-        redis.exceptions.ConnectionError,
-        "the connection to Redis failed",
-        "start or repair Redis, then run the step again: it continues where it stopped",
-    ),
-)
-
-
-def store_error(error: Exception, location: str) -> StoreError:
-    """The typed error for what redis-py raised."""
-    for kind, what, hint in _REMEDIES:
-        if isinstance(error, kind):
-            return StoreError(what, where=location, found=str(error), hint=hint)
-    return StoreError(
-        "Redis refused a command", where=location, found=str(error), hint="see the server's log"
-    )
 
 
 def _parse_url(url: str) -> dict[str, Any]:

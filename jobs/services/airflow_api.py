@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from feature_store.contracts.errors import DermError
 
-FINISHED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 _TIMEOUT_S = 30
 
 

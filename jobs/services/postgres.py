@@ -2,11 +2,17 @@
 
 It belongs to Airflow's environment, so this module runs there as a program:
 `python -m jobs.services.postgres start DIR` prints the SQLAlchemy URL, `stop DIR` stops the server.
-The server listens on a unix socket only. Started by root, it runs under a user of its own.
+The server listens on a unix socket only. Started by root, it runs under a user of its own, and the
+package opens the folders above its data for that user.
 """
 
+import os
+import stat
 import sys
+import tempfile
 from pathlib import Path
+
+from feature_store.contracts.errors import StoreError
 
 
 def start(data: Path) -> str:
@@ -29,9 +35,30 @@ def stop(data: Path) -> None:
         get_server(data, cleanup_mode=None).stop()
 
 
+def _runtime_folder() -> Path:
+    """Where the package keeps its lock, and the socket when the data folder's path is too long.
+
+    One per user: by default all users of a machine would share a lock file that one of them owns.
+    """
+    folder = Path(tempfile.gettempdir()) / f"derm-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise StoreError(
+            "PostgreSQL needs a folder that another user has taken",
+            where=str(folder),
+            expected=f"a folder of user {os.getuid()}",
+            found=f"one of user {found.st_uid}",
+            hint="set TMPDIR to a folder of your own",
+        )
+    (folder / "python_PostgresServer").mkdir(exist_ok=True)
+    return folder
+
+
 def main(action: str, folder: str) -> int:
     """Run `start` or `stop`."""
     data = Path(folder).resolve()
+    os.environ["XDG_RUNTIME_DIR"] = str(_runtime_folder())
     if action == "start":
         sys.stdout.write(start(data) + "\n")
     else:

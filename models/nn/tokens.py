@@ -16,7 +16,7 @@ from models.nn.transformer import SequenceEncoder
 
 _MIN_STD = 1e-6
 _LOG_RANGE = 2.0
-_INITIAL_STD = 0.1
+_INITIAL_STD = 0.3
 _EPOCH_PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S, 7 * DAY_S)
 
 
@@ -32,13 +32,16 @@ class NumericRange:
 class Token(nn.Module):
     """Linear, then LayerNorm: the end of every token.
 
+    The Linear has no bias, the LayerNorm has one: beside it, an input that starts small would be
+    drowned, every token would start out alike, and so would all embeddings.
+
     Source: DHEN (arXiv 2203.11014), section 3.1: every feature becomes a D-wide row of X.
     Deviations: none.
     """
 
     def __init__(self, in_dim: int, token_dim: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_dim, token_dim)
+        self.linear = nn.Linear(in_dim, token_dim, bias=False)
         self.norm = nn.LayerNorm(token_dim)
 
     def forward(self, x_BE: Tensor) -> Tensor:
@@ -111,7 +114,7 @@ class NumericToken(nn.Module):
 
 
 def _table(rows: int, dim: int, *, padded: bool = False) -> nn.Embedding:
-    """A table that starts small: unseen ids differ little from each other."""
+    """A table that starts small, so that what it learns soon outweighs how it began."""
     table = nn.Embedding(rows, dim, padding_idx=0 if padded else None)
     with torch.no_grad():
         table.weight.mul_(_INITIAL_STD)

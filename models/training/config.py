@@ -24,8 +24,8 @@ class TrainingConfig:
 
     window_days: int = 30
     batch_rows: int = 256
-    learning_rate: float = 3e-3
-    incremental_learning_rate: float = 1e-3
+    learning_rate: float = 1e-3
+    incremental_learning_rate: float = 3e-4
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     shuffle_rows: int = 65_536

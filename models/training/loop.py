@@ -70,7 +70,11 @@ class Trainer:
             self._step_module = torch.compile(objective)  # type: ignore[assignment]
         if world()[1] > 1:
             self._step_module = DistributedDataParallel(
-                self._step_module, broadcast_buffers=False, find_unused_parameters=True
+                self._step_module,
+                # The sketch is updated with gathered ids: equal on every rank by itself.
+                forward_sync_buffers=False,
+                # Without the self-supervised loss the temperature is not used.
+                find_unused_parameters=objective.loss.ssl_weight == 0,
             )
 
     def train(

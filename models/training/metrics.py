@@ -52,14 +52,14 @@ class BinaryMetrics:
         """rows, base_rate, auc, pr_auc, logloss, ne, calibration, ece; None where undefined."""
         negatives_C, positives_C = sum_over_ranks(self._hist_2C).numpy()
         loss, predicted = sum_over_ranks(self._sums).tolist()
-        positives, negatives = positives_C.sum(), negatives_C.sum()
+        positives, negatives = float(positives_C.sum()), float(negatives_C.sum())
         rows = positives + negatives
         if rows == 0:
             return {"rows": 0.0, **dict.fromkeys(_NAMES)}
-        rate = float(positives / rows)
+        rate = positives / rows
         one_class = positives == 0 or negatives == 0
         return {
-            "rows": float(rows),
+            "rows": rows,
             "base_rate": rate,
             "auc": None if one_class else _auc(positives_C, negatives_C),
             "pr_auc": None if one_class else _average_precision(positives_C, negatives_C),

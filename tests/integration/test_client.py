@@ -168,3 +168,30 @@ def test_acl_user_and_password(world, url):
     world.redis_url = ""
     assert "ACL" in error.value.hint
     assert "reading" not in str(error.value)
+
+
+def test_the_file_store_is_read_by_the_same_client(tmp_path):
+    """People without Redis: publish, release, roll back and read, in one folder."""
+    url = f"file://{tmp_path}/online"
+    world = World(tmp_path / "home", users=100, pins=10, redis_url=url)
+    client = FeatureClient(url, home=world.root)
+    for day in range(4):
+        ds = shift_day(START, day)
+        world.grow(ds)
+        done = world.publish(ds)
+        assert world.step("audit", ds).metrics["audited"] == 1
+        ids, vectors = pool_of(world)
+        np.testing.assert_array_equal(client.get_users(ids)[0], vectors)
+        assert client.get_users(["nobody"])[1].tolist() == [False]
+    assert done["publish ctr"].metrics["full"] == 0
+    flip_back(world, url)
+    assert client.search(user_id="user1").ids.shape == (1, 10)
+    assert client.release.ds == shift_day(START, 2)
+
+    async def read():
+        found = (await client.aget_users(["user1", "nobody"]))[1]
+        await client.aclose()
+        return found
+
+    assert asyncio.run(read()).tolist() == [True, False]
+    client.close()

@@ -30,7 +30,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_golden_dags(read: dict[str, Any]) -> None:
     found = {f"{dag_id}.json": _text(dag) for dag_id, dag in read["dags"].items()}
-    if os.environ.get("DERM_GOLDEN_UPDATE"):
+    if os.environ.get("UPDATE_GOLDEN"):
         for name, text in found.items():
             (GOLDEN / name).write_text(text)
     assert found == {p.name: p.read_text() for p in sorted(GOLDEN.glob("*.json"))}

@@ -112,13 +112,19 @@ def test_a_new_space_is_published_beside_the_old_one_then_the_old_one_is_freed(w
 
 def test_two_spaces_in_one_pool_are_refused(world):
     world.grow(DAYS[0])
-    pool = world.pools["ctr", "user"]
-    mixed = world.space
-    world.commit(DAYS[0], "ctr", "user")
-    world.pools["ctr", "pin"] = pool
-    world.space = "other"
-    world.commit(DAYS[0], "ctr", "pin")
-    world.space = mixed
+    users = len(world.pools["ctr", "user"].ids)
+    world.commit(DAYS[0], "ctr", "user", spaces=[world.space] * (users - 1) + ["other"])
+    pins = len(world.pools["ctr", "pin"].ids)
+    world.commit(DAYS[0], "ctr", "pin", spaces=[world.space] * (pins - 1) + ["other"])
+    with pytest.raises(SpaceMismatch, match="a pool holds vectors of several spaces"):
+        world.step("publish", DAYS[0], "ctr")
+    with pytest.raises(SpaceMismatch, match="the Pin pool holds vectors of several spaces"):
+        world.step("index", DAYS[0], "ctr")
+
+
+def test_users_and_pins_of_two_spaces_are_not_released(world):
+    world.grow(DAYS[0])
+    world.commit(DAYS[0], "ctr", "pin", spaces=["other"] * len(world.pools["ctr", "pin"].ids))
     for upstream in ("ctr", "cvr"):
         world.step("publish", DAYS[0], upstream)
         world.step("index", DAYS[0], upstream)

@@ -2,6 +2,7 @@
 
 import resource
 
+import faiss
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from feature_store.index_build import (
     build_checked,
     check,
     normalise,
+    on_storage,
     write,
 )
 
@@ -181,6 +183,23 @@ def stored_with(folder, table: PinTable, users: np.ndarray) -> PinIndex:
 def test_other_pins_are_never_warm_started(tmp_path):
     yesterday = stored(tmp_path / "i", pins(200))
     assert build_checked(pins(201), queries(), CONFIG, LATER, yesterday).built_ds == LATER.ds
+
+
+def test_a_graph_built_elsewhere_is_served_from_the_configured_storage(tmp_path):
+    # What happens to a graph that a GPU built: float32 storage is replaced, links are kept.
+    table = pins(1500)
+    graph = build(table, IndexConfig(storage="float32"))
+    index = on_storage(graph, table, CONFIG)
+    assert check(index, table, queries(), CONFIG)[0] >= 0.95
+    built = Built(index=index, built_ds="2025-03-01", recall_at_10=1.0, ef_search=64)
+    write(tmp_path / "i", built, table, LINEAGE)
+    hits = PinIndex(tmp_path / "i").search(queries(), 10)
+    rows = graph.search(queries(), 10, params=faiss.SearchParametersHNSW(efSearch=64))[1]
+    same = [
+        len({table.ids[r].decode() for r in a} & set(b))
+        for a, b in zip(rows, hits.ids, strict=True)
+    ]
+    assert np.mean(same) > 9.5
 
 
 def test_small_graphs_have_the_same_bytes_every_time(tmp_path):

@@ -1,0 +1,261 @@
+"""The Pin index against hnswlib and usearch: build, queries per second, recall, bytes, warm start.
+
+    python benchmarks/index.py --json build/index.json [--pins 500000] [--vectors pool.npy]
+
+All contenders index the same normalised vectors with the same number of threads and the same
+links and construction width (hnswlib_wide: 32 and 40, its cheapest build), and are asked by one
+thread with the smallest search width that reaches recall@10 >= 0.95 against exact search.
+Rounds alternate; medians are reported. The clustered set is synthetic (a mixture of Gaussians of
+low intrinsic dimension); `--vectors` takes an array of real embeddings instead, saved by NumPy.
+
+The warm start puts drifted vectors into the built graph, by cosine to the day before, against a
+rebuild on the drifted vectors.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from feature_store.config import IndexConfig
+from feature_store.index import PinIndex
+from feature_store.index_build import Built, Lineage, PinTable, build, normalise, warm_start, write
+
+K, RECALL, QUERIES = 10, 0.95, 1000
+WIDTHS = (10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
+LINEAGE = Lineage(ds="2025-03-01", space_id="s", pool_digest="p", config_digest="c")
+Search = Callable[[np.ndarray, int], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One built index: how to search it with a width, and its bytes on disk."""
+
+    search: Search
+    size: int
+    build_s: float
+
+
+def main() -> None:
+    """Build and search in alternating rounds; report."""
+    args = _arguments()
+    vectors, queries = _data(args)
+    truth = _exact(vectors, queries)
+    contenders = {
+        "ours": _ours,
+        "hnswlib": _hnswlib,
+        "hnswlib_wide": partial(_hnswlib, config=IndexConfig(links=32, ef_construction=40)),
+        "usearch": _usearch,
+    }
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for number in range(args.rounds):
+        for name, make in contenders.items():
+            with tempfile.TemporaryDirectory(prefix="derm-bench-") as folder:
+                built = make(vectors, Path(folder), args)
+                rounds[name].append(_measure(built, queries, truth))
+            print(f"round {number} {name}: {rounds[name][-1]}", file=sys.stderr)
+    medians = {name: _medians(results) for name, results in rounds.items()}
+    for values in medians.values():
+        values["bytes_to_float32"] = round(values["bytes"] / vectors.nbytes, 3)
+    report = {
+        "contenders": medians,
+        "pins": len(vectors),
+        "dim": vectors.shape[1],
+        "threads": args.threads,
+        "warm_start": _warm(vectors, queries, args) if args.warm else None,
+    }
+    print(json.dumps(report, indent=2))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pins", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--vectors", type=Path, help="real embeddings [N, D], .npy")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--warm", action="store_true", help="also the warm start, by drift")
+    parser.add_argument("--json", type=Path, help="where the numbers go")
+    return parser.parse_args()
+
+
+def _data(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors [N, D] and queries [Q, D]: held-out rows of the same set, slightly moved."""
+    rng = np.random.default_rng(0)
+    if args.vectors:
+        vectors = normalise(np.load(args.vectors))
+    else:
+        vectors = _clustered(rng, args.pins, args.dim)
+    chosen = vectors[rng.choice(len(vectors), min(QUERIES, len(vectors)), replace=False)]
+    noise = rng.standard_normal(chosen.shape).astype(np.float32)
+    moved = chosen + 0.3 / np.sqrt(vectors.shape[1]) * noise
+    return vectors, normalise(moved)
+
+
+def _clustered(rng: np.random.Generator, pins: int, dim: int) -> np.ndarray:
+    """1,000 clusters, each of 16 intrinsic dimensions, in float32 and chunks."""
+    centres = rng.standard_normal((1000, dim)).astype(np.float32)
+    basis = rng.standard_normal((16, dim)).astype(np.float32)
+    vectors = np.empty((pins, dim), np.float32)
+    for start in range(0, pins, 50_000):
+        rows = min(50_000, pins - start)
+        inside = rng.standard_normal((rows, 16)).astype(np.float32) @ basis / 4
+        noise = 0.2 * rng.standard_normal((rows, dim)).astype(np.float32)
+        vectors[start : start + rows] = centres[rng.integers(0, 1000, rows)] + inside + noise
+    return normalise(vectors)
+
+
+def _exact(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    flat = faiss.IndexFlatIP(vectors.shape[1])
+    flat.add(vectors)
+    return flat.search(queries, K)[1]
+
+
+def _table(vectors: np.ndarray) -> PinTable:
+    ids = np.char.mod("%09d", np.arange(len(vectors))).astype("S9")
+    return PinTable(ids=ids, vectors=vectors, metadata={})
+
+
+def _ours(vectors: np.ndarray, folder: Path, args: argparse.Namespace) -> Contender:
+    """Built and written as `derm index` does, and searched from the memory map."""
+    table = _table(vectors)
+    started = time.perf_counter()
+    index = build(table, IndexConfig(), args.threads)
+    seconds = time.perf_counter() - started
+    built = Built(index=index, built_ds="2025-03-01", recall_at_10=1.0, ef_search=64)
+    manifest = write(folder / "index", built, table, LINEAGE)
+    loaded = PinIndex(folder / "index").faiss_index
+    size = manifest.sizes["graph.faiss"]
+    return Contender(_faiss_search(loaded), size, seconds)
+
+
+def _faiss_search(index: faiss.Index) -> Search:
+    def search(queries: np.ndarray, width: int) -> np.ndarray:
+        faiss.omp_set_num_threads(1)
+        params = faiss.SearchParametersHNSW(efSearch=width)
+        return index.search(queries, K, params=params)[1]
+
+    return search
+
+
+def _hnswlib(
+    vectors: np.ndarray, folder: Path, args: argparse.Namespace, config: IndexConfig | None = None
+) -> Contender:
+    import hnswlib
+
+    index = hnswlib.Index("ip", vectors.shape[1])
+    started = time.perf_counter()
+    config = config or IndexConfig()
+    index.init_index(len(vectors), M=config.links, ef_construction=config.ef_construction)
+    index.add_items(vectors, num_threads=args.threads)
+    seconds = time.perf_counter() - started
+    index.save_index(str(folder / "hnswlib"))
+
+    def search(queries: np.ndarray, width: int) -> np.ndarray:
+        index.set_ef(width)
+        return index.knn_query(queries, K, num_threads=1)[0].astype(np.int64)
+
+    return Contender(search, (folder / "hnswlib").stat().st_size, seconds)
+
+
+def _usearch(vectors: np.ndarray, folder: Path, args: argparse.Namespace) -> Contender:
+    from usearch.index import Index
+
+    config = IndexConfig()
+    index = Index(
+        ndim=vectors.shape[1],
+        metric="ip",
+        dtype="f16",
+        connectivity=config.links,
+        expansion_add=config.ef_construction,
+    )
+    started = time.perf_counter()
+    index.add(np.arange(len(vectors)), vectors, threads=args.threads)
+    seconds = time.perf_counter() - started
+    index.save(str(folder / "usearch"))
+
+    def search(queries: np.ndarray, width: int) -> np.ndarray:
+        index.expansion_search = width
+        return np.asarray(index.search(queries, K, threads=1).keys).astype(np.int64)
+
+    return Contender(search, (folder / "usearch").stat().st_size, seconds)
+
+
+def _recall(found: np.ndarray, truth: np.ndarray) -> float:
+    hits = (found[:, :, None] == truth[:, None, :]).any(axis=2)
+    return float(hits.mean())
+
+
+def _measure(built: Contender, queries: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Queries per second at the smallest width that reaches the recall."""
+    for width in WIDTHS:
+        recall = _recall(built.search(queries, width), truth)
+        if recall >= RECALL or width == WIDTHS[-1]:
+            break
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        built.search(queries, width)
+        seconds.append(time.perf_counter() - started)
+    return {
+        "build_s": round(built.build_s, 2),
+        "qps": round(len(queries) / min(seconds)),
+        "recall": round(recall, 4),
+        "width": width,
+        "bytes": built.size,
+    }
+
+
+def _medians(results: list[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(r[key] for r in results) for key in results[0]}
+
+
+def _warm(vectors: np.ndarray, queries: np.ndarray, args: argparse.Namespace) -> list[dict]:
+    """Warm starts by drift: seconds and recall at the built width, beside a rebuild's."""
+    rng, rows, width = np.random.default_rng(1), [], IndexConfig().ef_search
+    with tempfile.TemporaryDirectory(prefix="derm-bench-") as folder:
+        table = _table(vectors)
+        index = build(table, IndexConfig(), args.threads)
+        built = Built(index=index, built_ds="2025-03-01", recall_at_10=1.0, ef_search=width)
+        write(Path(folder) / "index", built, table, LINEAGE)
+        yesterday = PinIndex(Path(folder) / "index")
+        for cosine in (0.99, 0.9, 0.7):
+            noise = normalise(rng.standard_normal(vectors.shape).astype(np.float32))
+            moved = normalise(cosine * vectors + np.sqrt(1 - cosine**2) * noise)
+            today, truth = _table(moved), _exact(moved, queries)
+            started = time.perf_counter()
+            warm = warm_start(yesterday, today)
+            warm_s = time.perf_counter() - started
+            started = time.perf_counter()
+            fresh = build(today, IndexConfig(), args.threads)
+            build_s = time.perf_counter() - started
+            rows.append(
+                {
+                    "cosine": cosine,
+                    "warm_s": round(warm_s, 3),
+                    "rebuild_s": round(build_s, 2),
+                    "times_cheaper": round(build_s / warm_s),
+                    "recall_warm": round(_recall(_faiss_search(warm)(queries, width), truth), 4),
+                    "recall_rebuilt": round(
+                        _recall(_faiss_search(fresh)(queries, width), truth), 4
+                    ),
+                }
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

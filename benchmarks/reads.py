@@ -1,0 +1,170 @@
+"""How fast a ranker reads 500 users, decode included: ours, plain redis-py, Feast.
+
+    python benchmarks/reads.py --json build/reads.json [--feast]
+
+One embedded redis-server holds one released day. Contenders alternate in rounds:
+
+- ours: `FeatureClient.get_users`, which proves that all values are of one release;
+- redis_py: the same MGET and one `np.frombuffer`, without pointer, header check or found mask;
+- feast: `get_online_features` of packed values, in its own environment (`--feast` makes it).
+
+`*_busy` are the same reads while a publish writes the other slot as fast as it can.
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import publish as writing
+import redis
+
+from feature_store.client import FeatureClient
+from feature_store.codec import CURRENT_KEY, HEADER_BYTES, release_key, users_prefix
+from feature_store.contracts.manifests import PublishedUpstream, Release
+from jobs.services.redis import ensure_redis, stop_redis
+from jobs.settings import Settings
+
+IDS = 500
+Read = Callable[[list[str]], np.ndarray]
+
+
+def main() -> None:
+    """Publish one day, read it in alternating rounds, report."""
+    args = _arguments()
+    logging.getLogger("bench").setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="derm-bench-") as folder:
+        url = ensure_redis(Settings(home=Path(folder)))
+        try:
+            result = _compare(Path(folder), url, args)
+        finally:
+            stop_redis(Path(folder))
+    print(json.dumps(result, indent=2))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--users", type=int, default=200_000)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--reads", type=int, default=200, help="reads of 500 users per round")
+    parser.add_argument("--feast", action="store_true", help="also Feast (installs .venv-feast)")
+    parser.add_argument("--feast-users", type=int, default=20_000)
+    parser.add_argument("--json", type=Path, help="where the numbers go")
+    return parser.parse_args()
+
+
+def _compare(home: Path, url: str, args: argparse.Namespace) -> dict:
+    ids, vectors = writing.pool(args.users, args.dim)
+    buckets = writing.write_pool(home, ids, vectors)
+    prefix = users_prefix("ctr", "space", "a")
+    writing.write_all(url, buckets, prefix, args.users, args.dim, threads=1)
+    _release(url, prefix, args)
+    names, seconds = ids.to_pylist(), {}
+    contenders = {"ours": _ours(url), "redis_py": _plain(url, prefix, args.dim)}
+    for busy in ("", "_busy"):
+        with _publishing(url, buckets, args) if busy else _quiet():
+            for _ in range(args.rounds):
+                for name, read in contenders.items():
+                    seconds.setdefault(name + busy, []).extend(_time(read, names, args))
+    report = {name: _summary(values) for name, values in seconds.items()}
+    if args.feast:
+        report["feast"] = _summary(writing.run_feast(url, "read", args)["seconds"])
+    return {"contenders": report, "ids": IDS, "users": args.users, "dim": args.dim}
+
+
+def _release(url: str, prefix: str, args: argparse.Namespace) -> None:
+    entry = PublishedUpstream(
+        upstream="ctr",
+        space_id="space",
+        dim=args.dim,
+        dtype="float16",
+        slot="a",
+        users_prefix=prefix,
+        users=args.users,
+        pool_digest="",
+        index_path="",
+        index_digest="",
+        pins=0,
+    )
+    release = Release(release_id="bench", ds=writing.DS, upstreams=(entry,))
+    client = redis.Redis.from_url(url)
+    client.set(release_key("bench"), release.model_dump_json())
+    client.set(CURRENT_KEY, "bench")
+
+
+def _ours(url: str) -> Read:
+    client = FeatureClient(url, timeout_s=5)
+    return lambda ids: client.get_users(ids)[0]
+
+
+def _plain(url: str, prefix: str, dim: int) -> Read:
+    client = redis.Redis.from_url(url)
+
+    def read(ids: list[str]) -> np.ndarray:
+        values = client.mget([prefix + i for i in ids])
+        rows = np.frombuffer(b"".join(values), np.uint8).reshape(len(ids), -1)
+        packed = np.ascontiguousarray(rows[:, HEADER_BYTES:]).view(np.float16)
+        return packed.reshape(len(ids), dim).astype(np.float32)
+
+    return read
+
+
+def _time(read: Read, names: list[str], args: argparse.Namespace) -> Iterator[float]:
+    rng = np.random.default_rng(0)
+    for _ in range(args.reads):
+        ids = [names[i] for i in rng.integers(0, len(names), IDS)]
+        started = time.perf_counter()
+        vectors = read(ids)
+        yield time.perf_counter() - started
+        if not vectors.any(axis=1).all():
+            sys.exit("a read missed a user")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _publishing(url: str, buckets: list, args: argparse.Namespace) -> Iterator[None]:
+    """Write the other slot again and again in the background."""
+    stop = threading.Event()
+    prefix = users_prefix("ctr", "space", "b")
+
+    def publish() -> None:
+        for _ in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
+            writing.write_all(url, buckets, prefix, args.users, args.dim, threads=1)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _summary(seconds: list[float]) -> dict[str, float]:
+    milliseconds = np.array(seconds) * 1000
+    return {
+        "p50_ms": round(float(np.percentile(milliseconds, 50)), 3),
+        "p99_ms": round(float(np.percentile(milliseconds, 99)), 3),
+        "users_per_s": round(IDS / statistics.median(seconds)),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""How fast training and inference are, against the matrix multiplications they cannot do without.
+
+    python benchmarks/train.py --json train.json
+    python benchmarks/train.py --recipe small --batch 1024 --json train.json
+
+The data is a toy day of the simulated world in a temporary lake. The floor runs the same matrix
+multiplications, recorded from one real step, as bare `torch.mm` calls of the same shapes: what is
+left when reading, attention, normalisation, optimizer and Python cost nothing. Both numbers come
+from alternating rounds on the same threads; medians are reported.
+
+`saving` compares the forward passes of inference: one per distinct entity (ours), one per last
+row (the same, since features are as of the start of the day), one per event. `memory` is the peak
+of training processes over days of different numbers and sizes.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import logging
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from feature_store.examples import DayExamples, Order
+from feature_store.lake import Lake
+from jobs.recipes import Recipe, recipe
+from models.derm.features import ModelInputs
+from models.derm.losses import DermObjective
+from models.derm.model import DermModel
+from models.training.determinism import make_deterministic, seed_torch, torch_device
+from models.training.loop import Trainer
+from simulator.spec import world_spec
+from simulator.world import World
+
+FIRST = "2025-03-01"
+ROUNDS = 5
+STEPS = 8
+MEMORY_CASES = ((1, 1), (4, 1), (1, 4))
+
+
+class MatmulRecorder(TorchDispatchMode):
+    """Records the shapes of every matrix multiplication, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, int, int]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        name = func.__name__.split(".")[0]
+        if name in ("mm", "addmm"):
+            left, right = args[-2:]
+            self.shapes.append((left.shape[0], left.shape[1], right.shape[1]))
+        elif name == "bmm":
+            count, rows, inner = args[0].shape
+            self.shapes += [(rows, inner, args[1].shape[2])] * count
+        return func(*args, **(kwargs or {}))
+
+
+class Bench:
+    """One recipe on one day of the simulated world."""
+
+    def __init__(self, chosen: Recipe, root: Path, device: torch.device) -> None:
+        self.recipe, self.root, self.device = chosen, root, device
+        self.spec = world_spec(chosen.simulation)
+        self.lake = Lake(root)
+
+    def write_days(self, count: int, copies: int = 1) -> list[str]:
+        """Write days, each with its events repeated `copies` times."""
+        world = World(self.recipe.simulation, 0, FIRST)
+        days = [f"{FIRST[:8]}{i:02d}" for i in range(1, count + 1)]
+        tables = (self.spec.events_table(), self.spec.users_table(), self.spec.pins_table())
+        for ds in days:
+            day = world.day(ds)
+            events = day.events.take(np.tile(np.arange(day.events.num_rows), copies))
+            for table, data in zip(tables, (events, day.users, day.pins), strict=True):
+                self.lake.overwrite(table, ds, data)
+        return days
+
+    def trainer(self, examples: DayExamples) -> Trainer:
+        """A fresh trainer."""
+        seed_torch(0)
+        objective = DermObjective(DermModel(ModelInputs.of(self.spec, "ctr"), self.recipe.model))
+        return Trainer(
+            objective,
+            self.recipe.training,
+            self.device,
+            learning_rate=1e-3,
+            empty=examples.empty(),
+        )
+
+    def examples(self, ds: str) -> DayExamples:
+        """The day's examples."""
+        return DayExamples(self.lake, self.spec, ds, "ctr")
+
+    def order(self) -> Order:
+        """The order of training."""
+        training = self.recipe.training
+        return Order(batch_rows=training.batch_rows, chunk_rows=training.shuffle_rows, seed=1)
+
+
+def main() -> None:
+    """Measure, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="toy")
+    parser.add_argument("--batch", type=int, help="rows of a step; default: the recipe's")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--memory", nargs=2, type=int, metavar=("DAYS", "COPIES"))
+    args = parser.parse_args()
+    logging.disable(logging.INFO)
+    make_deterministic(threads=args.threads)
+    chosen = recipe(args.recipe)
+    if args.batch:
+        training = dataclasses.replace(chosen.training, batch_rows=args.batch)
+        chosen = dataclasses.replace(chosen, training=training)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(chosen, Path(folder), torch_device(args.device))
+        if args.memory:
+            print(json.dumps(peak_memory(bench, *args.memory)))
+            return
+        report = {**machine(args), **measure(bench), "memory": memory_cases(args)}
+    text = json.dumps(report, indent=2)
+    print(text)
+    if args.json:
+        args.json.write_text(text + "\n")
+
+
+def measure(bench: Bench) -> dict:
+    """Training and inference against their floors, the saving, and the profile."""
+    (ds,) = bench.write_days(1)
+    examples = bench.examples(ds)
+    trainer = bench.trainer(examples)
+    batches = list(itertools.islice(examples.batches(bench.order()), STEPS))
+    rows = sum(len(b["ts"]) for b in batches)
+
+    def train() -> None:
+        trainer.train(batches, seed=(1,))
+
+    def infer() -> None:
+        for batch in batches:
+            trainer.embed(batch)
+
+    contenders: dict[str, dict[str, float]] = {}
+    for name, work in (("train", train), ("infer", infer)):
+        work()
+        with MatmulRecorder() as recorder:
+            work()
+        floor = matmuls(recorder.shapes, bench.device)
+        ours_s, floor_s = alternate(work, floor)
+        contenders[name] = {
+            "rows_per_s": rows / ours_s,
+            "floor_rows_per_s": rows / floor_s,
+            "ratio": floor_s / ours_s,
+            "gflop_per_row": sum(2 * a * b * c for a, b, c in recorder.shapes) / rows / 1e9,
+        }
+    return {
+        "contenders": contenders,
+        "read_rows_per_s": reading(examples, bench.order()),
+        "saving": saving(trainer, examples),
+        "profile": profiled(train),
+        "parameters": sum(p.numel() for p in trainer.objective.parameters()),
+    }
+
+
+def matmuls(shapes: list[tuple[int, int, int]], device: torch.device) -> Callable[[], None]:
+    """The same multiplications and nothing else."""
+    operands = {
+        s: (torch.randn(s[0], s[1], device=device), torch.randn(s[1], s[2], device=device))
+        for s in set(shapes)
+    }
+
+    def run() -> None:
+        for shape in shapes:
+            torch.mm(*operands[shape])
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def alternate(*works: Callable[[], None]) -> list[float]:
+    """Median seconds of each work over alternating rounds, the first one not counted."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for _ in range(ROUNDS + 1):
+        for work, found in zip(works, seconds, strict=True):
+            started = time.perf_counter()
+            work()
+            found.append(time.perf_counter() - started)
+    return [statistics.median(found[1:]) for found in seconds]
+
+
+def reading(examples: DayExamples, order: Order) -> float:
+    """Rows a second of reading, joining and batching alone."""
+    started = time.perf_counter()
+    rows = sum(len(b["ts"]) for b in examples.batches(order))
+    return rows / (time.perf_counter() - started)
+
+
+def saving(trainer: Trainer, examples: DayExamples) -> dict[str, float]:
+    """Forward passes of the user tower: one per event, and one per distinct user."""
+    (batch,) = examples.batches(Order(batch_rows=10**9))
+    first = np.unique(batch["key:user"], return_index=True)[1]
+    last = {k: v[first] for k, v in batch.items()}
+
+    def embed(arrays: dict) -> Callable[[], None]:
+        return lambda: (
+            [
+                trainer.embed({k: v[i : i + 1024] for k, v in arrays.items()})
+                for i in range(0, len(arrays["ts"]), 1024)
+            ]
+            and None
+        )
+
+    every_s, last_s = alternate(embed(batch), embed(last))
+    return {"events": len(batch["ts"]), "users": len(first), "times_faster": every_s / last_s}
+
+
+def profiled(work: Callable[[], None]) -> dict[str, float]:
+    """Share of the time of each operator, its own time only, largest first."""
+    with profile(activities=[ProfilerActivity.CPU]) as result:
+        work()
+    events = result.key_averages()
+    total = sum(e.self_cpu_time_total for e in events)
+    top = sorted(events, key=lambda e: -e.self_cpu_time_total)[:12]
+    return {e.key: round(e.self_cpu_time_total / total, 4) for e in top}
+
+
+def memory_cases(args: argparse.Namespace) -> list[dict]:
+    """Peak memory over (days, size of a day), each in a process of its own."""
+    found = []
+    for days, copies in MEMORY_CASES:
+        command = [sys.executable, __file__, "--recipe", args.recipe, "--threads"]
+        command += [str(args.threads), "--memory", str(days), str(copies)]
+        result = subprocess.run(command, check=True, capture_output=True, text=True)
+        found.append(json.loads(result.stdout))
+    return found
+
+
+def peak_memory(bench: Bench, num_days: int, copies: int) -> dict:
+    """Train on some days; what the process held at most above what it began with, in MB."""
+    days = bench.write_days(num_days, copies)
+    trainer, before, rows = None, 0, 0
+    order = dataclasses.replace(bench.order(), chunk_rows=4096)
+    for ds in days:
+        examples = bench.examples(ds)
+        if trainer is None:
+            trainer = bench.trainer(examples)
+            trainer.train(itertools.islice(examples.batches(order), 2), seed=(1,))
+            before = peak_mb()
+        rows += trainer.train(examples.batches(order), seed=(1,)).rows
+    return {"days": num_days, "rows": rows, "before_mb": before, "peak_mb": peak_mb()}
+
+
+def peak_mb() -> float:
+    """The most this program ever held; getrusage would begin with what its parent held."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = (x for x in status.splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def machine(args: argparse.Namespace) -> dict:
+    """Where this was measured."""
+    return {
+        "recipe": args.recipe,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cpu": platform.processor() or platform.machine(),
+        "rounds": ROUNDS,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""One process of a training on several: started by torchrun, which `derm train` starts.
+
+    torchrun --standalone --nproc-per-node 4 -m jobs.train_rank --ds 2025-03-01 --upstream ctr
+
+Every process makes the same plan from the manifests, reads its share of each day's rows, and steps
+with the others; the first one writes the draft that `derm train` then checks.
+"""
+
+import argparse
+import logging
+import os
+
+import torch
+import torch.distributed as dist
+
+from feature_store.contracts.base import UPSTREAMS
+from jobs.cli import day
+from jobs.runner import open_context
+from jobs.settings import Settings
+from jobs.snapshots import SnapshotStore
+from jobs.training_plan import make_plan, upstream_of
+from jobs.training_run import TrainingRun
+
+
+def main() -> None:
+    """Join the other processes and train."""
+    parser = argparse.ArgumentParser(description="one process of a training")
+    parser.add_argument("--ds", required=True, type=day)
+    parser.add_argument("--upstream", required=True, choices=UPSTREAMS)
+    args = parser.parse_args()
+    ctx = open_context(Settings(), args.ds, args.upstream)
+    if ctx.settings.device != "cpu" and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl")
+    else:
+        dist.init_process_group("gloo")
+    if dist.get_rank() == 0:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+    store = SnapshotStore(ctx.root, upstream_of(ctx))
+    TrainingRun(ctx, make_plan(ctx, store), store).run()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

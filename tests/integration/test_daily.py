@@ -1,0 +1,137 @@
+"""Days through a real scheduler, PostgreSQL, Redis and Spark: made, interrupted, broken, repaired.
+
+The tests of this file are chapters of one story and run in order, on one home.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import catalog, workflow
+from jobs.manifests import ManifestStore
+from jobs.services import local, processes
+from jobs.settings import PROJECT, Settings
+from tests.airflow_fixtures import AIRFLOW_PYTHON
+
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        not AIRFLOW_PYTHON.exists(), reason="Airflow is not installed: make .venv-airflow/.airflow"
+    ),
+]
+
+DERM = PROJECT / ".venv" / "bin" / "derm"
+FIRST, SECOND, THIRD = "2025-03-08", "2025-03-09", "2025-03-10"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("daily")
+    made = _derm(folder, "init", "--dataset", "simulated")
+    assert made.returncode == 0, made.stderr
+    yield folder
+    local.stop(Settings(home=folder))
+
+
+def test_a_run_that_is_stopped_leaves_nothing_behind(home: Path) -> None:
+    command = [str(DERM), "daily", "--days", "1"]
+    with subprocess.Popen(
+        command, env=_environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if re.match(rf"{FIRST} +ingest +success", line):
+                break
+        time.sleep(1)  # into the first training
+        run.send_signal(signal.SIGTERM)
+        run.communicate(timeout=120)
+    assert run.returncode == 128 + signal.SIGTERM
+    assert _leftovers(home) == []
+
+
+def test_the_next_run_takes_up_where_it_was_stopped(home: Path) -> None:
+    run = _derm(home, "daily", "--days", "2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    ended = re.findall(r"^(\S+)  (\S+) +success", run.stdout, re.MULTILINE)
+    for ds in (FIRST, SECOND):
+        assert sorted(key for day, key in ended if day == ds) == sorted(
+            task.key for task in workflow.tasks()
+        )
+    assert _published_day(home) == SECOND
+    assert (home / "report" / "index.html").exists()
+    assert _leftovers(home) == []
+
+
+def test_every_step_of_both_days_has_its_manifest(home: Path) -> None:
+    manifests = ManifestStore(home / "manifests")
+    for ds in (FIRST, SECOND):
+        expected = sorted(
+            (step.name, upstream or "")
+            for step in catalog.STEPS
+            for upstream in (("ctr", "cvr") if step.per_upstream else (None,))
+        )
+        assert sorted((m.step, m.upstream or "") for m in manifests.of_day(ds)) == expected
+
+
+def test_a_corrupt_day_stops_the_run_and_shows_why(home: Path) -> None:
+    assert _derm(home, "simulate", "--ds", THIRD).returncode == 0
+    broken = _truncate_a_source_file(home, THIRD)
+    run = _derm(home, "daily", "--days", "3")
+    assert run.returncode == 1
+    assert f"{THIRD} ingest failed" in run.stdout
+    assert broken.name in run.stdout
+    assert f"{THIRD} failed" in run.stderr
+    assert _published_day(home) == SECOND
+    assert _leftovers(home) == []
+
+
+def test_once_the_source_is_repaired_the_run_goes_on(home: Path) -> None:
+    assert _derm(home, "simulate", "--ds", THIRD, "--force").returncode == 0
+    run = _derm(home, "daily", "--days", "3")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert _published_day(home) == THIRD
+
+
+def _environment(home: Path) -> dict[str, str]:
+    # Wide, so that no line of the output is broken in two.
+    return {**os.environ, "DERM_HOME": str(home), "PYTHONPATH": str(PROJECT), "COLUMNS": "400"}
+
+
+def _derm(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(DERM), *arguments],
+        env=_environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _published_day(home: Path) -> str:
+    status = json.loads(_derm(home, "status", "--json").stdout)
+    return str(status["published"]["ds"])
+
+
+def _truncate_a_source_file(home: Path, ds: str) -> Path:
+    manifest = ManifestStore(home / "manifests").get("simulate", ds, None)
+    assert manifest is not None
+    path = sorted(Path(manifest.output("source").uri).rglob("*events*.parquet"))[0]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def _leftovers(home: Path) -> list[str]:
+    """Services of the home that still run, PostgreSQL and Redis by the files they keep."""
+    found = [" ".join(p.cmdline()) for p in processes.marked(home)]
+    services = home / "services"
+    found += [str(p) for p in services.rglob("postmaster.pid")]
+    return found + [str(p) for p in services.rglob("server.json")]

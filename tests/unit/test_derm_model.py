@@ -1,0 +1,154 @@
+"""What the upstream model promises: separate towers, unit norm, independence, two losses."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from models.derm.config import LossConfig
+from models.derm.features import ScopeTokens, sequence_groups
+from models.derm.model import FirstWindow
+from models.nn.tokens import NumericRange
+from tests.model_fixtures.batches import SMALL, batch, inputs, model, objective, take
+from tests.model_fixtures.world import spec
+
+
+def replaced(names, *, rows=6):
+    """A batch, and the same with other values of some columns."""
+    first, other = batch(rows), batch(rows, seed=1)
+    return first, {k: other[k] if k in names else v for k, v in first.items()}
+
+
+def test_context_leaves_both_embeddings_as_they_are():
+    context = {f.name for f in inputs().context} | {"surface", "ts"}
+    plain, changed = replaced(context)
+    first, second = model()(plain), model()(changed)
+    assert torch.equal(first["user"], second["user"])
+    assert torch.equal(first["pin"], second["pin"])
+    assert not torch.equal(first["logits"], second["logits"])
+
+
+def test_a_pin_does_not_depend_on_the_user_of_its_row():
+    plain, changed = replaced({f.name for f in inputs().user})
+    first, second = model()(plain), model()(changed)
+    assert torch.equal(first["pin"], second["pin"])
+    assert not torch.equal(first["user"], second["user"])
+
+
+def test_the_three_lists_of_features_are_disjoint_and_complete():
+    chosen = inputs()
+    lists = [{f.name for f in scope} for scope in (chosen.user, chosen.pin, chosen.context)]
+    assert sum(map(len, lists)) == len(set.union(*lists)) == len(spec().features)
+
+
+@pytest.mark.parametrize("scope", ["user", "pin"])
+def test_a_tower_refuses_features_of_another_scope(scope):
+    with pytest.raises(ValueError, match="expected only"):
+        ScopeTokens(inputs().context, scope, SMALL)
+
+
+def test_embeddings_have_norm_one():
+    out = model()(batch(7))
+    for entity in ("user", "pin"):
+        torch.testing.assert_close(out[entity].norm(dim=1), torch.ones(7))
+
+
+def test_embedding_one_entity_needs_only_its_own_features():
+    whole, built = batch(4), model()
+    for entity in ("user", "pin"):
+        own = {f.name: whole[f.name] for f in getattr(inputs(), entity)}
+        assert torch.equal(built.embed(entity, own), built(whole)[entity])
+
+
+def test_self_supervised_gradients_do_not_reach_the_overall_tower():
+    trained, rows = objective(), batch(6)
+    positive = rows["label:click"] == 1
+    trained.self_supervised(trained.model(rows), rows, positive).backward()
+    reached = {
+        n for n, p in trained.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    }
+    assert not any(n.startswith("model.overall") for n in reached)
+    assert any(n.startswith("model.user") for n in reached)
+    assert any(n.startswith("model.pin") for n in reached)
+
+
+def test_without_its_weight_the_self_supervised_loss_is_off():
+    config = dataclasses.replace(SMALL, loss=LossConfig(ssl_weight=0.0))
+    losses = objective(config)(batch(5))
+    assert torch.equal(losses["total"], losses["supervised"])
+
+
+def test_total_is_linear_in_the_weight_of_the_self_supervised_loss():
+    found = {}
+    for weight in (0.1, 0.3):
+        loss = dataclasses.replace(SMALL.loss, ssl_weight=weight)
+        found[weight] = objective(dataclasses.replace(SMALL, loss=loss))(batch(5))
+    spread = found[0.3]["total"] - found[0.1]["total"]
+    torch.testing.assert_close(spread, 0.2 * found[0.1]["self_supervised"])
+
+
+def test_the_sketch_counts_while_training_only():
+    trained, rows = objective(), batch(5)
+    trained.eval()(rows)
+    assert int(trained.sketch.total) == 0
+    trained.train()(rows)
+    assert int(trained.sketch.total) == 5
+    assert (trained.sketch.count(rows["key:pin"]) >= 1).all()
+
+
+def test_late_conversions_add_nothing_to_masked_tasks():
+    trained, rows = objective(upstream="cvr"), batch(6, upstream="cvr")
+    late = {**rows, "label:cvr_click": torch.full((6,), float("nan"))}
+    trained(late)["supervised"].backward()
+    head = trained.model.overall.heads["cvr_click"]
+    assert all(p.grad.abs().sum() == 0 for p in head.parameters())
+
+
+def test_rare_tasks_weigh_more_up_to_the_cap():
+    trained, rows = objective(upstream="cvr"), batch(6, upstream="cvr")
+    plain = trained(rows)["supervised"]
+    trained.model.base_rate_T.fill_(1e-3)
+    torch.testing.assert_close(trained(rows)["supervised"], 10 / 2 * plain)
+
+
+def test_heads_start_at_the_base_rate():
+    built = model()
+    names = [f.name for f in spec().features if f.kind == "numeric"]
+    ranges = {name: NumericRange() for name in names}
+    built.fit(FirstWindow(ranges=ranges, base_rates={"click": 0.03, "good_click": 0.01}))
+    with torch.no_grad():
+        for task in ("click", "good_click"):
+            built.overall.heads[task].output.weight.zero_()
+    chance = torch.sigmoid(built(batch(2))["logits"])
+    torch.testing.assert_close(chance, torch.tensor([[0.03, 0.01]] * 2))
+
+
+@pytest.mark.parametrize("shown", ["normalized", "raw"])
+@pytest.mark.parametrize("dot", [True, False])
+def test_variants_of_the_overall_tower(shown, dot):
+    config = dataclasses.replace(SMALL, overtower_input=shown, dot_product=dot)
+    assert torch.isfinite(model(config)(batch(3))["logits"]).all()
+
+
+def test_parallel_sequences_share_an_encoder():
+    (group,) = sequence_groups(spec().features)
+    assert [f.name for f in group] == ["seen_pins", "seen_actions"]
+
+
+def test_it_overfits_eight_rows():
+    trained, rows = objective(), batch(8)
+    optimizer = torch.optim.Adam(trained.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = trained(rows)["supervised"]
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+def test_rows_do_not_depend_on_each_other():
+    built, rows = model().eval(), batch(5)
+    whole = built(rows)["logits"]
+    for i in range(5):
+        alone = built(take(rows, slice(i, i + 1)))["logits"][0]
+        torch.testing.assert_close(alone, whole[i], atol=1e-5, rtol=1e-5)

@@ -1,0 +1,183 @@
+"""Arrow tables to NumPy batches: encodings, joins, shards, order."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feature_store.buckets import stable_hash
+from feature_store.contracts.datasets import Feature
+from feature_store.contracts.errors import ContractViolation
+from feature_store.examples import DayExamples, NumericSummary, Order, encode, summarize
+from feature_store.schemas import pack
+from tests.model_fixtures.world import FIRST, World, next_day
+
+ROWS = 300
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    world = World(tmp_path_factory.mktemp("home"))
+    for ds in (FIRST, next_day(FIRST)):
+        world.add_day(ds, rows=ROWS)
+    return world
+
+
+@pytest.fixture(scope="module")
+def day(world):
+    return DayExamples(world.lake, world.spec, FIRST, "ctr")
+
+
+def feature(kind, **sizes):
+    return Feature(name="x", scope="user", kind=kind, meaning="x", **sizes)
+
+
+def slot(text, cardinality):
+    return 1 + int(stable_hash(pa.array([text]))[0]) % (cardinality - 1)
+
+
+def test_categorical_is_hashed_and_zero_where_missing():
+    found = encode(feature("categorical", cardinality=10), pa.array(["a", None, "b", "a"]))
+    assert found.tolist() == [slot("a", 10), 0, slot("b", 10), slot("a", 10)]
+
+
+def test_numeric_is_nan_where_missing():
+    found = encode(feature("numeric"), pa.array([1.5, None], pa.float32()))
+    np.testing.assert_array_equal(found, np.array([1.5, np.nan], np.float32))
+
+
+def test_a_sequence_keeps_the_newest_elements_newest_first():
+    column = pa.array([["a", "b", "c"], [], ["d"]])
+    found = encode(feature("sequence", cardinality=100, max_len=2), column)
+    expected = [[slot("c", 100), slot("b", 100)], [0, 0], [slot("d", 100), 0]]
+    assert found.tolist() == expected
+
+
+def test_a_list_keeps_its_first_elements():
+    column = pa.array([["skip"], ["a", "b", "c"], []])[1:]
+    found = encode(feature("list", cardinality=100, max_len=2), column)
+    assert found.tolist() == [[slot("a", 100), slot("b", 100)], [0, 0]]
+
+
+def test_lists_that_are_all_empty():
+    column = pa.array([[], []], pa.list_(pa.string()))
+    assert encode(feature("list", max_len=3), column).tolist() == [[0] * 3] * 2
+
+
+def test_an_embedding_is_unpacked():
+    vectors = np.arange(6, dtype="<f4").reshape(2, 3)
+    np.testing.assert_array_equal(encode(feature("embedding", dim=3), pack(vectors)), vectors)
+
+
+def test_events_meet_the_features_of_their_entities(world, day):
+    (batch,) = day.batches(Order(batch_rows=ROWS))
+    events = world.lake.read(world.spec.events_table(), FIRST)
+    users = world.lake.read(world.spec.users_table(), FIRST).to_pylist()
+    clicks = {row["user_id"]: row["user_clicks"] for row in users}
+    expected = [clicks[u] for u in events.column("user_id").to_pylist()]
+    np.testing.assert_array_equal(batch["user_clicks"], np.array(expected, np.float32))
+    hashes = stable_hash(events.column("pin_id")).view(np.int64)
+    np.testing.assert_array_equal(batch["key:pin"], hashes)
+    labels = events.column("click").to_pylist()
+    expected = np.array([np.nan if x is None else x for x in labels], np.float32)
+    np.testing.assert_array_equal(batch["label:click"], expected)
+    assert set(np.unique(batch["surface"])) == {1, 2}
+
+
+def test_an_unknown_entity_has_no_features(day):
+    users = day.entities["user"]
+    rows = users.rows_of(stable_hash(pa.array(["nobody", "user3"])))
+    assert rows[0] == len(users)
+    found = users.take(rows[:1])
+    assert np.isnan(found["user_clicks"][0])
+    assert found["country"][0] == 0
+    assert not found["seen_pins"][0].any()
+
+
+def test_a_table_that_names_an_entity_twice_is_refused(tmp_path):
+    world = World(tmp_path)
+    world.add_day(FIRST, rows=10)
+    table = world.spec.users_table()
+    users = world.lake.read(table, FIRST)
+    world.lake.overwrite(table, FIRST, pa.concat_tables([users, users.slice(0, 1)]))
+    with pytest.raises(ContractViolation, match="twice"):
+        DayExamples(world.lake, world.spec, FIRST, "ctr")
+
+
+@settings(max_examples=25, deadline=None)
+@given(ranks=st.integers(1, 7), chunk=st.integers(1, 120), batch=st.integers(1, 70))
+def test_shards_partition_the_rows(day, ranks, chunk, batch):
+    seen = [
+        b["ts"]
+        for rank in range(ranks)
+        for b in day.batches(Order(batch_rows=batch, chunk_rows=chunk, shard=(rank, ranks)))
+    ]
+    (whole,) = day.batches(Order(batch_rows=ROWS))
+    np.testing.assert_array_equal(np.concatenate(seen), whole["ts"])
+
+
+def test_a_seed_permutes_the_same_way_every_time(day):
+    def read(seed):
+        order = Order(batch_rows=64, chunk_rows=100, seed=seed)
+        return np.concatenate([b["ts"] for b in day.batches(order)])
+
+    np.testing.assert_array_equal(read(1), read(1))
+    assert not np.array_equal(read(1), read(2))
+    np.testing.assert_array_equal(np.sort(read(1)), np.sort(read(2)))
+
+
+def test_halves_of_a_day_partition_its_rows(day):
+    middle = day.middle_minute()
+    sizes = []
+    for minutes in ((0, middle), (middle, 1440)):
+        batches = list(day.batches(Order(batch_rows=64, minutes=minutes)))
+        sizes.append(sum(len(b["ts"]) for b in batches))
+    assert sum(sizes) == ROWS
+    assert abs(sizes[0] - ROWS / 2) < ROWS / 20
+
+
+def test_an_empty_batch_has_the_names_and_types_of_a_real_one(day):
+    (real,) = day.batches(Order(batch_rows=ROWS))
+    empty = day.empty()
+    assert {k: (v.dtype, v.shape[1:]) for k, v in empty.items()} == {
+        k: (v.dtype, v.shape[1:]) for k, v in real.items()
+    }
+    assert {len(v) for v in empty.values()} == {0}
+
+
+def test_memory_is_bounded_by_a_chunk(day, monkeypatch):
+    sizes = []
+    original = DayExamples._encode
+
+    def spy(self, chunk):
+        sizes.append(len(chunk))
+        return original(self, chunk)
+
+    monkeypatch.setattr(DayExamples, "_encode", spy)
+    stream = day.batches(Order(batch_rows=16, chunk_rows=50))
+    next(stream)
+    assert sizes == [50]
+    rest = list(stream)
+    assert max(sizes) == 50
+    assert max(len(b["ts"]) for b in rest) == 16
+
+
+def test_summaries_are_those_of_all_days_together(world):
+    days = (FIRST, next_day(FIRST))
+    found = summarize(world.lake, world.spec, days, "ctr")
+    users = [world.lake.read(world.spec.users_table(), ds) for ds in days]
+    values = np.concatenate([t.column("user_rate").to_numpy() for t in users])
+    known = values[~np.isnan(values)].astype(np.float64)
+    rate = found["user_rate"]
+    assert (rate.minimum, rate.maximum) == (known.min(), known.max())
+    assert rate.std == pytest.approx(known.std(), rel=1e-9)
+    events = [world.lake.read(world.spec.events_table(), ds) for ds in days]
+    clicks = [x for t in events for x in t.column("click").to_pylist() if x is not None]
+    assert found["click"].mean == pytest.approx(np.mean(clicks))
+
+
+def test_a_summary_of_nothing_has_no_spread():
+    summary = NumericSummary()
+    summary.add(np.full(3, np.nan, np.float32))
+    assert (summary.mean, summary.std) == (0.0, 0.0)
