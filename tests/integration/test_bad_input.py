@@ -14,6 +14,7 @@ from feature_store.lake import Lake
 from jobs.cli import main
 from tests.broken_tables import (
     CASES,
+    TOMORROW,
     Change,
     dropped,
     first_rows,
