@@ -57,7 +57,7 @@ class Forgotten(Contract):
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm forget`."""
-    parser.add_argument("--entity", choices=ENTITIES, required=True)
+    parser.add_argument("--entity", choices=ENTITIES, required=True, help="user or pin")
     parser.add_argument("--id", dest="ids", action="append", default=[], help="repeatable")
     parser.add_argument("--file", type=Path, help="a file of ids, one per line")
 

@@ -28,9 +28,8 @@ from feature_store.spark.rebucket import (
     move_bucket,
     sources,
 )
-from feature_store.spark.tasks import run_tasks
 from jobs import catalog
-from jobs.aggregation import layout_of, spark_of
+from jobs.aggregation import layout_of, run_bucket_tasks
 from jobs.cli import day, out
 from jobs.context import RunContext
 from jobs.runner import open_context
@@ -103,7 +102,7 @@ def import_raw(ctx: RunContext, upstream: Upstream, entity: Entity, files: list[
         )
         for number, file in enumerate(files)
     ]
-    staged = [f for split in run_tasks(spark_of(ctx), import_file, tasks) for f in split]
+    staged = [f for split in run_bucket_tasks(ctx, import_file, tasks) for f in split]
     first = pq.read_table(files[0], columns=["embedding"])["embedding"]
     # float32, as everything in the lake.
     layout = Layout(dim=len(first[0].as_py()) // 4, buckets=buckets)
@@ -126,6 +125,6 @@ def _move_day(
         )
         for bucket in range(layout.buckets)
     ]
-    staged = run_tasks(spark_of(ctx), move_bucket, tasks)
+    staged = run_bucket_tasks(ctx, move_bucket, tasks)
     renamed = table.model_copy(update={"name": target})
     ctx.lake.commit(renamed, ds, staged, properties=layout.properties())
