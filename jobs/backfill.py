@@ -1,7 +1,9 @@
-"""`derm backfill`: repair days in order, in this process, and publish once at the end.
+"""`derm backfill`: repair days in order and publish once at the end.
 
-The plan and how far it has come are in `backfill.json` below the home. Killed anywhere, the same
-command continues; retention removes nothing that a plan on disk still needs.
+Runs in Airflow where this home's Airflow is up, so that it is seen and stopped where people look;
+in this process otherwise. The plan and how far it has come are in `backfill.json` below the home:
+killed anywhere, the same command continues. It has the pipeline to itself while it runs, no day
+begins before it has finished, and retention removes nothing that it still needs.
 """
 
 import argparse
@@ -12,12 +14,16 @@ from pydantic import ValidationError
 
 from feature_store.contracts.base import Contract
 from feature_store.contracts.errors import InputError, ManifestCorrupt
-from jobs import catalog, plan
+from jobs import catalog, exclusion, plan
 from jobs.cli import out
-from jobs.manifests import write_atomic
+from jobs.manifests import ManifestStore, write_atomic
 from jobs.run_step import show
 from jobs.runner import StepResult, run_step
+from jobs.services import airflow
 from jobs.settings import Settings
+
+# What a day holds before anything of yesterday enters it.
+_INDEPENDENT = ("simulate", "ingest", "validate")
 
 
 class Progress(Contract):
@@ -32,30 +38,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     plan.configure(parser)
     parser.add_argument("--dry-run", action="store_true", help="show the plan, do nothing")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--in-process", action="store_true", help="not through Airflow, even where it is up"
+    )
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Show the plan, ask, execute it or continue it."""
-    progress = load(settings.home)
-    wanted = plan.days_of(args)
-    if progress is None:
-        progress = Progress(plan=plan.from_arguments(args, settings))
-    elif (progress.plan.corrupted, progress.plan.what) != (wanted, args.what):
-        raise InputError(
-            "another backfill has begun and is not finished",
-            where=str(path(settings.home)),
-            expected=f"--from {progress.plan.corrupted[0]} --to {progress.plan.corrupted[-1]}"
-            f" --what {progress.plan.what}",
-            found=f"--from {args.first} --to {args.last} --what {args.what}",
-            hint="finish it first, or remove the file to abandon it",
-        )
+    settings = settings.model_copy(update={"home": settings.home.resolve()})
+    progress = _begun_or_new(args, settings)
     out(progress.plan.model_dump_json() if args.json else plan.render(progress.plan))
     if args.dry_run:
         return 0
     if not args.yes and not _agreed(progress):
         out("nothing was changed")
         return 0
-    execute(settings, progress, report=lambda result: show(result, as_json=args.json))
+    if not args.in_process and airflow.is_running(settings):
+        from jobs import backfill_run
+
+        return backfill_run.follow(settings, progress)
+    with exclusion.alone(settings.home, command(progress.plan)):
+        # Whoever had the home meanwhile may have changed what the plan was made from.
+        progress = _begun_or_new(args, settings)
+        execute(settings, progress, report=lambda result: show(result, as_json=args.json))
     return 0
 
 
@@ -68,12 +73,21 @@ def execute(
         DermError: a step failed or a guard refused its result; nothing was published.
     """
     steps = progress.plan.steps
+    save(settings.home, progress)
+    _reopen(ManifestStore(settings.home / "manifests"), after=progress.plan.last)
     for number in range(progress.done, len(steps)):
         save(settings.home, progress.model_copy(update={"done": number}))
         planned = steps[number]
         step = catalog.step(planned.step)
         report(run_step(settings, step, planned.ds, planned.upstream, force=planned.force))
     path(settings.home).unlink(missing_ok=True)
+
+
+def command(made: plan.BackfillPlan) -> str:
+    """The command that makes, or continues, a plan."""
+    retrain = "--retrain" if made.retrain else "--no-retrain"
+    days = f"--from {made.corrupted[0]} --to {made.corrupted[-1]}"
+    return f"derm backfill {days} --what {made.what} {retrain}"
 
 
 def path(home: Path) -> Path:
@@ -106,6 +120,44 @@ def save(home: Path, progress: Progress) -> None:
     write_atomic(path(home), progress.model_dump_json(indent=2) + "\n")
 
 
+def _begun_or_new(args: argparse.Namespace, settings: Settings) -> Progress:
+    """The backfill that was begun, if it is the one that is asked for; else a new one.
+
+    Raises:
+        InputError: another one was begun.
+    """
+    progress = load(settings.home)
+    if progress is None:
+        return Progress(plan=plan.from_arguments(args, settings))
+    begun = progress.plan
+    retrain = begun.retrain if args.retrain is None else args.retrain
+    asked = (plan.days_of(args), args.what, retrain)
+    if asked == (begun.corrupted, begun.what, begun.retrain):
+        return progress
+    raise InputError(
+        "another backfill has begun and is not finished",
+        where=str(path(settings.home)),
+        expected=command(begun),
+        found=f"--from {args.first} --to {args.last} --what {args.what}",
+        hint="finish it first, or remove the file to abandon it",
+    )
+
+
+def _reopen(manifests: ManifestStore, *, after: str) -> None:
+    """Let a day that was under way begin again: what it made rests on what is now recomputed."""
+    for ds in manifests.days():
+        if ds > after:
+            for manifest in list(manifests.of_day(ds)):
+                if manifest.step not in _INDEPENDENT:
+                    manifests.remove(manifest.step, ds, manifest.upstream)
+
+
 def _agreed(progress: Progress) -> bool:
     left = len(progress.plan.steps) - progress.done
-    return input(f"Run {left} steps? Readers keep what is published until the end. [y/N] ") == "y"
+    question = f"Run {left} steps? Readers keep what is published until the end. [y/N] "
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError as error:
+        raise InputError(
+            "nobody answered", expected="y or n on the terminal", found="no input", hint="--yes"
+        ) from error

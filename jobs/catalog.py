@@ -63,8 +63,9 @@ STEPS: tuple[Step, ...] = (
         summary="check that yesterday is complete and of the right lineage",
         inputs=(Ref(name="release", offset=-1, optional=True),),
         task="gate",
-        timeout_minutes=5,
-        failure="Yesterday was not published, or was recomputed since.",
+        # It waits for a repair that has the pipeline to itself.
+        timeout_minutes=720,
+        failure="Yesterday was not published, or was recomputed since; or a repair is under way.",
         remedy="Repair yesterday first: `derm status` shows which step of it is missing.",
     ),
     Step(

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import DermError
-from jobs import cli, preparation, watch, workflow
+from jobs import cli, exclusion, preparation, watch, workflow
 from jobs.services import local
 from jobs.services.airflow_api import AirflowApi
 from jobs.settings import Home, Settings
@@ -24,7 +24,6 @@ from jobs.settings import Home, Settings
 DAG_ID = "derm_daily"
 
 _READ_WITHIN_S = 120
-_LOG_LINES = 40
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +54,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         with watch.terminal(console, days, len(workflow.tasks())) as display:
             failed = run_days(api, settings, days, display)
         if failed:
-            _explain(api, failed, console)
+            watch.explain(api, DAG_ID, failed, console)
     cli.main(["status"])
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     if failed:
@@ -68,7 +67,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 def prepare(settings: Settings, home: Home, console: Console) -> None:
     """Bring the history into the lake, saying what is done."""
-    with console.status("history"):
+    with console.status("history"), exclusion.together(settings.home):
         for result in preparation.prepare_history(settings, home):
             if not result.skipped:
                 manifest = result.manifest
@@ -117,17 +116,6 @@ def _repair(api: AirflowApi, days: tuple[str, ...]) -> None:
             if task.state in ("running", "queued", "restarting"):
                 api.set_state(DAG_ID, run.run_id, task.key, "failed")
         api.clear_unfinished(DAG_ID, run.run_id)
-
-
-def _explain(api: AirflowApi, day: watch.DayView, console: Console) -> None:
-    """Print the end of the log of each task that failed."""
-    for task in day.failed:
-        console.rule(f"{day.run.ds} {task.key} failed", align="left")
-        lines = api.log(DAG_ID, day.run.run_id, task)
-        begin = next((i for i, x in enumerate(lines) if x.startswith("Running command")), 0)
-        for line in [x for x in lines[begin:] if not x.startswith("::")][-_LOG_LINES:]:
-            console.print(line, markup=False, soft_wrap=True)
-    console.rule()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from feature_store.online import open_store
 from feature_store.quarantine import quarantine_table
 from feature_store.releases import Releases
 from feature_store.staging import read_files
-from jobs import catalog
+from jobs import catalog, exclusion
 from jobs.cli import out
 from jobs.context import RunContext
 from jobs.manifests import write_atomic
@@ -68,11 +68,12 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     if not ids:
         raise InputError("nobody to forget", expected="--id ID or --file FILE", found="neither")
     ctx = open_context(settings, Home.load(settings.home).start_ds)
-    record = forget(ctx, args.entity, ids)
-    write_atomic(
-        settings.home / "forgotten" / f"{record.at.replace(':', '')}.json",
-        record.model_dump_json(indent=2) + "\n",
-    )
+    with exclusion.alone(settings.home, "derm forget"):
+        record = forget(ctx, args.entity, ids)
+        write_atomic(
+            settings.home / "forgotten" / f"{record.at.replace(':', '')}.json",
+            record.model_dump_json(indent=2) + "\n",
+        )
     if args.json:
         out(record.model_dump_json())
         return 0

@@ -6,6 +6,7 @@ lineage that no longer holds, and today must not be built on it.
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed
+from jobs import backfill
 from jobs.context import Outcome, RunContext
 from jobs.standing import standings
 
@@ -15,8 +16,17 @@ def run(ctx: RunContext) -> Outcome:
 
     Raises:
         MissingInput: yesterday was not released.
-        GuardFailed: yesterday was released from inputs that have changed since.
+        GuardFailed: yesterday was released from inputs that have changed since, or a backfill has
+            begun and is not finished.
     """
+    if unfinished := backfill.load(ctx.root):
+        raise GuardFailed(
+            "a backfill has begun and is not finished",
+            where=str(backfill.path(ctx.root)),
+            expected="no day begins between its steps",
+            found=f"{unfinished.done} of {len(unfinished.plan.steps)} steps done",
+            hint=f"continue it: {backfill.command(unfinished.plan)}",
+        )
     if ctx.is_first_day:
         return Outcome(outputs=())
     yesterday = shift_day(ctx.ds, -1)

@@ -6,6 +6,7 @@ pasted into a shell. Read while DAG files are parsed, so it imports nothing that
 
 import datetime as dt
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
@@ -13,7 +14,7 @@ from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Tas
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from feature_store.contracts.base import UPSTREAMS
-from jobs import workflow
+from jobs import chores, workflow
 from jobs.settings import Home, Settings
 
 # The day a run is about: every command gets it spelled out, none asks the clock.
@@ -79,6 +80,18 @@ def daily_arguments(settings: Settings) -> dict[str, Any]:
     }
 
 
+def maintenance_arguments(settings: Settings) -> dict[str, Any]:
+    """How a DAG that looks after the newest released day is scheduled: at noon, never for the past.
+
+    The interval begins at noon of the day that was released since.
+    """
+    return daily_arguments(settings) | {
+        "schedule": CronDataIntervalTimetable("0 12 * * *", timezone="UTC"),
+        "catchup": False,
+        "max_consecutive_failed_dag_runs": 0,
+    }
+
+
 def add_tasks(dag: DAG, settings: Settings) -> None:
     """Add every task of the catalog and the arrows between them to `dag`."""
     groups = {u: TaskGroup(group_id=u, dag=dag) for u in UPSTREAMS}
@@ -90,6 +103,22 @@ def add_tasks(dag: DAG, settings: Settings) -> None:
         operators[before].set_downstream(operators[after])
 
 
+def add_chores(dag: DAG, settings: Settings, wanted: Sequence[chores.Chore]) -> None:
+    """Add commands that are not steps of a day to `dag`, one after the other."""
+    before: DermOperator | None = None
+    for chore in wanted:
+        operator = DermOperator(
+            task_id=chore.name,
+            dag=dag,
+            command=command(settings, chore.arguments),
+            doc_md=_chore_documentation(chore),
+            **_resources(chore),
+        )
+        if before:
+            before.set_downstream(operator)
+        before = operator
+
+
 def _operator(
     task: workflow.Task, settings: Settings, dag: DAG, group: TaskGroup | None
 ) -> DermOperator:
@@ -97,25 +126,32 @@ def _operator(
         task_id=task.name,
         dag=dag,
         task_group=group,
-        command=command(task, settings, DAY),
+        command=command(settings, task.arguments(DAY)),
         doc_md=documentation(task),
-        owner="derm",
-        queue="gpu" if task.resource == "gpu" else "cpu",
-        pool="default_pool" if task.resource == "cpu" else task.resource,
-        retries=task.retries,
-        retry_delay=dt.timedelta(minutes=1),
-        retry_exponential_backoff=2.0,
-        max_retry_delay=dt.timedelta(minutes=10),
-        execution_timeout=dt.timedelta(minutes=task.timeout_minutes),
         outlets=[_asset(name) for name in task.outputs if _is_shared(name)],
-        do_xcom_push=False,
+        **_resources(task),
     )
 
 
-def command(task: workflow.Task, settings: Settings, ds: str) -> str:
-    """The command of a task, complete: it can be pasted into a shell as it stands."""
+def _resources(task: workflow.Task | chores.Chore) -> dict[str, Any]:
+    """Where a task runs, for how long, and how often it is tried again."""
+    return {
+        "owner": "derm",
+        "queue": "gpu" if task.resource == "gpu" else "cpu",
+        "pool": "default_pool" if task.resource == "cpu" else task.resource,
+        "retries": task.retries,
+        "retry_delay": dt.timedelta(minutes=1),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": dt.timedelta(minutes=10),
+        "execution_timeout": dt.timedelta(minutes=task.timeout_minutes),
+        "do_xcom_push": False,
+    }
+
+
+def command(settings: Settings, arguments: str) -> str:
+    """A `derm` command, complete: it can be pasted into a shell as it stands."""
     home, program = (shlex.quote(str(p)) for p in (settings.home, settings.bin))
-    return f"DERM_HOME={home} {program} {task.arguments(ds)}"
+    return f"DERM_HOME={home} {program} {arguments}"
 
 
 def documentation(task: workflow.Task) -> str:
@@ -126,11 +162,21 @@ def documentation(task: workflow.Task) -> str:
             f"### {step.name}: {step.summary}",
             f"**If it fails.** {step.failure}",
             f"**What to do.** {step.remedy}",
+            f"Runbook: `docs/runbook.md#{step.name}`",
         ]
     parts.append(
         "Exit code 2: the input or the request is wrong. 3: a guard refused the result. Neither is "
         "tried again; fix the cause, then clear this task. Nothing published changes until "
         "`release`. How each day stands: `derm status`."
+    )
+    return "\n\n".join(parts)
+
+
+def _chore_documentation(chore: chores.Chore) -> str:
+    parts = (
+        chore.summary,
+        f"**If it fails.** {chore.failure}",
+        f"**What to do.** {chore.remedy}",
     )
     return "\n\n".join(parts)
 

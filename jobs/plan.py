@@ -146,8 +146,13 @@ def render(plan: BackfillPlan) -> str:
         steps = [s for s in plan.steps if s.ds == ds]
         names = " ".join(dict.fromkeys(s.step for s in steps))
         rows, seconds = sum(s.rows for s in steps), sum(s.seconds for s in steps)
-        lines.append(f"  {ds}  {names}  ({rows:,} rows, about {seconds:.0f} s)")
-    lines.append(f"about {plan.seconds:.0f} s; readers see the present release until the last step")
+        tables = sum(name.startswith("lake:") for s in steps for name in s.writes)
+        lines.append(f"  {ds}  {names}")
+        lines.append(f"{'':14}{tables} partitions, {rows:,} rows, about {seconds:.0f} s")
+    lines.append(
+        f"{len(plan.steps)} steps, about {plan.seconds:.0f} s, each partition overwritten in place"
+    )
+    lines.append("readers see the present release until the release step, then all of it at once")
     return "\n".join(lines)
 
 
@@ -250,8 +255,8 @@ class _Planner:
             for upstream in UPSTREAMS:
                 self._add("index", ds, upstream, force=False)
                 self._add("publish", ds, upstream, force=False)
-            self._add("release", ds, None, force=False)
-            self._add("report", ds, None, force=False)
+            for step in ("release", "audit", "report"):
+                self._add(step, ds, None, force=False)
 
     def _plan_upstream(self, ds: str, upstream: Upstream) -> None:
         trained = self._retrain and ds >= self._corrupted[0]
@@ -297,7 +302,7 @@ def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
         for ds in manifests.days()
         for m in manifests.of_day(ds)
     }
-    merged = sorted(n.split("/")[1] for n in records if n.startswith("merge/"))
+    merged = set.intersection(*(_merged(records, u) for u in UPSTREAMS))
     if not merged:
         raise MissingInput("there is no pool yet", hint="run the pipeline first")
     tables = {"pools": pool_table, "dailies": daily_table, "raws": raw_table}
@@ -312,12 +317,18 @@ def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
     }
     return Survey(
         start=home.start_ds,
-        last=merged[-1],
+        last=max(merged),
         dataset=home.dataset,
         records=records,
         snapshots={u: _snapshots(manifests, u) for u in UPSTREAMS},
         **found,
     )
+
+
+def _merged(records: dict[str, Record], upstream: Upstream) -> set[str]:
+    """Days with a pool on record."""
+    keys = (name.split("/") for name in records)
+    return {ds for step, ds, of in keys if (step, of) == ("merge", upstream)}
 
 
 def _snapshots(manifests: ManifestStore, upstream: Upstream) -> tuple[str, ...]:

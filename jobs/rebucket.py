@@ -28,7 +28,7 @@ from feature_store.spark.rebucket import (
     move_bucket,
     sources,
 )
-from jobs import catalog
+from jobs import catalog, exclusion
 from jobs.aggregation import layout_of, run_bucket_tasks
 from jobs.cli import day, out
 from jobs.context import RunContext
@@ -46,13 +46,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Re-bucket every table whose layout is not the recipe's, or import files."""
+    if args.files and not (args.ds and args.upstream and args.entity):
+        raise InputError("incomplete request", expected="--ds --upstream --entity")
     ctx = open_context(settings, args.ds or Home.load(settings.home).start_ds, args.upstream)
-    if args.files:
-        if not (args.ds and args.upstream and args.entity):
-            raise InputError("incomplete request", expected="--ds --upstream --entity")
-        artifact = import_raw(ctx, args.upstream, args.entity, args.files)
-        out(f"{artifact.name} of {args.ds}: {artifact.rows} rows")
-        return 0
+    with exclusion.alone(settings.home, "derm rebucket"):
+        if args.files:
+            artifact = import_raw(ctx, args.upstream, args.entity, args.files)
+            out(f"{artifact.name} of {args.ds}: {artifact.rows} rows")
+        else:
+            _rebucket_all(ctx)
+    return 0
+
+
+def _rebucket_all(ctx: RunContext) -> None:
     for upstream in UPSTREAMS:
         for entity in ENTITIES:
             for declare in (raw_table, daily_table, pool_table):
@@ -60,7 +66,6 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
                 for artifact in rebucket(ctx, table, ctx.recipe.layout.buckets(entity)):
                     out(f"{artifact.name} of {artifact.ds}: {artifact.rows} rows moved")
     out("every table is laid out as the recipe says")
-    return 0
 
 
 def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:

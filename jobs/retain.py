@@ -14,7 +14,7 @@ from feature_store.contracts.manifests import Release
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
 from feature_store.lake import Lake
 from feature_store.maintenance import drop_days, newest, pools_to_keep, tidy
-from jobs import backfill
+from jobs import backfill, exclusion
 from jobs.cli import out
 from jobs.recipes import recipe
 from jobs.settings import Home, Settings
@@ -38,13 +38,16 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     """Apply the retention of the home's recipe."""
     config = recipe(Home.load(settings.home).recipe).retention
     lake = Lake(settings.home / "lake")
-    expired = expired_days(lake, config, protected_days(settings, config))
     removed: dict[str, int] = {}
-    if not args.dry_run:
-        for name, days in expired.items():
-            drop_days(lake, name, days)
-        for name in tables(lake):
-            removed[name] = tidy(lake, name, orphan_hours=config.orphan_hours)
+    if args.dry_run:
+        expired = expired_days(lake, config, protected_days(settings, config))
+    else:
+        with exclusion.alone(settings.home, "derm retain"):
+            expired = expired_days(lake, config, protected_days(settings, config))
+            for name, days in expired.items():
+                drop_days(lake, name, days)
+            for name in tables(lake):
+                removed[name] = tidy(lake, name, orphan_hours=config.orphan_hours)
     if args.json:
         out(json.dumps({"dropped": expired, "files_removed": removed}))
         return 0

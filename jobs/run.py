@@ -4,7 +4,7 @@ import argparse
 
 from feature_store.contracts.base import UPSTREAMS, days_between
 from feature_store.contracts.errors import InputError
-from jobs import catalog
+from jobs import catalog, exclusion
 from jobs.cli import day
 from jobs.run_step import show
 from jobs.runner import run_step, upstreams_of
@@ -27,11 +27,13 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         raise InputError(
             "an empty range", expected="--from <= --to", found=f"{args.first} {args.last}"
         )
-    for ds in days:
-        for step in _chosen(home.dataset, args.steps):
-            for upstream in upstreams_of(step, args.upstream):
-                result = run_step(settings, step, ds, upstream, force=args.force)
-                show(result, as_json=args.json)
+    steps = _chosen(home.dataset, args.steps)
+    with exclusion.together(settings.home):
+        for ds in days:
+            for step in steps:
+                for upstream in upstreams_of(step, args.upstream):
+                    result = run_step(settings, step, ds, upstream, force=args.force)
+                    show(result, as_json=args.json)
     return 0
 
 

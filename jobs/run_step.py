@@ -3,6 +3,7 @@
 import argparse
 
 from feature_store.contracts.manifests import StepManifest
+from jobs import exclusion
 from jobs.cli import out
 from jobs.runner import StepResult, run_step, upstreams_of
 from jobs.settings import Settings
@@ -10,9 +11,10 @@ from jobs.settings import Settings
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Run the step for the upstreams asked for."""
-    for upstream in upstreams_of(args.step, getattr(args, "upstream", None)):
-        result = run_step(settings, args.step, args.ds, upstream, force=args.force)
-        show(result, as_json=args.json)
+    with exclusion.together(settings.home):
+        for upstream in upstreams_of(args.step, getattr(args, "upstream", None)):
+            result = run_step(settings, args.step, args.ds, upstream, force=args.force)
+            show(result, as_json=args.json)
     return 0
 
 

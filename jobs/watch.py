@@ -17,6 +17,7 @@ TOLD = ("success", "failed", "up_for_retry")
 
 _POLL_S = 1.0
 _UNHEALTHY_FOR_S = 60.0
+_LOG_LINES = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +79,17 @@ def follow(api: AirflowApi, dag_id: str, days: Sequence[str], display: Display) 
             )
         time.sleep(_POLL_S)
     return None
+
+
+def explain(api: AirflowApi, dag_id: str, view: DayView, console: Console) -> None:
+    """Print the end of the log of each task that failed."""
+    for task in view.failed:
+        console.rule(f"{view.run.ds} {task.key} failed", align="left")
+        lines = api.log(dag_id, view.run.run_id, task)
+        begin = next((i for i, x in enumerate(lines) if x.startswith("Running command")), 0)
+        for line in [x for x in lines[begin:] if not x.startswith("::")][-_LOG_LINES:]:
+            console.print(line, markup=False, soft_wrap=True)
+    console.rule()
 
 
 @contextmanager

@@ -3,18 +3,22 @@
 The last line of output is JSON: `dags`, and `modules`, those that reading the DAG files loaded.
 """
 
+import datetime
 import json
 import sys
 from typing import Any
 
 from airflow.dag_processing.dagbag import DagBag
 
+FIRST = datetime.datetime(2025, 3, 8, tzinfo=datetime.UTC)
+
 
 def describe_dag(dag: Any) -> dict[str, Any]:
     """Schedule, limits and tasks of a DAG."""
     return {
-        "schedule": [type(dag.timetable).__name__, dag.timetable.expression],
-        "start": dag.start_date.isoformat(),
+        "schedule": [type(dag.timetable).__name__, getattr(dag.timetable, "expression", None)],
+        "start": dag.start_date and dag.start_date.isoformat(),
+        "params": {name: param.schema for name, param in dag.params.items()},
         "end": dag.end_date and dag.end_date.isoformat(),
         "catchup": dag.catchup,
         "max_active_runs": dag.max_active_runs,
@@ -25,8 +29,12 @@ def describe_dag(dag: Any) -> dict[str, Any]:
 
 
 def describe_task(task: Any) -> dict[str, Any]:
-    """Arrows and resources of a task, and its command on the first day."""
-    context = {"data_interval_start": task.dag.start_date}
+    """Arrows and resources of a task, and its command on a day, which also fills in the form."""
+    params = {
+        name: FIRST.date().isoformat() if param.schema.get("format") == "date" else param.value
+        for name, param in task.dag.params.items()
+    }
+    context = {"data_interval_start": task.dag.start_date or FIRST, "params": params}
     return {
         "command": task.render_template(task.command, context, task.dag.get_template_env()),
         "downstream": sorted(task.downstream_task_ids),

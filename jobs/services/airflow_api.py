@@ -96,6 +96,21 @@ class AirflowApi:
         }
         return tuple(by_day[ds] for ds in sorted(by_day))
 
+    def trigger(self, dag_id: str, conf: dict[str, str]) -> str:
+        """Start a run with these parameters; return its id."""
+        wanted = {"logical_date": None, "conf": conf}
+        return str(self._call("POST", f"dags/{dag_id}/dagRuns", wanted)["dag_run_id"])
+
+    def active_run(self, dag_id: str) -> str | None:
+        """The id of a run that has not ended, None when there is none."""
+        query = "state=running&state=queued&order_by=run_after&limit=1"
+        listed = self._call("GET", f"dags/{dag_id}/dagRuns?{query}")["dag_runs"]
+        return str(listed[0]["dag_run_id"]) if listed else None
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """How a run stands."""
+        return str(self._call("GET", _run_path(dag_id, run_id))["state"])
+
     def tasks(self, dag_id: str, run_id: str) -> tuple[TaskState, ...]:
         """Every task of a run."""
         listed = self._call("GET", f"{_run_path(dag_id, run_id)}/taskInstances?limit=100")

@@ -1,11 +1,13 @@
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.reference import command_parser
 from jobs.settings import PROJECT
 from tests.airflow_fixtures import AIRFLOW_PYTHON, make_home, read_dags
 
@@ -42,10 +44,18 @@ def test_reading_the_dags_loads_nothing_that_computes(read: dict[str, Any]) -> N
 
 def test_every_command_spells_out_its_day(read: dict[str, Any]) -> None:
     for dag in read["dags"].values():
-        for task in dag["tasks"].values():
+        for key, task in dag["tasks"].items():
             days = re.findall(r"--(?:ds|from|to) (\S+)", task["command"])
-            assert days
-            assert set(days) == {"2025-03-08"}
+            # Retention counts back from the newest day in the lake.
+            assert set(days) == (set() if key == "retain" else {"2025-03-08"})
+
+
+def test_a_form_asks_for_what_the_commands_need(read: dict[str, Any]) -> None:
+    form = read["dags"]["derm_backfill"]["params"]
+    assert {n for n, s in form.items() if s.get("format") == "date"} == {"first_day", "last_day"}
+    assert form["what"]["enum"] == ["labels", "features", "embeddings"]
+    words = shlex.split(read["dags"]["derm_backfill"]["tasks"]["backfill"]["command"])
+    command_parser("backfill").parse_args(words[3:])
 
 
 def test_every_task_says_what_its_failure_means_and_what_to_do(read: dict[str, Any]) -> None:
@@ -71,6 +81,7 @@ def test_dag_files_are_names_and_arrows() -> None:
         assert set(imported) <= {
             "airflow.sdk",
             "jobs.catalog",
+            "jobs.chores",
             "jobs.orchestration",
             "jobs.settings",
         }

@@ -1,0 +1,75 @@
+"""A backfill in Airflow: start it there, or find it running, and show here how far it is."""
+
+import time
+from urllib.parse import quote
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from jobs import backfill, watch
+from jobs.services import airflow
+from jobs.services.airflow_api import AirflowApi, RunState
+from jobs.settings import Settings
+
+DAG_ID = "derm_backfill"
+
+_POLL_S = 1.0
+
+
+def follow(settings: Settings, progress: backfill.Progress) -> int:
+    """Run a backfill in this home's Airflow; return 0 when it succeeded, 1 when it failed.
+
+    Interrupted, it goes on there; called again, this finds it.
+
+    Raises:
+        Unreachable: Airflow does not answer.
+    """
+    api = airflow.connect(settings)
+    run_id = api.active_run(DAG_ID) or _start(api, progress)
+    console = Console(highlight=False)
+    url = f"{api.url}/dags/{DAG_ID}/runs/{quote(run_id, safe='')}"
+    console.print(f"in Airflow, also when this is interrupted: {url}", soft_wrap=True)
+    state = _watch(api, run_id, settings, progress, console)
+    if state == "success":
+        console.print("finished: the days are repaired, the last one is published")
+        return 0
+    run = RunState(run_id=run_id, ds=DAG_ID, state=state)
+    watch.explain(api, DAG_ID, watch.DayView(run=run, tasks=api.tasks(DAG_ID, run_id)), console)
+    console.print(f"{state}; readers keep what they had; the same command continues it")
+    return 1
+
+
+def _start(api: AirflowApi, progress: backfill.Progress) -> str:
+    made = progress.plan
+    api.set_paused(DAG_ID, paused=False)
+    conf = {
+        "first_day": made.corrupted[0],
+        "last_day": made.corrupted[-1],
+        "what": made.what,
+        "models": "retrain" if made.retrain else "keep",
+    }
+    return api.trigger(DAG_ID, conf)
+
+
+def _watch(
+    api: AirflowApi, run_id: str, settings: Settings, progress: backfill.Progress, console: Console
+) -> str:
+    """Show how many steps are done until the run has ended; return how it ended."""
+    total, told = len(progress.plan.steps), -1
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("waiting", total=total)
+        while (state := api.run_state(DAG_ID, run_id)) in ("queued", "running"):
+            begun = backfill.load(settings.home)
+            if begun and begun.done != told:
+                told = begun.done
+                step = begun.plan.steps[told]
+                name = " ".join(filter(None, (step.ds, step.step, step.upstream)))
+                bar.update(task, completed=told, description=name)
+                if not console.is_terminal:
+                    console.print(f"{told + 1:>4} of {total}  {name}")
+            time.sleep(_POLL_S)
+        if state == "success":
+            bar.update(task, completed=total, description="done")
+    return state

@@ -1,0 +1,159 @@
+"""A backfill as a process of its own: killed again and again, and never beside a day.
+
+The tests of this file are chapters of one story and run in order, on one home.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream
+from feature_store.contracts.manifests import Artifact
+from feature_store.contracts.tables import daily_table, pool_table, raw_table
+from feature_store.lake import Lake
+from feature_store.schemas import pack, unpack
+from feature_store.staging import read_files, stage_file
+from jobs import backfill, exclusion
+from jobs.manifests import ManifestStore
+from jobs.services.redis import stop_redis
+from jobs.settings import PROJECT
+
+pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
+
+HISTORY, DAYS, NEXT = "2025-03-01", ("2025-03-02", "2025-03-03", "2025-03-04"), "2025-03-05"
+WRONG = DAYS[1]
+_DERM = [sys.executable, "-c", "import sys; from jobs.cli import main; sys.exit(main())"]
+_BACKFILL = ("backfill", "--from", WRONG, "--to", WRONG, "--what", "embeddings", "--yes")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Three published days, and their digests before one of them was spoilt."""
+    folder = tmp_path_factory.mktemp("backfill")
+    derm(folder, "init", "--dataset", "simulated", "--days", "1")
+    derm(folder, "run", "--from", HISTORY, "--to", HISTORY, "--steps", "simulate,ingest,validate")
+    derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
+    yield folder
+    stop_redis(folder)
+
+
+@pytest.fixture(scope="module")
+def clean(home: Path) -> dict[str, str]:
+    return digests(home)
+
+
+def test_a_spoilt_day_spoils_the_days_after_it(home: Path, clean: dict[str, str]) -> None:
+    lake = Lake(home / "lake")
+    manifests = ManifestStore(home / "manifests")
+    for upstream in UPSTREAMS:
+        outputs = tuple(spoil(lake, upstream, e) for e in ENTITIES)
+        recorded = manifests.get("infer", WRONG, upstream)
+        assert recorded
+        manifests.put(recorded.model_copy(update={"outputs": outputs}))
+    derm(home, "run", "--from", WRONG, "--to", DAYS[-1], "--steps", "dedup,merge")
+    spoilt = {key for key, digest in digests(home).items() if clean[key] != digest}
+    assert {key.split("/")[0] for key in spoilt} == set(DAYS[1:])
+
+
+def test_killed_anywhere_the_same_command_finishes_it(home: Path, clean: dict[str, str]) -> None:
+    moments = random.Random(6)
+    for _ in range(4):
+        process = start(home, *_BACKFILL)
+        await_progress(home, process)
+        time.sleep(moments.uniform(0.0, 6.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert backfill.load(home) is not None
+    waiting = start(home, "gate", "--ds", NEXT)
+    assert "a backfill has begun and is not finished" in waiting.communicate()[1]
+    assert waiting.returncode == 3
+    derm(home, *_BACKFILL)
+    assert digests(home) == clean
+    assert backfill.load(home) is None
+    derm(home, "gate", "--ds", NEXT)
+
+
+def test_a_backfill_begins_when_no_step_runs_and_no_step_begins_before_it_ended(home: Path) -> None:
+    with exclusion.together(home):
+        repair = start(home, *_BACKFILL)
+        assert repair.stderr
+        assert "waiting: steps of a day are running" in repair.stderr.readline()
+        assert backfill.load(home) is None
+    await_progress(home, repair)
+    day = start(home, "run", "--from", NEXT, "--to", NEXT, "--steps", "gate,simulate,ingest")
+    assert repair.wait() == 0
+    repair.communicate()
+    said = day.communicate()[1]
+    assert day.returncode == 0, said
+    assert "waiting: derm backfill" in said
+    manifests = ManifestStore(home / "manifests")
+    ended = max(m.finished_at for ds in DAYS for m in manifests.of_day(ds))
+    assert min(m.started_at for m in manifests.of_day(NEXT)) >= ended
+
+
+def test_a_day_that_was_under_way_begins_again(home: Path) -> None:
+    manifests = ManifestStore(home / "manifests")
+    derm(
+        home, "run", "--from", NEXT, "--to", NEXT, "--steps", "validate,train", "--upstream", "ctr"
+    )
+    derm(home, *_BACKFILL)
+    assert {m.step for m in manifests.of_day(NEXT)} == {"simulate", "ingest", "validate"}
+
+
+def spoil(lake: Lake, upstream: Upstream, entity: Entity) -> Artifact:
+    """Turn every embedding of the wrong day round."""
+    table = raw_table(upstream, entity)
+    properties = lake.properties(table.name)
+    dim = int(properties["dim"])
+    staged = []
+    for bucket, files in lake.bucket_files(table.name, WRONG).items():
+        rows = read_files(files, table)
+        turned = pack(-unpack(rows["embedding"], dim))
+        position = rows.column_names.index("embedding")
+        rows = rows.set_column(position, rows.schema.field(position), pa.chunked_array([turned]))
+        staged.append(stage_file(lake.root, table, WRONG, rows, bucket=bucket))
+    return lake.commit(table, WRONG, staged, properties=properties)
+
+
+def digests(home: Path) -> dict[str, str]:
+    lake = Lake(home / "lake")
+    return {
+        f"{ds}/{declare.__name__}/{u}/{e}": lake.artifact(declare(u, e).name, ds).digest
+        for ds in DAYS
+        for declare in (raw_table, daily_table, pool_table)
+        for u in UPSTREAMS
+        for e in ENTITIES
+    }
+
+
+def await_progress(home: Path, process: subprocess.Popen[str]) -> None:
+    while backfill.load(home) is None:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "DERM_HOME": str(home), "DERM_THREADS": "1"}
+    return subprocess.Popen(
+        [*_DERM, *arguments],
+        env=environment,
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def derm(home: Path, *arguments: str) -> str:
+    process = start(home, *arguments)
+    printed, said = process.communicate()
+    assert process.returncode == 0, printed[-2000:] + said[-4000:]
+    return printed

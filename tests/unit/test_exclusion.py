@@ -1,0 +1,109 @@
+"""Steps share a home, a repair has it alone: shown with real processes."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from feature_store.contracts.errors import InputError
+from jobs import exclusion
+from jobs.settings import Home
+
+# Writes a line when it has the home, keeps it until a line arrives, and says so when it lets go.
+_HOLDER = """
+import sys
+from pathlib import Path
+from jobs import exclusion
+home, kind = Path(sys.argv[1]), sys.argv[2]
+hold = exclusion.alone(home, "derm repair") if kind == "alone" else exclusion.together(home)
+with hold:
+    print("holds", flush=True)
+    sys.stdin.readline()
+"""
+
+
+class Holder:
+    """A process that holds a home until it is told, or killed."""
+
+    def __init__(self, home: Path, kind: str) -> None:
+        command = [sys.executable, "-c", _HOLDER, str(home), kind]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def await_hold(self) -> None:
+        assert self.process.stdout
+        assert self.process.stdout.readline() == "holds\n"
+
+    def let_go(self) -> None:
+        self.process.communicate("\n")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    made = Home(dataset="simulated", recipe="toy", first_ds="2025-03-01", start_ds="2025-03-01")
+    made.save(tmp_path)
+    return tmp_path
+
+
+def test_steps_share_a_home(home: Path) -> None:
+    holders = [Holder(home, "together") for _ in range(3)]
+    for holder in holders:
+        holder.await_hold()
+    for holder in holders:
+        holder.let_go()
+
+
+@pytest.mark.parametrize("kinds", [("alone", "together"), ("together", "alone"), ("alone",) * 2])
+def test_a_repair_and_a_step_never_overlap(home: Path, kinds: tuple[str, str]) -> None:
+    first = Holder(home, kinds[0])
+    first.await_hold()
+    marks = home / "marks"
+    code = _HOLDER.replace('print("holds", flush=True)', f"Path({str(marks)!r}).touch()")
+    code = code.replace("sys.stdin.readline()", "pass")
+    second = subprocess.Popen([sys.executable, "-c", code, str(home), kinds[1]])
+    time.sleep(2.0)
+    assert second.poll() is None, "it did not wait"
+    assert not marks.exists()
+    first.let_go()
+    assert second.wait() == 0
+    assert marks.exists()
+
+
+def test_whoever_is_killed_lets_go(home: Path) -> None:
+    holder = Holder(home, "alone")
+    holder.await_hold()
+    holder.kill()
+    with exclusion.together(home):
+        pass
+
+
+def test_whoever_waits_is_told_for_whom(home: Path) -> None:
+    holder = Holder(home, "alone")
+    holder.await_hold()
+    code = _HOLDER.replace(
+        "from jobs", "import logging\nlogging.basicConfig(level=20)\nfrom jobs", 1
+    )
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", code, str(home), "together"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stderr
+    said = waiting.stderr.readline()
+    assert f"waiting: derm repair (process {holder.process.pid}) has the pipeline alone" in said
+    holder.let_go()
+    assert waiting.communicate("\n")[0] == "holds\n"
+
+
+def test_what_is_no_home_is_not_made_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a derm home"), exclusion.together(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
