@@ -186,8 +186,12 @@ class FeatureClient:
 
     def close(self) -> None:
         """Close the synchronous connections."""
-        if self._sync is not None:
-            self._sync.close()
+        if self._sync is None:
+            return
+        if self._cluster:
+            # A cluster client's own close() leaves the pools of its nodes open.
+            self._sync.disconnect_connection_pools()
+        self._sync.close()
 
     async def aclose(self) -> None:
         """Close the asynchronous connections."""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from feature_store.buckets import bucket_of
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import GuardFailed
-from feature_store.contracts.manifests import Metrics, PublishedUpstream
+from feature_store.contracts.manifests import Artifact, Metrics, PublishedUpstream
 from feature_store.contracts.tables import pool_table
 from feature_store.index import PinIndex
 from feature_store.index_build import file_digest, normalise
@@ -43,10 +43,12 @@ def run(ctx: RunContext) -> Outcome:
     """
     store = open_store(ensure_redis(ctx.settings), ctx.recipe.publishing)
     current = Releases(ctx.root, store).current()
-    released = ctx.artifact("release").uri.removeprefix("releases/").removesuffix(".json")
+    release = ctx.artifact("release")
+    released = release.uri.removeprefix("releases/").removesuffix(".json")
+    audited = (Artifact(name="audited", ds=ctx.ds, digest=release.digest),)
     if current is None or current.release_id != released:
         ctx.log.info("audit: %s is not what readers see; nothing to compare", released)
-        return Outcome(outputs=(), metrics={"audited": 0})
+        return Outcome(outputs=audited, metrics={"audited": 0})
     metrics: Metrics = {"audited": 1}
     for entry in current.upstreams:
         u = entry.upstream
@@ -62,7 +64,7 @@ def run(ctx: RunContext) -> Outcome:
             hint=f"derm rollback; then derm publish --ds {ctx.ds} --force, "
             f"derm index --ds {ctx.ds} --force, derm release --ds {ctx.ds} --force",
         )
-    return Outcome(outputs=(), metrics=metrics)
+    return Outcome(outputs=audited, metrics=metrics)
 
 
 def _users(ctx: RunContext, store: OnlineStore, entry: PublishedUpstream) -> Metrics:

@@ -216,6 +216,7 @@ STEPS: tuple[Step, ...] = (
         name="audit",
         summary="compare samples of what is published with the lake",
         inputs=(Ref(name="release"),),
+        outputs=("audited",),
         task="audit",
         retries=1,
         timeout_minutes=20,
@@ -225,7 +226,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="report",
         summary="record the day in `runs` and render the report",
-        inputs=(Ref(name="release"),),
+        inputs=(Ref(name="release"), Ref(name="audited")),
         outputs=("lake:runs",),
         task="report",
         failure="The day is published; only its report is missing.",

@@ -13,9 +13,8 @@ _NORM_TOLERANCE = 1e-3
 def check_health(plan: Plan, metrics: Metrics, guards: GuardConfig) -> None:
     """Compare a snapshot's numbers with their bounds.
 
-    The loss is finite; the AUC of the incoming snapshot on the day has not fallen by more than
-    `max_auc_drop` since the last accepted one, beyond what chance explains; embeddings have norm 1
-    and are not collapsed.
+    The loss is finite; the AUC of the incoming snapshot on the day is not below `auc_bound`, where
+    there is one; embeddings have norm 1 and are not collapsed.
 
     Raises:
         GuardFailed: naming the number and its bound.
@@ -23,8 +22,11 @@ def check_health(plan: Plan, metrics: Metrics, guards: GuardConfig) -> None:
     loss = _number(metrics, "loss")
     if not math.isfinite(loss):
         _refuse(plan, "the training loss is not finite", "a finite loss", f"loss {loss}")
-    if plan.parent:
-        _check_auc(plan, plan.parent.metrics, metrics, guards.max_auc_drop)
+    auc, bound = _number(metrics, "auc"), _number(metrics, "auc_bound")
+    if auc < bound:
+        _refuse(
+            plan, "the AUC on the new day fell too far", f"auc >= {bound:.4f}", f"auc {auc:.4f}"
+        )
     error = _number(metrics, "norm_error")
     if not error <= _NORM_TOLERANCE:
         _refuse(
@@ -43,23 +45,18 @@ def check_health(plan: Plan, metrics: Metrics, guards: GuardConfig) -> None:
         )
 
 
-def _check_auc(plan: Plan, last: Metrics, new: Metrics, max_drop: float) -> None:
-    """Refuse a drop larger than `max_drop` and three standard errors of the difference together.
+def auc_bound(last: Metrics, new: Metrics, max_drop: float) -> float | None:
+    """The lowest AUC that may follow the last accepted one; None when either day has none.
 
-    A day with fifty conversions has an AUC that is known to +- 0.04: a fixed bound alone would
-    refuse good days of a rare label, or pass bad days of a frequent one.
+    It lies `max_drop` and three standard errors of the difference below. A day with fifty
+    conversions has an AUC that is known to +- 0.04: a fixed bound alone would refuse good days of
+    a rare label, or pass bad days of a frequent one.
     """
     before, after = _number(last, "auc"), _number(new, "auc")
     if math.isnan(before) or math.isnan(after):
-        return  # a day without a positive row has no AUC
+        return None  # a day without a positive row has no AUC
     chance = 3 * math.hypot(auc_standard_error(last), auc_standard_error(new))
-    if after < (bound := before - max_drop - chance):
-        _refuse(
-            plan,
-            "the AUC on the new day fell too far",
-            f"auc >= {bound:.4f} (last accepted {before:.4f}, chance explains {chance:.4f})",
-            f"auc {after:.4f}",
-        )
+    return before - max_drop - chance
 
 
 def auc_standard_error(metrics: Metrics) -> float:

@@ -12,6 +12,7 @@ from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.examples import Arrays, DayExamples, Order, summarize
 from jobs.context import RunContext
 from jobs.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
+from jobs.training_guard import auc_bound
 from jobs.training_plan import Phase, Plan, model_digest, upstream_of
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
@@ -189,15 +190,18 @@ class TrainingRun:
         metrics: Metrics = {name: progress.scores[primary][name] for name in _PRIMARY}
         for task in others:
             metrics[f"auc_{task}"] = progress.scores[task]["auc"]
+        metrics["scored_rows"] = progress.scores[primary]["rows"]
+        parent, guards = self.plan.parent, self.ctx.recipe.guards
+        bound = auc_bound(parent.metrics, metrics, guards.max_auc_drop) if parent else None
         return {
             **metrics,
+            "auc_bound": bound,
             "loss": progress.last.mean(),
             "loss_supervised": progress.last.mean("supervised"),
             "loss_self_supervised": progress.last.mean("self_supervised"),
             "temperature": 1 / self.trainer.objective.softmax.scale().item(),
             **self._health(),
             "rows": int(sum_over_ranks(torch.tensor(progress.rows))),
-            "scored_rows": progress.scores[primary]["rows"],
             "days": len(self.plan.days),
         }
 

@@ -14,7 +14,7 @@ class Artifact(Contract):
 
     Attributes:
         name: `lake:<table>`, `snapshot:<upstream>`, `users:<upstream>`, `index:<upstream>`,
-            `source:<dataset>`, `validated`, `verified:<upstream>` or `release`.
+            `source`, `validated`, `verified:<upstream>`, `release` or `audited`.
         digest: of the content, so that equal content has equal digests wherever it was made.
         rows: rows (or vectors, or keys) it holds.
         size: bytes it holds.

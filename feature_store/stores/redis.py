@@ -50,6 +50,7 @@ class RedisStore:
         self.location = _location(self._options)
         self._limit = _Limit(bytes_per_s)
         self._nodes: tuple[Node, ...] | None = None
+        self._clients: list[Any] = []
         self._owner = np.zeros(0, np.int16)
 
     def get(self, key: str) -> bytes | None:
@@ -71,9 +72,7 @@ class RedisStore:
     def writer(self, prefix: str) -> "RedisWriter":
         """A writer with connections of its own."""
         with typed_errors(self.location):
-            nodes = self._topology()
-            clients = [self._connect(_at(n)) for n in nodes] if nodes else [self._client]
-            pools = [c.connection_pool for c in clients]
+            pools = [client.connection_pool for client in self._primaries()]
         return RedisWriter(prefix, pools, self._owner, batch=self._batch, limit=self._limit)
 
     def seal(self, prefix: str) -> None:
@@ -137,8 +136,11 @@ class RedisStore:
         return self._nodes
 
     def _primaries(self) -> list[Any]:
+        """A client of each primary of a cluster, in the order of `_owner`; or the one client."""
         nodes = self._topology()
-        return [self._connect(_at(n)) for n in nodes] if nodes else [self._client]
+        if not self._clients:
+            self._clients = [self._connect(_at(n)) for n in nodes] if nodes else [self._client]
+        return self._clients
 
     def _of(self, key: str) -> Any:
         if not self._topology():

@@ -97,25 +97,20 @@ def _values(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> lis
     return [d.number(panel.step, panel.metric, upstream) for d in days]
 
 
-def _bounds(panel: Panel, values: Sequence[float | None]) -> list[float | None]:
+def _bounds(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> list[float | None]:
     """The lowest value the guard lets pass, day by day."""
     if panel.lowest is not None:
-        return [panel.lowest] * len(values)
+        return [panel.lowest] * len(days)
+    if panel.bound_metric:
+        return [d.number(panel.step, panel.bound_metric, upstream) for d in days]
+    if panel.shrink is None:
+        return [None] * len(days)
     bounds: list[float | None] = []
     accepted: float | None = None
-    for value in values:
-        bounds.append(_fallen(panel, accepted))
+    for value in _values(panel, days, upstream):
+        bounds.append(None if accepted is None else accepted * (1.0 - panel.shrink))
         accepted = accepted if value is None else value
     return bounds
-
-
-def _fallen(panel: Panel, accepted: float | None) -> float | None:
-    """The lowest value that may follow an accepted one."""
-    if accepted is None:
-        return None
-    if panel.shrink is not None:
-        return accepted * (1.0 - panel.shrink)
-    return None if panel.drop is None else accepted - panel.drop
 
 
 def _breaches(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> list[Breach]:
@@ -128,7 +123,7 @@ def _breaches(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> l
             found=show(value, panel.kind),
             bound=show(bound, panel.kind),
         )
-        for day, value, bound in zip(days, values, _bounds(panel, values), strict=True)
+        for day, value, bound in zip(days, values, _bounds(panel, days, upstream), strict=True)
         if value is not None and bound is not None and value < bound
     ]
 
@@ -150,9 +145,9 @@ def _chart(panel: Panel, days: Sequence[DaySummary]) -> Markup:
     if panel.reference is not None:
         rules.append(Rule(value=panel.reference, css="reference", label=""))
     falling = [
-        Series(name=u, css=u, values=tuple(_bounds(panel, values)))
-        for u, values in by_upstream.items()
-        if panel.drop is not None
+        Series(name=u, css=u, values=tuple(_bounds(panel, days, u)))
+        for u in UPSTREAMS
+        if panel.bound_metric
         # A bound of half the pool, drawn, would flatten the line: it is only checked.
     ]
     broken = frozenset((b.upstream, b.ds) for u in UPSTREAMS for b in _breaches(panel, days, u))

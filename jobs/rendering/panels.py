@@ -14,8 +14,8 @@ class Panel:
     Attributes:
         note: what a reader should know to judge it.
         lowest: the bound of a guard; a value below stops the day.
-        drop: the bound of a guard against the day before: a fall by more stops the day.
-        shrink: the same, as a share of the day before.
+        bound_metric: the metric of the same step that records the bound of a guard for the day.
+        shrink: the bound of a guard against the day before: a fall by a larger share stops the day.
         reference: a value that means something, such as 1 for a calibrated model.
     """
 
@@ -25,7 +25,7 @@ class Panel:
     metric: str
     kind: Kind
     lowest: float | None = None
-    drop: float | None = None
+    bound_metric: str = ""
     shrink: float | None = None
     reference: float | None = None
 
@@ -48,7 +48,7 @@ def sections(recipe: Recipe) -> tuple[Section, ...]:
         Section(
             name="Model",
             question="Does it still predict the new day, before it has learned from it?",
-            panels=_model(recipe),
+            panels=_model(),
         ),
         Section(
             name="Coverage",
@@ -73,7 +73,7 @@ def sections(recipe: Recipe) -> tuple[Section, ...]:
     )
 
 
-def _model(recipe: Recipe) -> tuple[Panel, ...]:
+def _model() -> tuple[Panel, ...]:
     return (
         Panel(
             title="AUC",
@@ -81,7 +81,7 @@ def _model(recipe: Recipe) -> tuple[Panel, ...]:
             step="train",
             metric="auc",
             kind="ratio",
-            drop=recipe.guards.max_auc_drop,
+            bound_metric="auc_bound",
         ),
         Panel(
             title="Normalised entropy",

@@ -64,6 +64,8 @@ def cluster(tmp_path):
     await_that(lambda: all(n.cluster("info")["cluster_state"] == "ok" for n in nodes))
     await_that(lambda: all(len(n.execute_command("CLUSTER SLOTS")) == 2 for n in nodes))
     yield f"redis://127.0.0.1:{ports[0]}", nodes
+    for node in nodes:
+        node.close()
     for process in processes:
         process.terminate()
         process.wait()
@@ -86,13 +88,16 @@ def test_three_days_on_a_cluster(cluster, tmp_path):
         assert world.step("audit", ds).metrics["audited"] == 1
         client = FeatureClient(url, cluster=True, timeout_s=5)
         assert client.get_users(world.pools["ctr", "user"].ids.tolist())[1].all()
+        client.close()
     assert done["publish ctr"].metrics["full"] == 0
     assert all(node.dbsize() > 300 for node in nodes)
     world.with_publishing(expire_days=90)
     ds = shift_day(START, 3)
     world.grow(ds)
     world.publish(ds)
-    prefix = FeatureClient(url, cluster=True).release.upstreams[0].users_prefix
+    client = FeatureClient(url, cluster=True)
+    prefix = client.release.upstreams[0].users_prefix
+    client.close()
     ages = [n.ttl(k) for n in nodes for k in n.scan_iter(f"{prefix}*")]
     assert len(ages) == len(world.pools["ctr", "user"].ids)
     assert min(ages) > 86 * 86_400

@@ -65,7 +65,7 @@ def test_finds_nearly_what_exact_search_finds(tmp_path, storage):
     hits = index.search(queries(), 10)
     truth = [exact(table, q, 10) for q in queries()]
     overlap = np.mean([len(set(h) & set(t)) / 10 for h, t in zip(hits.ids, truth, strict=True)])
-    assert overlap > (0.85 if storage == "int8" else 0.97)
+    assert overlap > (0.85 if storage == "int8" else 0.95)
     assert (np.diff(hits.scores, axis=1) <= 0).all()
     assert index.manifest.recall_at_10 >= 0.95
 
@@ -168,8 +168,8 @@ def test_a_warm_start_that_fails_its_check_is_rebuilt(tmp_path):
         vectors=normalise(np.random.default_rng(9).standard_normal((2000, 32))),
         metadata={},
     )
-    strict = IndexConfig(ef_search=16, ef_max=16)
-    loose = IndexConfig(ef_search=16, ef_max=16, recall_at_10=0.1)
+    strict = IndexConfig(ef_search=16, ef_max=16, recall_at_10=0.8)
+    loose = IndexConfig(ef_search=16, ef_max=16, recall_at_10=0.01)
     users = queries(50, 32)
     assert build_checked(scrambled, users, loose, LATER, yesterday).built_ds == LINEAGE.ds
     assert build_checked(scrambled, users, strict, LATER, yesterday).built_ds == LATER.ds

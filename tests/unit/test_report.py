@@ -125,7 +125,7 @@ def test_page_says_what_is_published(home: Path) -> None:
 
 def test_page_names_a_number_outside_its_bound(home: Path) -> None:
     days = _summaries(home)
-    days[-1] = _with_number(days[-1], "train", "ctr", auc=0.6)
+    days[-1] = _with_number(days[-1], "train", "ctr", auc=0.6, auc_bound=0.679)
     days[-1] = _with_number(days[-1], "index", "cvr", recall_at_10=0.9)
     page = render_page(days, recipe("toy"), None)
     assert "2 numbers outside their bounds" in page
@@ -136,9 +136,11 @@ def test_page_names_a_number_outside_its_bound(home: Path) -> None:
 
 def test_a_bound_follows_the_last_known_day(home: Path) -> None:
     days = [_summaries(home)[0], _summaries(home)[2]]
-    days[1] = _with_number(days[1], "train", "ctr", auc=0.672)
+    before = days[0].number("verify", "pool_user", "ctr")
+    assert before is not None
+    days[1] = _with_number(days[1], "verify", "ctr", pool_user=0.51 * before)
     assert "1 number outside" not in render_page(days, recipe("toy"), None)
-    days[1] = _with_number(days[1], "train", "ctr", auc=0.668)
+    days[1] = _with_number(days[1], "verify", "ctr", pool_user=0.49 * before)
     assert "1 number outside its bound" in render_page(days, recipe("toy"), None)
 
 
