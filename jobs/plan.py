@@ -251,6 +251,7 @@ class _Planner:
                 self._add("index", ds, upstream, force=False)
                 self._add("publish", ds, upstream, force=False)
             self._add("release", ds, None, force=False)
+            self._add("audit", ds, None, force=False)
             self._add("report", ds, None, force=False)
 
     def _plan_upstream(self, ds: str, upstream: Upstream) -> None:

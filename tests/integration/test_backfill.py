@@ -51,7 +51,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, published: list[str]) -> None:
         def write(ctx: RunContext) -> Outcome:
             published.append(f"{name}/{ctx.ds}")
             artifact = f"{name}:{ctx.upstream}" if ctx.upstream else name
-            names = {"publish": f"users:{ctx.upstream}", "report": "lake:runs"}
+            names = {"publish": f"users:{ctx.upstream}", "report": "lake:runs", "audit": "audited"}
             return Outcome(
                 outputs=(Artifact(name=names.get(name, artifact), ds=ctx.ds, digest="x"),)
             )
@@ -61,7 +61,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, published: list[str]) -> None:
         return module
 
     monkeypatch.setattr(Recipe, "digest", lambda *_: "recipe")
-    for name in ("infer", "index", "publish", "release", "report"):
+    for name in ("infer", "index", "publish", "release", "audit", "report"):
         monkeypatch.setitem(sys.modules, f"jobs.{name}", step(name))
 
 

@@ -36,7 +36,15 @@ def test_wrong_embeddings_are_inferred_again_and_merged_to_the_end() -> None:
     assert plan.base == DAYS[6]
     assert names(plan, DAYS[7]) == ["infer", "dedup", "merge", "verify"]
     assert names(plan, DAYS[8]) == ["merge", "verify"]
-    assert names(plan, DAYS[9]) == ["merge", "verify", "index", "publish", "release", "report"]
+    assert names(plan, DAYS[9]) == [
+        "merge",
+        "verify",
+        "index",
+        "publish",
+        "release",
+        "audit",
+        "report",
+    ]
     assert {s.step for s in plan.steps if s.force} == {"infer"}
 
 
