@@ -29,7 +29,8 @@ import numpy as np
 
 from feature_store.config import IndexConfig
 from feature_store.index import PinIndex
-from feature_store.index_build import Built, Lineage, PinTable, build, normalise, warm_start, write
+from feature_store.index_build import Built, Lineage, PinTable, warm_start, write
+from feature_store.index_graph import build, distinct, normalise
 
 K, RECALL, QUERIES = 10, 0.95, 1000
 WIDTHS = (10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -96,7 +97,8 @@ def _data(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """Vectors [N, D] and queries [Q, D]: held-out rows of the same set, slightly moved."""
     rng = np.random.default_rng(0)
     if args.vectors:
-        vectors = normalise(np.load(args.vectors))
+        # A node's number is then its Pin's number, for every contender.
+        vectors = distinct(normalise(np.load(args.vectors)), IndexConfig()).vectors
     else:
         vectors = _clustered(rng, args.pins, args.dim)
     chosen = vectors[rng.choice(len(vectors), min(QUERIES, len(vectors)), replace=False)]
@@ -133,13 +135,25 @@ def _ours(vectors: np.ndarray, folder: Path, args: argparse.Namespace) -> Conten
     """Built and written as `derm index` does, and searched from the memory map."""
     table = _table(vectors)
     started = time.perf_counter()
-    index = build(table, IndexConfig(), args.threads)
+    built = _built(vectors, args.threads)
     seconds = time.perf_counter() - started
-    built = Built(index=index, built_ds="2025-03-01", recall_at_10=1.0, ef_search=64)
     manifest = write(folder / "index", built, table, LINEAGE)
     loaded = PinIndex(folder / "index").faiss_index
     size = manifest.sizes["graph.faiss"]
     return Contender(_faiss_search(loaded), size, seconds)
+
+
+def _built(vectors: np.ndarray, threads: int) -> Built:
+    """What `derm index` builds, without its check."""
+    config = IndexConfig()
+    nodes = distinct(vectors, config)
+    return Built(
+        index=build(nodes.vectors, config, threads),
+        nodes=nodes,
+        built_ds="2025-03-01",
+        recall_at_10=1.0,
+        ef_search=config.ef_search,
+    )
 
 
 def _faiss_search(index: faiss.Index) -> Search:
@@ -228,19 +242,17 @@ def _warm(vectors: np.ndarray, queries: np.ndarray, args: argparse.Namespace) ->
     rng, rows, width = np.random.default_rng(1), [], IndexConfig().ef_search
     with tempfile.TemporaryDirectory(prefix="derm-bench-") as folder:
         table = _table(vectors)
-        index = build(table, IndexConfig(), args.threads)
-        built = Built(index=index, built_ds="2025-03-01", recall_at_10=1.0, ef_search=width)
-        write(Path(folder) / "index", built, table, LINEAGE)
+        write(Path(folder) / "index", _built(vectors, args.threads), table, LINEAGE)
         yesterday = PinIndex(Path(folder) / "index")
         for cosine in (0.99, 0.9, 0.7):
             noise = normalise(rng.standard_normal(vectors.shape).astype(np.float32))
             moved = normalise(cosine * vectors + np.sqrt(1 - cosine**2) * noise)
             today, truth = _table(moved), _exact(moved, queries)
             started = time.perf_counter()
-            warm = warm_start(yesterday, today)
+            warm = warm_start(yesterday, today, distinct(moved, IndexConfig()))
             warm_s = time.perf_counter() - started
             started = time.perf_counter()
-            fresh = build(today, IndexConfig(), args.threads)
+            fresh = _built(moved, args.threads).index
             build_s = time.perf_counter() - started
             rows.append(
                 {

@@ -44,13 +44,17 @@ class AggregationConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexConfig:
-    """The Pin index: an HNSW graph over normalised vectors, inner product.
+    """The Pin index: an HNSW graph over distinct normalised vectors, inner product.
 
     Attributes:
         links: neighbours per Pin and level (twice as many on the lowest). 16 with a careful
             construction keeps clusters connected and costs 0.64 of the bytes of float32 vectors;
             32 with a careless one costs 0.77 and searches slower (benchmarks/index.py).
-        recall_at_10: lowest recall against exact search; `ef_search` is raised up to `ef_max`.
+        recall_at_10: lowest recall against exact search. `ef_search` is raised up to `ef_max`; a
+            new graph that fails is built once more, with twice the links and four times the
+            `ef_construction`.
+        exact_below: with fewer distinct vectors, where no graph reaches the recall, every search
+            compares all of them; 0 fails instead.
         rebuild_days: a warm-started graph is rebuilt at least this often.
     """
 
@@ -62,6 +66,7 @@ class IndexConfig:
     recall_at_10: float = 0.95
     check_queries: int = 200
     rebuild_days: int = 7
+    exact_below: int = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

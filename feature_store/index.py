@@ -1,10 +1,16 @@
 """The Pin index: an HNSW graph over L2-normalised vectors, searched by inner product.
 
-A folder on disk: `graph.faiss` (graph and vectors), `ids.npy` (row -> Pin id as UTF-8 bytes,
-sorted), one `<column>.npy` of codes per metadata column, and `index.json`, written last.
-A folder without `index.json` was never finished.
+Pins with the same stored vector (cold ones with the same features, mostly) share one node of the
+graph: equal vectors would fill each other's links and become an island that no search reaches.
 
-Shapes: N Pins, D vector width, Q queries, K results.
+A folder on disk, beside `index.json`, which is written last (without it a folder is unfinished):
+`graph.faiss`: the distinct vectors and their graph; the vectors alone when the index is exact;
+`ids.npy`: row -> Pin id as UTF-8 bytes, rows ordered by node, then by id;
+`offsets.npy`: the Pins of node g are the rows offsets[g] to offsets[g + 1];
+`by_id.npy`: the rows in ascending order of id;
+`<column>.npy`: row -> code, for each metadata column.
+
+Shapes: N Pins, G nodes (distinct vectors), D vector width, Q queries, K results.
 Source: Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using
 Hierarchical Navigable Small World graphs, 2018; implementation of FAISS.
 """
@@ -27,7 +33,9 @@ Rows = npt.NDArray[np.int64]
 MANIFEST = "index.json"
 GRAPH = "graph.faiss"
 IDS = "ids.npy"
-# Below this share of kept Pins the graph loses its way, and exact search over them is faster.
+OFFSETS = "offsets.npy"
+BY_ID = "by_id.npy"
+# Below this share of kept nodes the graph loses its way, and exact search over them is faster.
 _EXACT_SHARE = 0.2
 
 
@@ -36,7 +44,9 @@ class IndexManifest(Contract):
 
     Attributes:
         built_ds: the day its graph was built; older than `ds` when the graph was warm-started.
-        ef_search: candidates per query at which the recall was measured.
+        distinct: nodes; the other Pins share a vector with one of them.
+        exact: no graph reached the recall, so every vector is compared.
+        ef_search: candidates per query at which the recall was measured; 0 when exact.
         files: name -> digest of every other file of the folder.
         sizes: name -> bytes, checked on every load.
         columns: metadata column -> its distinct values; the column's file holds positions.
@@ -49,6 +59,8 @@ class IndexManifest(Contract):
     config_digest: str
     dim: int
     pins: int
+    distinct: int
+    exact: bool
     ef_search: int
     recall_at_10: float
     files: dict[str, str]
@@ -95,6 +107,8 @@ class PinIndex:
                 )
         self.faiss_index = faiss.read_index(str(folder / GRAPH), faiss.IO_FLAG_MMAP_IFC)
         self.row_ids = np.load(folder / IDS, mmap_mode="r")
+        self.offsets = np.load(folder / OFFSETS, mmap_mode="r")
+        self._by_id = np.load(folder / BY_ID, mmap_mode="r")
         self._columns = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.manifest.columns
         }
@@ -121,14 +135,21 @@ class PinIndex:
                 hint="users and Pins of one release share a width: were both read from it?",
             )
         kept = self.kept(where) if where else None
-        scores, rows = self._search_rows(queries, k, kept)
-        ids = np.full(rows.shape, "", object)
+        among = None if kept is None else np.unique(self._nodes(kept))
+        # K nodes hold K Pins or more.
+        node_scores, nodes = search_nodes(
+            self.faiss_index, queries, k, self.manifest.ef_search, among
+        )
+        rows, ranks = expand(nodes, self.offsets, k, kept)
         hit = rows >= 0
+        ids = np.full(rows.shape, "", object)
         ids[hit] = [i.decode() for i in self.row_ids[rows[hit]].tolist()]
-        return Hits(ids=ids.astype(np.str_), scores=np.where(hit, scores, -np.inf))
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        scores[hit] = node_scores[np.nonzero(hit)[0], ranks[hit]]
+        return Hits(ids=ids.astype(np.str_), scores=scores)
 
     def kept(self, where: Mapping[str, str]) -> Rows:
-        """Rows whose metadata equals every value asked for.
+        """Rows, ascending, whose metadata equals every value asked for.
 
         Raises:
             InputError: the index has no such column.
@@ -148,40 +169,79 @@ class PinIndex:
         return np.flatnonzero(mask)
 
     def rows_of(self, ids: Sequence[str]) -> Rows:
-        """The row [n] of each Pin id, -1 where it is not in the index. Rows are sorted by id."""
+        """The row [n] of each Pin id, -1 where it is not in the index."""
         wanted = np.array([i.encode() for i in ids], np.bytes_)
         if len(self) == 0 or len(wanted) == 0:
             return np.full(len(wanted), -1, np.int64)
-        at = np.minimum(np.searchsorted(self.row_ids, wanted), len(self) - 1)
-        return np.where(self.row_ids[at] == wanted, at, -1)
+        rank = np.searchsorted(self.row_ids, wanted, sorter=self._by_id)
+        rows = self._by_id[np.minimum(rank, len(self) - 1)]
+        return np.where(self.row_ids[rows] == wanted, rows, -1)
 
     def vectors(self, rows: Rows) -> Vectors:
         """Stored vectors [len(rows), D], in float32."""
         found = np.empty((len(rows), self.manifest.dim), np.float32)
         if len(rows):
-            self.faiss_index.reconstruct_batch(np.ascontiguousarray(rows, np.int64), found)
+            self.faiss_index.reconstruct_batch(self._nodes(rows), found)
         return found
 
-    def _search_rows(self, queries: Vectors, k: int, kept: Rows | None) -> tuple[Vectors, Rows]:
-        available = len(self) if kept is None else len(kept)
-        found = min(k, available)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        rows = np.full((len(queries), k), -1, np.int64)
-        if found == 0:
-            return scores, rows
-        ef = max(self.manifest.ef_search, found)
-        if kept is None:
-            params = faiss.SearchParametersHNSW(efSearch=ef)
-            index = self.faiss_index
-        elif available <= _EXACT_SHARE * len(self):
-            params = faiss.SearchParameters(sel=faiss.IDSelectorBatch(kept))
-            index = self.faiss_index.storage
-        else:
-            wider = int(ef * len(self) / available)
-            params = faiss.SearchParametersHNSW(efSearch=wider, sel=faiss.IDSelectorBatch(kept))
-            index = self.faiss_index
-        scores[:, :found], rows[:, :found] = index.search(queries, found, params=params)
-        return scores, rows
+    def _nodes(self, rows: Rows) -> Rows:
+        """The node [n] of each row."""
+        return np.searchsorted(self.offsets, rows, side="right") - 1
+
+
+def search_nodes(
+    index: faiss.Index, queries: Vectors, k: int, ef: int, among: Rows | None = None
+) -> tuple[Vectors, Rows]:
+    """Scores and nodes [Q, R], best first, R = min(K, nodes searched); -1 where none was found.
+
+    Args:
+        ef: candidates per query; an index without a graph compares every vector.
+        among: distinct nodes that may be found; all when absent.
+    """
+    available = index.ntotal if among is None else len(among)
+    found = min(k, available)
+    if found == 0:
+        return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
+    selector = None if among is None else faiss.IDSelectorBatch(among)
+    graph = isinstance(index, faiss.IndexHNSW)
+    if graph and available > _EXACT_SHARE * index.ntotal:
+        wider = int(max(ef, found) * index.ntotal / available)
+        params = faiss.SearchParametersHNSW(efSearch=wider, sel=selector)
+    else:
+        index = index.storage if graph else index
+        params = faiss.SearchParameters(sel=selector)
+    scores, nodes = index.search(queries, found, params=params)
+    return scores, nodes
+
+
+def expand(nodes: Rows, offsets: Rows, k: int, kept: Rows | None = None) -> tuple[Rows, Rows]:
+    """The first K Pins of ranked nodes.
+
+    Args:
+        nodes: [Q, R], best first, -1 for none.
+        offsets: [G + 1], as in the folder.
+        kept: ascending rows that may appear; all when absent.
+
+    Returns:
+        rows [Q, K], -1 where the nodes hold fewer Pins; and the rank [Q, K], below R, of the node
+        that each came from, 0 where there is none.
+    """
+    first, last = offsets[np.maximum(nodes, 0)], offsets[nodes + 1]
+    if kept is not None:
+        # The kept rows of a node lie together in `kept` too.
+        first, last = np.searchsorted(kept, first), np.searchsorted(kept, last)
+    sizes = np.where(nodes >= 0, last - first, 0)
+    before = np.cumsum(sizes, axis=1) - sizes
+    taken = np.clip(k - before, 0, sizes).ravel()
+    # The i-th Pin taken from a node stands at `before` + i of its query, and at `first` + i.
+    inside = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
+    query, rank = np.divmod(np.repeat(np.arange(nodes.size), taken), max(nodes.shape[1], 1))
+    column = np.repeat(before.ravel(), taken) + inside
+    position = np.repeat(first.ravel(), taken) + inside
+    rows, ranks = np.full((len(nodes), k), -1, np.int64), np.zeros((len(nodes), k), np.int64)
+    rows[query, column] = position if kept is None else kept[position]
+    ranks[query, column] = rank
+    return rows, ranks
 
 
 def read_manifest(folder: Path) -> IndexManifest:

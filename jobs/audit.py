@@ -18,7 +18,8 @@ from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact, Metrics, PublishedUpstream
 from feature_store.contracts.tables import pool_table
 from feature_store.index import PinIndex
-from feature_store.index_build import file_digest, normalise
+from feature_store.index_build import file_digest
+from feature_store.index_graph import normalise
 from feature_store.online import OnlineStore, open_store
 from feature_store.releases import Releases
 from feature_store.schemas import unpack

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import DermError
 from jobs import cli, exclusion, preparation, watch, workflow
 from jobs.services import local
@@ -41,7 +40,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     settings = settings.model_copy(update={"home": settings.home.resolve()})
     local.check_stopped(settings)
     home = preparation.open_home(args, settings)
-    days = tuple(shift_day(home.start_ds, i) for i in range(args.days))
+    days = preparation.days_to_publish(home, settings, args.days)
     settings = settings.model_copy(update={"last_ds": days[-1]})
     console.print(
         f"{home.dataset}, recipe {home.recipe}: {days[0]} to {days[-1]} into {settings.home}"

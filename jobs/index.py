@@ -21,7 +21,8 @@ from feature_store.contracts.errors import MissingInput, SpaceMismatch
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import pool_table
 from feature_store.index import IndexManifest, PinIndex, read_manifest
-from feature_store.index_build import Coded, Lineage, PinTable, build_checked, normalise, write
+from feature_store.index_build import Coded, Lineage, PinTable, build_checked, write
+from feature_store.index_graph import normalise
 from feature_store.schemas import unpack
 from feature_store.slots import space_of
 from jobs.context import Outcome, RunContext
@@ -208,6 +209,8 @@ def _outcome(
         outputs=(artifact,),
         metrics={
             "pins": manifest.pins,
+            "distinct": manifest.distinct,
+            "exact": int(manifest.exact),
             "recall_at_10": round(manifest.recall_at_10, 4),
             "ef_search": manifest.ef_search,
             "build_s": round(built_s, 3),

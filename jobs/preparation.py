@@ -4,8 +4,10 @@ import argparse
 from collections.abc import Iterator
 
 from feature_store.contracts.base import days_between, shift_day
+from feature_store.contracts.errors import InputError
 from jobs import catalog, cli
-from jobs.datasets import SIMULATED
+from jobs.datasets import SIMULATED, open_adapter
+from jobs.recipes import recipe
 from jobs.runner import StepResult, run_step
 from jobs.settings import Home, Settings
 
@@ -35,6 +37,27 @@ def open_home(args: argparse.Namespace, settings: Settings) -> Home:
         if code := cli.main(["init", *flags]):
             raise SystemExit(code)
     return Home.load(settings.home)
+
+
+def days_to_publish(home: Home, settings: Settings, wanted: int) -> tuple[str, ...]:
+    """The first days to publish: as many as wanted, or as there is data of.
+
+    Raises:
+        InputError: the data ends before the first day that is published.
+    """
+    world = recipe(home.recipe).simulation
+    last = open_adapter(home.dataset, home.source, settings.home, world).last_day()
+    days = tuple(shift_day(home.start_ds, i) for i in range(wanted))
+    if last is None or days[-1] <= last:
+        return days
+    if days[0] > last:
+        raise InputError(
+            "the data ends before the first day that is published",
+            expected=f"a first day up to {last}",
+            found=home.start_ds,
+            hint=f"use another DERM_HOME: derm init --dataset {home.dataset} --start DAY",
+        )
+    return tuple(ds for ds in days if ds <= last)
 
 
 def prepare_history(settings: Settings, home: Home) -> Iterator[StepResult]:

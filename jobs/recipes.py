@@ -28,7 +28,7 @@ class GuardConfig:
     """Bounds between the steps; a broken one stops the day and leaves what is published alone."""
 
     max_auc_drop: float = 0.05
-    min_effective_rank: float = 2.0
+    min_effective_rank: float = 1.2
     min_day_to_day_cosine: float = 0.2
     min_coverage: float = 0.0
     max_pool_shrink: float = 0.5

@@ -19,6 +19,7 @@ from feature_store.spark.java import java_home
 # The JVM schedules and waits: a serial collector and the first compiler tier start fastest.
 _LOCAL_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xlog:cds=off")
 _LOCAL_JVM_LOG = ("-Xlog:cds+dynamic=off", "-Xlog:class+path=off")
+_KEPT_BYTES = 1 << 30
 _LOG4J = """\
 rootLogger.level = error
 rootLogger.appenderRef.stderr.ref = console
@@ -53,6 +54,10 @@ def spark_context(master: str, memory: str, scratch: Path) -> SparkContext:
         "spark.python.worker.reuse": "true",
         # Over TCP each task waits 40 ms for a delayed acknowledgement.
         "spark.python.unix.domain.socket.enabled": "true",
+        # A worker keeps the memory of one row group for the next: fresh pages cost as much as
+        # the arithmetic.
+        "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
+        "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
     }
     if master.startswith("local"):
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"

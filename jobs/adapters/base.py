@@ -41,6 +41,9 @@ class Adapter(Protocol):
             InputError: the source is missing or cannot be read.
         """
 
+    def last_day(self) -> str | None:
+        """The last day there will ever be data of; None where days keep arriving."""
+
     def read_day(self, ds: str) -> DayTables:
         """The tables of a day, features as of its start.
 

@@ -147,6 +147,10 @@ class DeclaredAdapter:
         """As declared."""
         return self.declaration.first_day
 
+    def last_day(self) -> None:
+        """Days keep arriving."""
+        return
+
     def read_day(self, ds: str) -> DayTables:
         """The tables of a day, columns under their declared names.
 

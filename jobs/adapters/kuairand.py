@@ -111,6 +111,10 @@ class KuaiRandAdapter:
         """The first whole UTC day; the 269 rows of the evening before are not used."""
         return "2022-04-08"
 
+    def last_day(self) -> str:
+        """The last day of the log."""
+        return "2022-04-21"
+
     def read_day(self, ds: str) -> DayTables:
         """The tables of a UTC day.
 

@@ -75,6 +75,10 @@ class MovieLensAdapter:
         """The beginning of the densest month; from here no day has fewer than 100 ratings."""
         return "1997-11-05"
 
+    def last_day(self) -> str:
+        """The end of the dense month; later days are sparse."""
+        return "1997-12-04"
+
     def read_day(self, ds: str) -> DayTables:
         """The tables of a day.
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from feature_store.contracts.base import shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from jobs.adapters.base import DayTables, read_parquet
 from jobs.checks import Problems
@@ -28,6 +29,10 @@ class SimulatedAdapter:
     def first_day(self) -> str:
         """The day the world begins, unless the user says otherwise."""
         return FIRST_DAY
+
+    def last_day(self) -> str:
+        """The world lasts as many days as its configuration says."""
+        return shift_day(FIRST_DAY, self.simulation.days - 1)
 
     def read_day(self, ds: str) -> DayTables:
         """The files of a day.

@@ -82,6 +82,10 @@ class TrivagoAdapter:
         """The first of the two days."""
         return "2018-11-07"
 
+    def last_day(self) -> str:
+        """The second of the two days."""
+        return "2018-11-08"
+
     def read_day(self, ds: str) -> DayTables:
         """The tables of a day.
 

@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from feature_store.contracts.base import days_between
+from feature_store.contracts.base import days_between, shift_day
+from jobs import settings
 from jobs.checks import Problems, check_guards
 from jobs.datasets import open_adapter
 from jobs.ingest import typed_tables
+from jobs.preparation import days_to_publish
 from simulator.config import toy
 from tests.data_fixtures import Home, real_data
 
@@ -143,3 +145,14 @@ def test_a_file_that_is_not_the_data_set_is_refused(
     assert "expected the column" in result.err
     assert f"{file}.parquet" in result.err
     assert not (home.path / "lake").exists()
+
+
+@pytest.mark.parametrize(("dataset", "days"), [("trivago", 2), ("kuairand", 3)])
+def test_a_run_ends_where_the_data_does(dataset: str, days: int, tmp_path: Path) -> None:
+    folder = real_data(dataset)
+    start = shift_day(LAST[dataset], 1 - days)
+    home = settings.Home(
+        dataset=dataset, source=str(folder), recipe="toy", first_ds=start, start_ds=start
+    )
+    found = days_to_publish(home, settings.Settings(home=tmp_path), 7)
+    assert found == days_between(start, LAST[dataset])
