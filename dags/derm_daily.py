@@ -10,7 +10,7 @@ means and what to do. Then clear it, and unpause the DAG: the days that waited f
 
 from airflow.sdk import DAG
 
-from jobs.orchestration import add_tasks, daily_arguments
+from jobs.orchestration import add_tasks, daily_arguments, deadline
 from jobs.settings import Settings
 
 settings = Settings.from_environment()
@@ -20,6 +20,7 @@ with DAG(
     description="events -> models -> embeddings -> pool -> Redis and Pin index, once a day",
     doc_md=__doc__,
     tags=["derm", "embeddings"],
+    deadline=deadline(),
     **daily_arguments(settings),
 ) as dag:
     add_tasks(dag, settings)

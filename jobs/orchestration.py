@@ -10,11 +10,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, TaskGroup
+from airflow.sdk import (
+    DAG,
+    Asset,
+    BaseOperator,
+    CronDataIntervalTimetable,
+    DeadlineAlert,
+    DeadlineReference,
+    SyncCallback,
+    TaskGroup,
+    Variable,
+)
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from feature_store.contracts.base import UPSTREAMS
-from jobs import chores, workflow
+from jobs import alerts, chores, workflow
 from jobs.settings import Home, Settings
 
 # The day a run is about: every command gets it spelled out, none asks the clock.
@@ -22,6 +32,9 @@ DAY = "{{ data_interval_start | ds }}"
 
 # `derm` promises that these exit codes mean "the same again would end the same way".
 HOPELESS_EXIT_CODES = (2, 3)
+
+# A day ends at midnight and is published six hours later.
+_DUE_AFTER = dt.timedelta(hours=6)
 
 _SHARED_WITH_OTHERS = ("lake:events", "release")
 _SHARED_SUFFIX = "/pool"
@@ -61,6 +74,51 @@ class DermOperator(BaseOperator):
         """Stop the command and its children when the task is stopped."""
         if self._hook:
             self._hook.send_sigterm()
+
+
+def notify_failure(context: Any) -> None:
+    """Say that a task failed for good. An alert that cannot be sent is in the log of the task."""
+    begin = context.get("data_interval_start")
+    document = alerts.task_failed(
+        dag=context["dag"].dag_id,
+        run=context["run_id"],
+        day=begin.date().isoformat() if begin else "",
+        task=context["task"].task_id,
+        error=context.get("exception", ""),
+        log_url=context["ti"].log_url,
+    )
+    alerts.send(document, _webhook())
+
+
+def notify_late(context: Any) -> None:
+    """Say that a day is not published when it is due."""
+    run = context["dag_run"]
+    document = alerts.day_late(
+        dag=run["dag_id"],
+        run=run["dag_run_id"],
+        day=(run["data_interval_start"] or "")[:10],
+        due=str(context["deadline"]["deadline_time"]),
+    )
+    alerts.send(document, _webhook())
+
+
+def _webhook() -> str:
+    """From the environment, else from Airflow's variable `derm_alert_webhook`."""
+    configured = Settings.from_environment().alert_webhook.get_secret_value()
+    return configured or str(Variable.get("derm_alert_webhook", default=""))
+
+
+def deadline() -> DeadlineAlert:
+    """The alert for a day that is late.
+
+    Counted from when its run was queued, which is midnight for a day that is on time: days that are
+    caught up on would all be late at once if it were counted from the day itself.
+    """
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=_DUE_AFTER,
+        callback=SyncCallback(notify_late),
+    )
 
 
 def daily_arguments(settings: Settings) -> dict[str, Any]:
@@ -145,6 +203,7 @@ def _resources(task: workflow.Task | chores.Chore) -> dict[str, Any]:
         "max_retry_delay": dt.timedelta(minutes=10),
         "execution_timeout": dt.timedelta(minutes=task.timeout_minutes),
         "do_xcom_push": False,
+        "on_failure_callback": notify_failure,
     }
 
 

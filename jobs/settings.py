@@ -36,6 +36,7 @@ class Settings(BaseSettings):
         gpu_slots: of them, tasks that train or infer.
         spark_slots: of them, tasks that hold a JVM.
         last_ds: last day the schedule starts by itself; empty: until today.
+        alert_webhook: where failures and late days are sent, as JSON by POST; empty: nowhere.
     """
 
     model_config = SettingsConfigDict(env_prefix="DERM_", extra="ignore", frozen=True)
@@ -53,6 +54,7 @@ class Settings(BaseSettings):
     gpu_slots: int = Field(default=2, ge=1)
     spark_slots: int = Field(default=2, ge=1)
     last_ds: Day | Literal[""] = ""
+    alert_webhook: SecretStr = SecretStr("")
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -19,20 +19,26 @@ def make_home(folder: Path) -> Path:
     return folder
 
 
+def airflow_environment(home: Path, airflow_home: Path, **more: str) -> dict[str, str]:
+    """Environment of a program of Airflow's, independent of the one the tests run in."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(airflow_home),
+        "PYTHONPATH": str(PROJECT),
+        "AIRFLOW_HOME": str(airflow_home),
+        "AIRFLOW_CONFIG": str(PROJECT / "infra" / "airflow.cfg"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
+        "DERM_HOME": str(home),
+        "DERM_BIN": "/opt/derm/bin/derm",
+        **more,
+    }
+
+
 def read_dags(home: Path, airflow_home: Path, **environment: str) -> dict[str, Any]:
     """The DAGs as Airflow reads them, the loaded modules, and which of them our files brought."""
     done = subprocess.run(
         [str(AIRFLOW_PYTHON), str(DAG_READER), str(PROJECT / "dags")],
-        env={
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(airflow_home),
-            "PYTHONPATH": str(PROJECT),
-            "AIRFLOW_HOME": str(airflow_home),
-            "AIRFLOW_CONFIG": str(PROJECT / "infra" / "airflow.cfg"),
-            "DERM_HOME": str(home),
-            "DERM_BIN": "/opt/derm/bin/derm",
-            **environment,
-        },
+        env=airflow_environment(home, airflow_home, **environment),
         capture_output=True,
         text=True,
         check=False,

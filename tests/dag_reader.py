@@ -21,6 +21,7 @@ def describe_dag(dag: Any) -> dict[str, Any]:
         "params": {name: param.schema for name, param in dag.params.items()},
         "end": dag.end_date and dag.end_date.isoformat(),
         "catchup": dag.catchup,
+        "due_after_s": [a.interval.total_seconds() for a in dag.deadline or ()],
         "max_active_runs": dag.max_active_runs,
         "max_consecutive_failed_dag_runs": dag.max_consecutive_failed_dag_runs,
         "tags": sorted(dag.tags),

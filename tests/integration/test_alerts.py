@@ -1,0 +1,144 @@
+"""Alerts reach a real HTTP server, sent by Airflow's own runners."""
+
+import http.server
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feature_store.contracts.errors import DermError
+from jobs import alerts, catalog
+from jobs.settings import PROJECT
+from tests.airflow_fixtures import AIRFLOW_PYTHON, airflow_environment, make_home
+
+needs_airflow = pytest.mark.skipif(
+    not AIRFLOW_PYTHON.exists(), reason="Airflow is not installed: make .venv-airflow/.airflow"
+)
+
+
+class Receiver(http.server.ThreadingHTTPServer):
+    """Keeps what was posted to it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.received: list[dict[str, Any]] = []
+        self.answer = 204
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook?token=secret"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.headers["Content-Type"] == "application/json"
+        self.server.received.append(json.loads(body))
+        self.send_response(self.server.answer)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("task", ["ctr.train", "cvr.aggregate", "audit", "backfill", "retain"])
+def test_an_alert_says_what_each_step_of_the_task_means(receiver: Receiver, task: str) -> None:
+    document = alerts.task_failed(
+        dag="derm_daily", run="r", day="2025-03-08", task=task, error="x" * 5000, log_url="http://l"
+    )
+    alerts.send(document, receiver.url)
+    (got,) = receiver.received
+    assert got == document
+    assert len(got["error"]) == 1000
+    names = {"cvr.aggregate": ["dedup", "merge"]}.get(task, [task.rpartition(".")[2]])
+    assert [s["step"] for s in got["steps"]] == names
+    assert all(s["meaning"] and s["remedy"] for s in got["steps"])
+
+
+def test_without_a_webhook_an_alert_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    document = alerts.day_late(dag="derm_daily", run="r", day="2025-03-08", due="06:00")
+    alerts.send(document, "")
+    assert json.loads(caplog.messages[0]) == document
+
+
+def test_a_refused_alert_is_an_error_that_keeps_the_secret(receiver: Receiver) -> None:
+    receiver.answer = 403
+    with pytest.raises(DermError, match="403") as refused:
+        alerts.send({"event": "task_failed"}, receiver.url)
+    assert "secret" not in str(refused.value)
+    with pytest.raises(DermError, match="could not be sent"):
+        alerts.send({"event": "task_failed"}, "http://127.0.0.1:1/hook?token=secret")
+
+
+def test_the_runbook_is_named_for_every_step() -> None:
+    for step in catalog.STEPS:
+        document = alerts.task_failed(
+            dag="d", run="r", day="", task=f"ctr.{step.task}" if step.per_upstream else step.task,
+            error="", log_url="",
+        )  # fmt: skip
+        assert f"docs/runbook.md#{step.name}" in [s["runbook"] for s in document["steps"]]
+
+
+@pytest.fixture(scope="module")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("airflow")
+    command = [str(AIRFLOW_PYTHON), "-m", "airflow", "db", "migrate"]
+    home = make_home(folder / "home")
+    environment = airflow_environment(home, folder)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def run_by_airflow(airflow_home: Path, what: str, webhook: str) -> str:
+    # Whatever the command of a task is, this program ends it with exit code 1.
+    environment = airflow_environment(
+        airflow_home / "home", airflow_home, DERM_BIN="/bin/false", DERM_ALERT_WEBHOOK=webhook
+    )
+    script = str(PROJECT / "tests" / "alert_process.py")
+    done = subprocess.run(
+        [str(AIRFLOW_PYTHON), script, what, str(PROJECT / "dags")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.airflow
+@needs_airflow
+def test_a_task_that_failed_for_good(airflow_home: Path, receiver: Receiver) -> None:
+    said = run_by_airflow(airflow_home, "failure", receiver.url)
+    assert receiver.received, said
+    (got,) = receiver.received
+    assert (got["event"], got["dag"], got["task"]) == ("task_failed", "derm_backfill", "plan")
+    assert "exit code 1" in got["error"]
+    assert "derm_backfill" in got["log_url"]
+    assert "secret" not in said
+
+
+@pytest.mark.airflow
+@needs_airflow
+def test_a_day_that_is_late(airflow_home: Path, receiver: Receiver) -> None:
+    said = run_by_airflow(airflow_home, "late", receiver.url)
+    assert receiver.received, said
+    (got,) = receiver.received
+    assert (got["event"], got["day"]) == ("day_late", "2025-03-08")
+    assert got["due"].startswith("2025-03-09T06:00")
