@@ -137,6 +137,7 @@ def environment(settings: Settings, identity: Identity, database: str) -> dict[s
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW_CONFIG": str(PROJECT / "infra" / "airflow.cfg"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "infra" / "airflow" / "plugins"),
         "AIRFLOW__CORE__PARALLELISM": str(settings.task_slots),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),

@@ -1,0 +1,29 @@
+"""The report as it stands now, drawn from the manifests of a home; no lake is read."""
+
+from pathlib import Path
+
+from jobs.manifests import ManifestStore
+from jobs.recipes import recipe
+from jobs.rendering.page import render_page
+from jobs.rendering.published import read_published
+from jobs.rendering.summary import DaySummary
+from jobs.settings import Home
+
+_DAYS_SHOWN = 60
+_NOTHING = "<!doctype html><title>derm</title><p>No step of a published day has finished yet.</p>"
+
+
+def live_page(root: Path) -> str:
+    """The page over the newest days of a home, unfinished ones included.
+
+    Raises:
+        InputError: it is not a home.
+        ManifestCorrupt: a manifest or the current release cannot be read.
+    """
+    home, store = Home.load(root), ManifestStore(root / "manifests")
+    # Days before the first published one only feed the first training.
+    shown = [ds for ds in store.days() if ds >= home.start_ds][-_DAYS_SHOWN:]
+    if not shown:
+        return _NOTHING
+    days = [DaySummary.of(ds, store.of_day(ds)) for ds in shown]
+    return render_page(days, recipe(home.recipe), read_published(root))

@@ -1,0 +1,130 @@
+"""Embedding health in a real Airflow API server: closed without a login, the report with one."""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.services.airflow_api import AirflowApi, Unreachable
+from jobs.settings import PROJECT
+from tests.airflow_fixtures import AIRFLOW_PYTHON, airflow_environment
+from tests.report_fixtures import make_home
+
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        not AIRFLOW_PYTHON.exists(), reason="Airflow is not installed: make .venv-airflow/.airflow"
+    ),
+]
+_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+_UP_WITHIN_S = 120
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    make_home(folder, days=12)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def api(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowApi]:
+    """A server with our plugin, and a login."""
+    folder = tmp_path_factory.mktemp("airflow")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    passwords = folder / "passwords.json"
+    environment = airflow_environment(
+        home,
+        folder,
+        AIRFLOW__API__PORT=port,
+        AIRFLOW__API__BASE_URL=f"http://127.0.0.1:{port}",
+        AIRFLOW__API_AUTH__JWT_SECRET=secrets.token_urlsafe(48),
+        AIRFLOW__CORE__PLUGINS_FOLDER=str(PROJECT / "infra" / "airflow" / "plugins"),
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=str(passwords),
+    )
+    command = [str(AIRFLOW_PYTHON), "-m", "airflow"]
+    subprocess.run([*command, "db", "migrate"], env=environment, capture_output=True, check=True)
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([*command, "api-server"], env=environment, stdout=log, stderr=log)
+    try:
+        yield _login(server, f"http://127.0.0.1:{port}", passwords, folder / "log")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_without_a_login_the_page_is_closed(api: AirflowApi) -> None:
+    assert get(api, "/derm/health", token="")[0] == 401
+    assert get(api, "/derm/health", token=api.token[::-1])[0] == 403
+    # Nor does it tell what it is made of.
+    assert get(api, "/derm/openapi.json", token="")[0] == 404
+
+
+def test_with_a_login_it_is_the_report_as_it_stands(api: AirflowApi, home: Path) -> None:
+    code, page = get(api, "/derm/health", token=api.token)
+    assert code == 200
+    assert "2025-03-12" in page
+    assert page.count("<svg") > 25
+    current = home / "releases" / "current"
+    kept = current.read_text()
+    current.write_text("2025-03-09-absent\n")
+    code, said = get(api, "/derm/health", token=api.token)
+    current.write_text(kept)
+    assert code == 503
+    assert "derm rollback" in said
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(_CHROMIUM is None, reason="no Chromium on this machine")
+def test_it_is_a_page_of_the_ui(api: AirflowApi) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        window = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        view = window.new_page(color_scheme="light", viewport={"width": 1440, "height": 900})
+        view.goto(f"{api.url}/auth/login")
+        view.fill("input[name=username]", api.user)
+        view.fill("input[name=password]", api.password)
+        view.click("button[type=submit]")
+        view.wait_for_url(lambda url: "/auth/" not in url)
+        view.goto(f"{api.url}/plugin/embeddings")
+        frame = view.frame_locator("iframe")
+        frame.locator("h1").wait_for()
+        assert "2025-03-12" in frame.locator("h1").inner_text()
+        assert frame.locator("svg.chart").count() > 25
+        if os.environ.get("UPDATE_IMAGES"):
+            view.wait_for_timeout(1000)
+            view.screenshot(path=PROJECT / "docs" / "images" / "embedding_health.png")
+        window.close()
+
+
+def get(api: AirflowApi, path: str, *, token: str) -> tuple[int, str]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(api.url + path, headers=headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def _login(server: subprocess.Popen[bytes], url: str, passwords: Path, log: Path) -> AirflowApi:
+    deadline = time.monotonic() + _UP_WITHIN_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            return AirflowApi.login(url, "admin", json.loads(passwords.read_text())["admin"])
+        except (Unreachable, OSError, json.JSONDecodeError):
+            time.sleep(0.3)
+    raise AssertionError(log.read_text()[-4000:])
