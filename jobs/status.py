@@ -19,19 +19,36 @@ from jobs.settings import Settings
 from jobs.standing import Standing, standings
 
 _QUARANTINE = "quarantine"
+_PUBLISHING = ("index", "publish", "release", "audit")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DayStatus:
-    """One day: its numbers, and how its steps stand."""
+    """One day: its numbers, and how its steps stand.
+
+    Attributes:
+        superseded: readers see a newer day.
+    """
 
     summary: DaySummary
     standings: tuple[Standing, ...]
+    superseded: bool
 
     @property
     def open_steps(self) -> tuple[Standing, ...]:
-        """Steps that are missing or stale, in order. A stale report stops nobody."""
-        return tuple(s for s in self.standings if s.state != "done" and s.step.name != "report")
+        """Steps that are missing or stale, in order.
+
+        A stale report or gate stops nobody, and a superseded day is not published again: after a
+        backfill only the newest day is.
+        """
+        passed = ("report", *(_PUBLISHING if self.superseded else ()))
+        return tuple(
+            s
+            for s in self.standings
+            if s.state != "done"
+            and s.step.name not in passed
+            and (s.step.name, s.state) != ("gate", "stale")
+        )
 
     @property
     def command(self) -> str:
@@ -87,18 +104,22 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
     # A day before the first published one only feeds the first training.
     known = [ds for ds in ctx.manifests.days() if ds >= ctx.home.start_ds][-days:]
     found = list(standings(ctx, known))
+    seen = published.release.ds if published else ""
     return Status(
         published=published,
         problem=problem,
-        days=tuple(_day(ds, [s for s in found if s.ds == ds]) for ds in known),
+        days=tuple(
+            _day([s for s in found if s.ds == ds], ds, superseded=bool(seen) and ds < seen)
+            for ds in known
+        ),
         quarantined=_quarantined(ctx.lake),
         now=now,
     )
 
 
-def _day(ds: str, found: Sequence[Standing]) -> DayStatus:
-    manifests = [s.manifest for s in found if s.manifest]
-    return DayStatus(summary=DaySummary.of(ds, manifests), standings=tuple(found))
+def _day(found: Sequence[Standing], ds: str, *, superseded: bool) -> DayStatus:
+    summary = DaySummary.of(ds, [s.manifest for s in found if s.manifest])
+    return DayStatus(summary=summary, standings=tuple(found), superseded=superseded)
 
 
 def _quarantined(lake: Lake) -> int:

@@ -78,6 +78,7 @@ def test_killed_anywhere_the_same_command_finishes_it(home: Path, clean: dict[st
     derm(home, *_BACKFILL)
     assert digests(home) == clean
     assert backfill.load(home) is None
+    assert "Next:" not in derm(home, "status")
     derm(home, "gate", "--ds", NEXT)
 
 
