@@ -17,7 +17,7 @@ HOME_ARGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SOURCE),--source "$(
              $(if $(RECIPE),--recipe "$(RECIPE)")
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test test-fast check bench golden-update screenshot lock clean
+.PHONY: help run up down test test-fast check bench golden-update screenshot secrets lock clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -54,6 +54,9 @@ golden-update: .venv/.dev .venv-airflow/.airflow ## rewrite the golden files; re
 
 screenshot: .venv/.dev ## photograph the DAG in the UI that `make up` left running
 	@.venv/bin/python infra/photograph.py
+
+secrets: ## write the cluster profile's passwords to .env; existing ones are kept
+	@$(PYTHON) infra/make_secrets.py docker-compose.yml .env
 
 lock: ## pin every package again, from requirements/*.in
 	@$(PYTHON) -m venv --clear build/lock

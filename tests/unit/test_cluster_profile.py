@@ -76,3 +76,8 @@ def test_secrets_cover_the_compose_file_and_are_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     script["main"](str(COMPOSE), str(target))
     assert target.read_text() == first
+
+
+def test_the_command_that_makes_secrets_exists_and_git_ignores_them() -> None:
+    assert "infra/make_secrets.py docker-compose.yml .env" in (ROOT / "Makefile").read_text()
+    assert "/.env" in (ROOT / ".gitignore").read_text().splitlines()
