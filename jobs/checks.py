@@ -103,22 +103,35 @@ def conform(table: Table, data: pa.Table, spec: DatasetSpec, problems: Problems)
 
 def check_day(spec: DatasetSpec, tables: dict[str, pa.Table], problems: Problems) -> None:
     """Check typed tables (`events`, `users`, `pins`; any may be absent) against the contract."""
-    features = {f.name: f for f in spec.features}
     for table in day_tables(spec):
         if table.name not in tables:
             continue
-        data = tables[table.name]
-        if data.num_rows == 0:
+        if tables[table.name].num_rows == 0:
             problems.add(table.name, rule="at least one row", found="an empty day")
             continue
-        _check_key(table, data, problems)
-        for column in table.columns:
-            _check_column(table, column, features.get(column.name), data, problems)
+        check_rows(spec, table, tables[table.name], problems)
     if "events" in tables:
         _check_day_of(tables["events"], problems)
-        for entity in ("user", "pin"):
-            if f"{entity}s" in tables:
-                _check_known(entity, tables["events"], tables[f"{entity}s"], problems)
+        for snapshot in (spec.users_table(), spec.pins_table()):
+            if snapshot.name in tables:
+                check_known(tables["events"], snapshot, tables[snapshot.name], problems)
+
+
+def check_rows(spec: DatasetSpec, table: Table, data: pa.Table, problems: Problems) -> None:
+    """Check what holds for the rows of a table whatever their day: keys, values, widths."""
+    features = {f.name: f for f in spec.features}
+    _check_key(table, data, problems)
+    for column in table.columns:
+        _check_column(table, column, features.get(column.name), data, problems)
+
+
+def check_known(events: pa.Table, table: Table, snapshot: pa.Table, problems: Problems) -> None:
+    """Check that a snapshot of users or Pins has a row for each of those in the events."""
+    (key,) = table.key
+    known = pc.is_in(events[key], snapshot[key].combine_chunks())
+    unknown = pc.unique(events[key].filter(pc.invert(known)))
+    rule = f"every {key.removesuffix('_id')} of the events in {table.name}"
+    problems.add_rows("events", key, rule, unknown, events.num_rows)
 
 
 def check_guards(spec: DatasetSpec, events: pa.Table, problems: Problems) -> None:
@@ -200,14 +213,6 @@ def _check_day_of(events: pa.Table, problems: Problems) -> None:
     outside = pc.or_(pc.less(events["ts"], low), pc.greater_equal(events["ts"], high))
     bad = events["ts"].filter(outside)
     problems.add_rows("events", "ts", "a time within the day (UTC)", bad, events.num_rows)
-
-
-def _check_known(entity: str, events: pa.Table, snapshot: pa.Table, problems: Problems) -> None:
-    key = f"{entity}_id"
-    known = pc.is_in(events[key], snapshot[key].combine_chunks())
-    unknown = pc.unique(events[key].filter(pc.invert(known)))
-    rule = f"every {entity} of the events in {entity}s"
-    problems.add_rows("events", key, rule, unknown, events.num_rows)
 
 
 def _cast(

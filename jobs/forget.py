@@ -26,9 +26,9 @@ from feature_store.contracts.errors import DermError, InputError
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
 from feature_store.lake import Lake, stage_file
+from feature_store.late import late_table, quarantine_table
 from feature_store.maintenance import tidy
 from feature_store.online import open_store
-from feature_store.quarantine import quarantine_table
 from feature_store.releases import Releases
 from feature_store.staging import read_files
 from jobs import catalog, exclusion
@@ -118,7 +118,8 @@ def forget(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> Forgotten:
 def source_tables(spec: DatasetSpec) -> tuple[Table, ...]:
     """Tables that name entities beside the embeddings."""
     events = spec.events_table()
-    return (events, quarantine_table(events), spec.users_table(), spec.pins_table())
+    tables = (events, late_table(events), quarantine_table(events))
+    return (*tables, spec.users_table(), spec.pins_table())
 
 
 def embedding_tables(entity: Entity) -> tuple[Table, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.lake import Lake
+from feature_store.late import QUARANTINE
 from jobs.cli import out
 from jobs.rendering.published import Published, read_published
 from jobs.rendering.summary import DaySummary
@@ -18,7 +19,6 @@ from jobs.runner import open_context
 from jobs.settings import Settings
 from jobs.standing import Standing, standings
 
-_QUARANTINE = "quarantine"
 _PUBLISHING = ("index", "publish", "release", "audit")
 
 
@@ -123,7 +123,7 @@ def _day(found: Sequence[Standing], ds: str, *, superseded: bool) -> DayStatus:
 
 
 def _quarantined(lake: Lake) -> int:
-    return lake.open(_QUARANTINE).count() if lake.exists(_QUARANTINE) else 0
+    return lake.open(QUARANTINE).count() if lake.exists(QUARANTINE) else 0
 
 
 def _as_json(status: Status) -> dict[str, Any]:

@@ -111,7 +111,6 @@ CASES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
         lambda t: pa.concat_tables([t, t.slice(7, 1)]),
         ("users.user_id", "unique keys", "1 of"),
     ),
-    "too_early": ("events", first_rows("ts", YESTERDAY), ("events.ts", "within the day", "1 of")),
     "too_late": ("events", first_rows("ts", TOMORROW), ("events.ts", "2025-03-03 00:00:00")),
     "label_two": ("events", first_rows("click", 2), ("events.click", "values <= 1", "1 of", ": 2")),
     "label_minus": ("events", first_rows("conversion", -1), ("events.conversion", "values >= 0")),

@@ -10,9 +10,10 @@ import pytest
 
 from feature_store.contracts.base import days_between, shift_day
 from jobs import settings
+from jobs.adapters.base import Adapter
 from jobs.checks import Problems, check_guards
 from jobs.datasets import open_adapter
-from jobs.ingest import typed_tables
+from jobs.ingest import checked, conformed
 from jobs.preparation import days_to_publish
 from simulator.config import toy
 from tests.data_fixtures import Home, real_data
@@ -21,10 +22,15 @@ pytestmark = pytest.mark.data
 LAST = {"kuairand": "2022-04-21", "movielens": "1997-12-04", "trivago": "2018-11-08"}
 
 
+def typed(adapter: Adapter, ds: str) -> dict[str, pa.Table]:
+    problems = Problems(ds)
+    return checked(adapter.spec, conformed(adapter.spec, adapter.read_day(ds), problems), problems)
+
+
 def day_of(dataset: str, ds: str) -> dict[str, pa.Table]:
     folder = real_data(dataset)
     adapter = open_adapter(dataset, str(folder), folder, toy())
-    return typed_tables(adapter.spec, ds, adapter.read_day(ds))
+    return typed(adapter, ds)
 
 
 @pytest.mark.parametrize("dataset", LAST)
@@ -38,9 +44,8 @@ def test_every_day_passes_its_contract(
     adapter = open_adapter(dataset, str(folder), folder, toy())
     days = days_between(adapter.first_day(), LAST[dataset])
     for ds in days[:: max(len(days) // 6, 1)]:
-        typed = typed_tables(adapter.spec, ds, adapter.read_day(ds))
         problems = Problems(ds)
-        check_guards(adapter.spec, typed["events"], problems)
+        check_guards(adapter.spec, typed(adapter, ds)["events"], problems)
         problems.refuse("")
     home = Home(tmp_path_factory.mktemp(dataset), monkeypatch, capsys)
     assert home.derm("init", "--dataset", dataset, "--source", str(folder)).code == 0
