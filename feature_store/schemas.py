@@ -38,7 +38,7 @@ def unpack(column: pa.Array | pa.ChunkedArray, dim: int, dtype: str = "<f4") -> 
     Raises:
         ContractViolation: a value is null or has another width.
     """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = one_array(column)
     width = dim * np.dtype(dtype).itemsize
     rows = len(array)
     offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + rows + 1]
@@ -52,6 +52,13 @@ def unpack(column: pa.Array | pa.ChunkedArray, dim: int, dtype: str = "<f4") -> 
         return np.empty((0, dim), dtype)
     data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
     return data.view(dtype).reshape(rows, dim)
+
+
+def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column as one array; copied only when it has several chunks."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def pack(vectors: npt.NDArray) -> pa.Array:
