@@ -115,6 +115,10 @@ class OnlineStore(Protocol):
         """Remove every row of a slot."""
         ...
 
+    def purge(self) -> None:
+        """Rewrite the store's own files, so that rows that were removed are in none of them."""
+        ...
+
     def read(self, prefix: str, ids: Sequence[str]) -> list[bytes | None]:
         """The values of ids, None where there is none."""
         ...

@@ -1,9 +1,10 @@
 """`derm forget`: remove users or Pins from everything that is kept, and prove that they are gone.
 
 Removed from: events, feature snapshots (their rows, and their ids inside lists and sequences),
-quarantine, raw, daily and every retained pool, both Redis slots, and for Pins the index. Partitions
-are rewritten in place, a bucket at a time, and manifests take their new digests, so nothing has to
-be recomputed. Not removed: the source files of the user, and what the weights of a model learned.
+late rows, quarantine, raw, daily and every retained pool, both Redis slots and what Redis saved,
+and for Pins the index. Partitions are rewritten in place, a bucket at a time, and manifests take
+their new digests, so nothing has to be recomputed. Not removed: the source files, which are not the
+pipeline's, and what a model learned; its snapshots hold hashed ids, and no list of them.
 Pause the daily run first: files that a running step has staged would be vacuumed.
 """
 
@@ -36,7 +37,7 @@ from jobs.cli import out
 from jobs.context import RunContext
 from jobs.manifests import write_atomic
 from jobs.runner import open_context, run_step
-from jobs.services.redis import ensure_redis
+from jobs.services.redis import ensure_redis, persist
 from jobs.settings import Home, Settings
 
 
@@ -228,6 +229,8 @@ def _unpublish(ctx: RunContext, entity: Entity, gone: pa.Array) -> dict[str, int
         with releases.store.writer(prefix) as writer:
             writer.remove(gone)
         releases.store.seal(prefix)
+    releases.store.purge()
+    persist(ctx.settings)
     return online
 
 

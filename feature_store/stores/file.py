@@ -65,6 +65,9 @@ class FileStore:
         """Remove a slot."""
         shutil.rmtree(self._slot(prefix), ignore_errors=True)
 
+    def purge(self) -> None:
+        """Nothing to do: `seal` has replaced the files of the slot."""
+
     def read(self, prefix: str, ids: Sequence[str]) -> list[bytes | None]:
         """The values of ids, by one binary search over all of them."""
         known, values = _pair(self._slot(prefix))

@@ -42,6 +42,9 @@ class MemoryStore:
         """Remove every row of a slot."""
         self._slots[prefix].clear()
 
+    def purge(self) -> None:
+        """Nothing to do: there are no files."""
+
     def read(self, prefix: str, ids: Sequence[str]) -> list[bytes | None]:
         """The values of ids."""
         return [self._slots[prefix].get(i) for i in ids]

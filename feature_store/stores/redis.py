@@ -23,6 +23,7 @@ from feature_store.stores.cluster import slots_of
 from feature_store.stores.redis_errors import typed_errors
 
 _TIMEOUT_S = 30.0
+_POLL_S = 0.05
 _ROWS_PER_SEND = 2048
 _WINDOW = 2
 _SCAN_COUNT = 2000
@@ -88,6 +89,19 @@ class RedisStore:
                         for key in keys:
                             pipe.unlink(key)
                         pipe.execute()
+
+    def purge(self) -> None:
+        """Write the snapshot, or the append-only file, of every node anew; wait for it."""
+        with typed_errors(self.location):
+            for client in self._primaries():
+                # One that is under way may have read what is removed by now: wait, then write.
+                _await_files(client)
+                if client.config_get("appendonly")["appendonly"] == "yes":
+                    client.bgrewriteaof()
+                    _await_files(client)
+                if client.config_get("save")["save"]:
+                    client.bgsave()
+                    _await_files(client)
 
     def read(self, prefix: str, ids: Sequence[str]) -> list[bytes | None]:
         """One MGET per node."""
@@ -266,6 +280,13 @@ class _Limit:
             start = max(self._free_at, time.monotonic())
             self._free_at = start + size / self._rate
         time.sleep(max(0.0, start - time.monotonic()))
+
+
+def _await_files(client: Any) -> None:
+    """Wait while a node writes, or is about to write, one of its files."""
+    steps = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
+    while any(client.info("persistence")[step] for step in steps):
+        time.sleep(_POLL_S)
 
 
 def _parse_url(url: str) -> dict[str, Any]:

@@ -3,11 +3,9 @@
 The tests of this file are chapters of one story and run in order, on one home.
 """
 
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +22,12 @@ from feature_store.staging import read_files, stage_file
 from jobs import backfill, exclusion
 from jobs.manifests import ManifestStore
 from jobs.services.redis import stop_redis
-from jobs.settings import PROJECT
+from tests.derm_process import derm, start
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
 HISTORY, DAYS, NEXT = "2025-03-01", ("2025-03-02", "2025-03-03", "2025-03-04"), "2025-03-05"
 WRONG = DAYS[1]
-_DERM = [sys.executable, "-c", "import sys; from jobs.cli import main; sys.exit(main())"]
 _BACKFILL = ("backfill", "--from", WRONG, "--to", WRONG, "--what", "embeddings", "--yes")
 
 
@@ -139,22 +136,3 @@ def await_progress(home: Path, process: subprocess.Popen[str]) -> None:
     while backfill.load(home) is None:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
-
-
-def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "DERM_HOME": str(home), "DERM_THREADS": "1"}
-    return subprocess.Popen(
-        [*_DERM, *arguments],
-        env=environment,
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def derm(home: Path, *arguments: str) -> str:
-    process = start(home, *arguments)
-    printed, said = process.communicate()
-    assert process.returncode == 0, printed[-2000:] + said[-4000:]
-    return printed

@@ -1,8 +1,11 @@
 """One suite for every online store: a new store is one more line in `STORES`."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import redis
 
 from feature_store.online import OnlineStore, SlotState, open_store, put_slot_state, slot_state
 from feature_store.stores.memory import MemoryStore
@@ -67,6 +70,25 @@ def test_removed_ids_are_gone_and_unknown_ones_do_no_harm(store):
     store.seal(A)
     assert store.read(A, ["u1", "u2"]) == [None, b"two"]
     assert store.sample(A, 10) == ["u2"]
+
+
+def test_after_a_purge_no_file_of_the_store_names_who_was_removed(store, request, tmp_path):
+    folder = tmp_path
+    if "redis_url" in request.fixturenames:
+        client = redis.Redis.from_url(request.getfixturevalue("redis_url"))
+        folder = Path(client.config_get("dir")["dir"])
+        client.config_set("save", "3600 1")
+        client.config_set("appendonly", "yes")
+    put(store, A, {"forgotten-user": b"one", "u2": b"two"})
+    store.seal(A)
+    store.purge()
+    put(store, A, {}, remove=("forgotten-user",))
+    store.seal(A)
+    store.purge()
+    files = [f.read_bytes() for f in folder.rglob("*") if f.is_file()]
+    assert not any(b"forgotten-user" in content for content in files)
+    if not isinstance(store, MemoryStore):
+        assert any(b"u2" in content for content in files)
 
 
 def test_writing_the_same_bucket_twice_changes_nothing(store):

@@ -1,0 +1,31 @@
+"""The `derm` command as a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from jobs.settings import PROJECT
+
+_DERM = [sys.executable, "-c", "import sys; from jobs.cli import main; sys.exit(main())"]
+
+
+def start(home: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Begin a command on a home."""
+    settings = {"DERM_HOME": str(home), "DERM_THREADS": "1"}
+    return subprocess.Popen(
+        [*_DERM, *arguments],
+        env={**os.environ, **settings, **environment},
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def derm(home: Path, *arguments: str) -> str:
+    """Run a command that succeeds; what it printed."""
+    process = start(home, *arguments)
+    printed, said = process.communicate()
+    assert process.returncode == 0, printed[-2000:] + said[-4000:]
+    return printed
