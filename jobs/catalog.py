@@ -20,11 +20,13 @@ class Ref:
     Attributes:
         offset: 0 for the step's own day, -1 for the day before.
         optional: absent on the first day of the pipeline.
+        or_later: a result stays current when it was made from a later day's artifact instead.
     """
 
     name: str
     offset: int = 0
     optional: bool = False
+    or_later: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +40,7 @@ class Step:
         retries: how often Airflow tries again; 0 where trying again cannot help.
         failure: what it means when this step fails.
         remedy: what to do then.
+        command: module behind `derm <name>`.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Step:
     timeout_minutes: int = 60
     failure: str
     remedy: str
+    command: str = "jobs.run_step"
 
 
 _SOURCE_TABLES = (Ref(name="lake:events"), Ref(name="lake:users"), Ref(name="lake:pins"))
@@ -118,7 +122,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="infer",
         summary="embed the users and Pins of the day with the new snapshot",
-        inputs=(*_SOURCE_TABLES, Ref(name="snapshot:{u}")),
+        inputs=(*_SOURCE_TABLES, Ref(name="snapshot:{u}", or_later=True)),
         outputs=("lake:embeddings/{u}/{e}/raw",),
         per_upstream=True,
         recipe_parts=("inference", "layout"),
@@ -128,6 +132,7 @@ STEPS: tuple[Step, ...] = (
         timeout_minutes=180,
         failure="Inference crashed; no embedding of the day was written.",
         remedy=_ALREADY_RAN,
+        command="jobs.back_inference",
     ),
     Step(
         name="dedup",

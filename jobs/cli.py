@@ -175,7 +175,7 @@ def build_parser(chosen: str) -> argparse.ArgumentParser:
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for step in catalog.STEPS:
         example = f"derm {step.name} --ds 2025-03-01"
-        command = _add(parsers, step.name, step.summary, example, "jobs.run_step")
+        command = _add(parsers, step.name, step.summary, example, step.command)
         command.set_defaults(step=step)
         if step.name == chosen:
             _configure_step(command, step)
@@ -202,10 +202,14 @@ def _add(
 
 
 def _configure_step(parser: argparse.ArgumentParser, step: catalog.Step) -> None:
-    parser.add_argument("--ds", required=True, type=day, help="the day, YYYY-MM-DD")
+    module = importlib.import_module(step.command)
+    configure = getattr(module, "configure", None)
+    parser.add_argument("--ds", required=not configure, type=day, help="the day, YYYY-MM-DD")
     if step.per_upstream:
         parser.add_argument("--upstream", choices=UPSTREAMS, help="one model; default: both")
     parser.add_argument("--force", action="store_true", help="run even if nothing changed")
+    if configure:
+        configure(parser)
 
 
 def _configure_logging() -> None:

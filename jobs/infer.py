@@ -50,11 +50,19 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: a table or the snapshot is not there.
         ManifestCorrupt: the snapshot is damaged.
     """
+    return embed_day(ctx, ctx.artifact(f"snapshot:{upstream_of(ctx)}"))
+
+
+def embed_day(ctx: RunContext, snapshot: Artifact) -> Outcome:
+    """Embed the day with any snapshot of its lineage.
+
+    Raises:
+        MissingInput: a table or the snapshot is not there.
+        ManifestCorrupt: the snapshot is damaged.
+    """
     started = time.perf_counter()
-    upstream = upstream_of(ctx)
-    store = SnapshotStore(ctx.root, upstream)
-    snapshot = store.of(ctx.artifact(f"snapshot:{upstream}"))
-    embedder = Embedder.load(ctx, store, snapshot)
+    store = SnapshotStore(ctx.root, upstream_of(ctx))
+    embedder = Embedder.load(ctx, store, store.of(snapshot))
     outputs, metrics = infer_day(ctx, embedder, ctx.ds)
     seconds = time.perf_counter() - started
     rows = sum(a.rows for a in outputs)

@@ -4,12 +4,13 @@ A step's manifest is written after everything else, so a step without a manifest
 and a step whose recorded inputs and recipe equal today's need not run again.
 """
 
+import dataclasses
 import datetime as dt
 import importlib
 import importlib.metadata
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from feature_store.contracts.base import UPSTREAMS, Upstream
@@ -17,7 +18,7 @@ from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake import Lake
 from jobs import catalog
-from jobs.context import RunContext
+from jobs.context import Outcome, RunContext
 from jobs.datasets import dataset_spec
 from jobs.manifests import ManifestStore
 from jobs.recipes import recipe
@@ -63,24 +64,41 @@ def run_step(
         DermError: an input is missing or wrong, or a guard refused the result.
     """
     ctx = open_context(settings, ds, upstream)
-    inputs = resolve_inputs(ctx, step)
-    digest = ctx.recipe.digest(step.recipe_parts)
     existing = ctx.manifests.get(step.name, ds, upstream)
-    if existing and not force and is_current(existing, inputs, digest) and step.outputs:
+    inputs = resolve_inputs(ctx, step, existing)
+    if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:
         return StepResult(manifest=existing, skipped=True)
+    module = importlib.import_module(f"jobs.{step.name}")
+    return StepResult(
+        manifest=record(ctx, step, resolve_inputs(ctx, step), lambda: module.run(ctx)),
+        skipped=False,
+    )
+
+
+def record(
+    ctx: RunContext,
+    step: catalog.Step,
+    inputs: tuple[Artifact, ...],
+    work: Callable[[], Outcome],
+) -> StepManifest:
+    """Do the work of a step, and write its manifest last.
+
+    Raises:
+        ContractViolation: it did not write what the catalog declares.
+    """
     # From here on the partition may be half replaced: what was recorded no longer holds.
-    ctx.manifests.remove(step.name, ds, upstream)
+    ctx.manifests.remove(step.name, ctx.ds, ctx.upstream)
     started, clock = dt.datetime.now(dt.UTC), time.perf_counter()
-    outcome = importlib.import_module(f"jobs.{step.name}").run(ctx)
-    check_outputs(step, ds, upstream, outcome.outputs)
+    outcome = work()
+    check_outputs(step, ctx.ds, ctx.upstream, outcome.outputs)
     manifest = StepManifest(
         step=step.name,
-        ds=ds,
-        upstream=upstream,
+        ds=ctx.ds,
+        upstream=ctx.upstream,
         inputs=inputs,
         outputs=outcome.outputs,
         metrics=outcome.metrics,
-        recipe=digest,
+        recipe=ctx.recipe.digest(step.recipe_parts),
         code=importlib.metadata.version("derm"),
         started_at=started.isoformat(timespec="seconds"),
         finished_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -88,16 +106,23 @@ def run_step(
         timings=outcome.timings,
     )
     ctx.manifests.put(manifest)
-    return StepResult(manifest=manifest, skipped=False)
+    return manifest
 
 
-def resolve_inputs(ctx: RunContext, step: catalog.Step) -> tuple[Artifact, ...]:
+def resolve_inputs(
+    ctx: RunContext, step: catalog.Step, existing: StepManifest | None = None
+) -> tuple[Artifact, ...]:
     """The artifacts a step reads, as their producers recorded them.
+
+    Args:
+        existing: what the step recorded before; where a later day's artifact may stand in for the
+            day's own, the one of the recorded day is looked up.
 
     Raises:
         MissingInput: a producer has not finished.
     """
     available = {s.name for s in catalog.steps_for(ctx.home.dataset)}
+    recorded = {a.name: a.ds for a in existing.inputs} if existing else {}
     found: list[Artifact] = []
     for ref in step.inputs:
         for name in catalog.expand(ref.name, ctx.upstream):
@@ -105,7 +130,9 @@ def resolve_inputs(ctx: RunContext, step: catalog.Step) -> tuple[Artifact, ...]:
                 continue
             if ref.optional and ctx.is_first_day:
                 continue
-            found.append(ctx.artifact(name, ref.offset))
+            later = ref.or_later and recorded.get(name, "") > ctx.ds
+            view = dataclasses.replace(ctx, ds=recorded[name]) if later else ctx
+            found.append(view.artifact(name, ref.offset))
     return tuple(found)
 
 
@@ -128,11 +155,13 @@ def check_outputs(
         )
 
 
-def is_current(manifest: StepManifest, inputs: tuple[Artifact, ...], recipe_digest: str) -> bool:
+def is_current(
+    ctx: RunContext, step: catalog.Step, manifest: StepManifest, inputs: tuple[Artifact, ...]
+) -> bool:
     """Whether a recorded result still follows from the present inputs and recipe."""
     recorded = [(a.name, a.ds, a.digest) for a in manifest.inputs]
     present = [(a.name, a.ds, a.digest) for a in inputs]
-    return recorded == present and manifest.recipe == recipe_digest
+    return recorded == present and manifest.recipe == ctx.recipe.digest(step.recipe_parts)
 
 
 def upstreams_of(step: catalog.Step, upstream: Upstream | None) -> Sequence[Upstream | None]:

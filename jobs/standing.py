@@ -54,8 +54,7 @@ def _standing(ctx: RunContext, step: catalog.Step, unsettled: set[tuple[str, str
         manifest = ctx.manifests.get(step.name, ctx.ds, ctx.upstream)
         if manifest is not None:
             settled = not any((a.name, a.ds) in unsettled for a in manifest.inputs)
-            digest = ctx.recipe.digest(step.recipe_parts)
-            current = is_current(manifest, resolve_inputs(ctx, step), digest)
+            current = is_current(ctx, step, manifest, resolve_inputs(ctx, step, manifest))
             state = "done" if settled and current else "stale"
     except (MissingInput, ManifestCorrupt):
         state = "stale" if manifest else "missing"

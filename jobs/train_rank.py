@@ -38,6 +38,8 @@ def main() -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     store = SnapshotStore(ctx.root, upstream_of(ctx))
     TrainingRun(ctx, make_plan(ctx, store), store).run()
+    # The first process still writes: whoever left now would take the connections of the others down.
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -40,7 +40,14 @@ def run(ctx: RunContext) -> Outcome:
         digest=content_digest(ctx.spec.model_dump_json(), *checked),
         rows=rows,
     )
-    return Outcome(outputs=(artifact,), metrics={"rows": rows, **_rates(ctx, tables["events"])})
+    return Outcome(
+        outputs=(artifact,),
+        metrics={
+            "rows": rows,
+            "labels_mature_on": ctx.spec.mature_on(ctx.ds),
+            **_rates(ctx, tables["events"]),
+        },
+    )
 
 
 def _rates(ctx: RunContext, events: pa.Table) -> dict[str, float]:

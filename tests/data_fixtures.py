@@ -57,11 +57,17 @@ class Home:
 
     path: Path
     monkeypatch: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str] | None = None
+
+    def must(self, *argv: str) -> None:
+        """Run a command that succeeds."""
+        self.monkeypatch.setenv("DERM_HOME", str(self.path))
+        assert main(argv) == 0
 
     def derm(self, *argv: str) -> Result:
         """Run a command."""
         self.monkeypatch.setenv("DERM_HOME", str(self.path))
+        assert self.capsys
         self.capsys.readouterr()
         code = main(argv)
         captured = self.capsys.readouterr()

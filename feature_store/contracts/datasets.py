@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from feature_store.contracts.base import Contract, Upstream
+from feature_store.contracts.base import Contract, Upstream, shift_day
 from feature_store.contracts.tables import Column, Dtype, Table
 
 FeatureKind = Literal["categorical", "numeric", "list", "sequence", "embedding"]
@@ -123,6 +123,10 @@ class DatasetSpec(Contract):
         if unknown := sorted(set(self.label_rates) - {x.name for x in self.labels}):
             raise ValueError(f"dataset {self.name}: label_rates names unknown labels {unknown}")
         return self
+
+    def mature_on(self, ds: str) -> str:
+        """The day with whose end the labels of a day are final: no conversion comes after it."""
+        return shift_day(ds, self.attribution_days)
 
     def features_of(self, scope: FeatureScope) -> tuple[Feature, ...]:
         """The features that one tower may see."""

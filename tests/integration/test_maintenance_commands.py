@@ -51,8 +51,7 @@ def stale(ctx: RunContext) -> list[tuple[str, str]]:
         for name in ("dedup", "merge"):
             view, step = open_context(ctx.settings, ds, "ctr"), catalog.step(name)
             manifest = ctx.manifests.get(name, ds, "ctr")
-            digest = view.recipe.digest(step.recipe_parts)
-            if not manifest or not is_current(manifest, resolve_inputs(view, step), digest):
+            if not manifest or not is_current(view, step, manifest, resolve_inputs(view, step)):
                 found.append((name, ds))
     return found
 
