@@ -86,8 +86,11 @@ def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
     # From here on a killed run is finished by the next one: the old table marks what is left to do.
     if not final.exists():
         ctx.lake.path(target).rename(final)
-    moved = [ctx.lake.artifact(table.name, ds) for ds in ctx.lake.days(table.name)]
-    ctx.manifests.relabel(moved, ctx.recipe.digest(catalog.step("infer").recipe_parts))
+    days = ctx.lake.days(table.name)
+    moved = [ctx.lake.artifact(table.name, ds) for ds in days]
+    was = [ctx.lake.artifact(f"{table.name}.retired", ds) for ds in days]
+    renamed = [(w.model_copy(update={"name": m.name}), m) for w, m in zip(was, moved, strict=True)]
+    ctx.manifests.relabel(renamed, ctx.recipe.digest(catalog.step("infer").recipe_parts))
     shutil.rmtree(retired)
     return moved
 

@@ -23,7 +23,6 @@ from jobs.runner import is_current, open_context, resolve_inputs
 from jobs.settings import Settings
 from tests.aggregation_fixtures import (
     FIRST,
-    SPEC,
     commit_day,
     commit_raw,
     context,
@@ -62,7 +61,7 @@ def test_a_forgotten_user_is_in_no_file_and_nothing_has_to_be_recomputed(
     lake_of_days: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx, table = lake_of_days, pool_table("ctr", "user")
-    monkeypatch.setattr("jobs.forget._unpublish", lambda *_: {})
+    monkeypatch.setattr("jobs.forget.unpublish", lambda *_: {})
     known = ctx.lake.read(table, DAYS[0])["entity_id"].to_pylist()
     gone, before = known[3], {ds: ctx.lake.read(table, ds) for ds in DAYS}
     record = forget(ctx, "user", [gone])
@@ -80,29 +79,45 @@ def test_a_forgotten_user_is_in_no_file_and_nothing_has_to_be_recomputed(
     assert hits == []
 
 
+@pytest.mark.spark
+def test_what_was_stale_before_someone_is_forgotten_is_stale_afterwards(
+    lake_of_days: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = lake_of_days
+    monkeypatch.setattr("jobs.forget.unpublish", lambda *_: {})
+    # The first day is inferred and deduplicated again: the pools after it are of another past.
+    commit_day(ctx.root, DAYS[0], seed=1)
+    run(ctx.settings, DAYS[0], "dedup")
+    before = stale(ctx)
+    assert before == [("merge", DAYS[0])]
+    gone = ctx.lake.read(pool_table("ctr", "user"), DAYS[0])["entity_id"][3].as_py()
+    forget(ctx, "user", [gone])
+    assert stale(ctx) == before
+
+
 def test_the_proof_finds_what_was_left(tmp_path: Path) -> None:
     ctx = context(tmp_path, FIRST)
     commit_day(tmp_path, FIRST)
     table = raw_table("ctr", "user")
     known = ctx.lake.read(table, FIRST)["entity_id"][0].as_py()
     with pytest.raises(Exception, match="still on disk"):
-        prove_gone(ctx.lake, [table], "user", pa.array([known]))
+        prove_gone(ctx.lake, [table], "user", pa.array([known]), ())
 
 
-def test_ids_leave_the_lists_that_name_them() -> None:
-    pins = SPEC.pins_table()
-    table = pins.model_copy(
-        update={
-            "columns": (
-                *pins.columns,
-                pins.columns[0].model_copy(update={"name": "seen", "dtype": "list<string>"}),
-            )
+def test_ids_leave_the_lists_that_name_them_and_the_places_stay() -> None:
+    rows = pa.table(
+        {
+            "pin_id": ["a", "b", "c"],
+            "seen": [["x", "gone", "y"], [], ["gone"]],
+            # Another namespace: the same characters, and not a Pin.
+            "tags": [["gone"], [], []],
         }
     )
-    rows = pa.table({"pin_id": ["a", "b", "c"], "seen": [["x", "gone", "y"], [], ["gone"]]})
-    kept, removed = scrub(table, rows, "pin", pa.array(["gone", "b"]))
-    assert kept.to_pydict() == {"pin_id": ["a", "c"], "seen": [["x", "y"], []]}
+    kept, removed = scrub(rows, "pin", pa.array(["gone", "b"]), ["seen"])
+    expected = {"pin_id": ["a", "c"], "seen": [["x", "", "y"], [""]], "tags": [["gone"], []]}
+    assert kept.to_pydict() == expected
     assert removed == 3
+    assert scrub(kept, "pin", pa.array(["gone"]), ["seen"]) == (kept, 0)
 
 
 def test_pools_are_kept_daily_then_on_sundays() -> None:
@@ -137,6 +152,25 @@ def test_retention_spares_what_a_release_or_a_backfill_needs(tmp_path: Path) -> 
     backfill.save(tmp_path, backfill.Progress(plan=plan))
     expired = expired_days(ctx.lake, config, protected_days(settings, config))
     assert expired == {name: days[:4]}
+
+
+def test_retention_spares_what_readers_see_after_rollbacks(tmp_path: Path) -> None:
+    ctx = context(tmp_path, FIRST)
+    days = days_between(FIRST, shift_day(FIRST, 7))
+    for ds in days:
+        commit_raw(ctx.lake, "ctr", "user", ds, random_day(0, ds, "user"), buckets=2, dim=8)
+    (tmp_path / "releases").mkdir()
+    for before, ds in zip((None, *days), days, strict=False):
+        release = Release(
+            release_id=f"r-{ds}", ds=ds, upstreams=(), previous=before and f"r-{before}"
+        )
+        (tmp_path / "releases" / f"r-{ds}.json").write_text(release.model_dump_json())
+    (tmp_path / "releases" / "current").write_text(f"r-{days[2]}\n")
+    config = RetentionConfig(raw_days=1, releases=2)
+    protected = protected_days(Settings(home=tmp_path), config)
+    assert protected == {days[1], days[2], days[6], days[7]}
+    expired = expired_days(ctx.lake, config, protected)
+    assert expired == {raw_table("ctr", "user").name: (days[0], *days[3:6])}
 
 
 @pytest.mark.spark
