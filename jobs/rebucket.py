@@ -71,7 +71,8 @@ def _rebucket_all(ctx: RunContext) -> None:
 def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
     """Move one table to another bucket count; its partitions as they are named afterwards."""
     final, target = ctx.lake.path(table.name), f"{table.name}.rebucketed"
-    retired = ctx.lake.path(f"{table.name}.retired")
+    retired, done = (ctx.lake.path(f"{table.name}.{end}") for end in ("retired", "done"))
+    shutil.rmtree(done, ignore_errors=True)
     if not retired.exists():
         if not ctx.lake.exists(table.name):
             return []
@@ -91,7 +92,9 @@ def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
     was = [ctx.lake.artifact(f"{table.name}.retired", ds) for ds in days]
     renamed = [(w.model_copy(update={"name": m.name}), m) for w, m in zip(was, moved, strict=True)]
     ctx.manifests.relabel(renamed, ctx.recipe.digest(catalog.step("infer").recipe_parts))
-    shutil.rmtree(retired)
+    # Renamed first: a table half removed could not say any more what was.
+    retired.rename(done)
+    shutil.rmtree(done)
     return moved
 
 

@@ -1,7 +1,11 @@
 """derm retain, forget and rebucket on a lake of some days."""
 
 import dataclasses
+import itertools
+import pydoc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,6 +45,18 @@ def lake_of_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
         commit_day(tmp_path, ds)
         run(settings, ds, "dedup", "merge")
     return context(tmp_path, DAYS[-1])
+
+
+def killed_at(number: int, function: Any) -> Callable[..., Any]:
+    """The function, until it is called for the `number`-th time."""
+    calls = itertools.count(1)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    return call
 
 
 def stale(ctx: RunContext) -> list[tuple[str, str]]:
@@ -193,6 +209,37 @@ def test_rebucketed_tables_hold_the_same_rows_and_stay_current(
         assert after.equals(before[table.name])
         assert len(ctx.lake.bucket_files(table.name, DAYS[-1])) == buckets
         assert rebucket(ctx, table, buckets) == []
+    assert stale(ctx) == []
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    "blow",
+    [
+        "feature_store.lake.Lake.commit",
+        "pathlib.Path.rename",
+        "jobs.manifests.ManifestStore.relabel",
+        "shutil.rmtree",
+    ],
+)
+def test_a_killed_rebucketing_is_finished_by_the_next(
+    lake_of_days: RunContext, monkeypatch: pytest.MonkeyPatch, blow: str
+) -> None:
+    ctx, table = lake_of_days, pool_table("ctr", "user")
+    before = [ctx.lake.read(table, ds).sort_by("entity_id") for ds in DAYS]
+    kills = 0
+    for number in (1, 2, 3):
+        with monkeypatch.context() as patch:
+            patch.setattr(blow, killed_at(number, pydoc.locate(blow)))
+            try:
+                rebucket(ctx, table, 6)
+            except KeyboardInterrupt:
+                kills += 1
+    assert kills
+    rebucket(ctx, table, 6)
+    assert [ctx.lake.read(table, ds).sort_by("entity_id") for ds in DAYS] == before
+    assert len(ctx.lake.bucket_files(table.name, DAYS[0])) == 6
+    assert [p.name for p in ctx.lake.path(table.name).parent.iterdir() if "." in p.name] == []
     assert stale(ctx) == []
 
 
