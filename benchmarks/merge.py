@@ -8,6 +8,10 @@ apart. One round runs each contender once, in turn, on the same files; CPU secon
 process and all its descendants (JVM and Python workers included), memory is their anonymous memory.
 The first round warms up and is not counted. All are given two cores.
 
+With `--limit-mb` the kernel refuses each process of a contender more memory than that
+(RLIMIT_DATA: what it allocates; files that it maps do not count); who does not get by is reported
+as `out_of_memory`.
+
 `duckdb` calculates in SQL; `duckdb_numpy` only joins, and calls NumPy for the average.
 DuckDB and Polars live in an environment of their own:
     python3 -m venv .venv-bench && .venv-bench/bin/pip install -r requirements/bench.in
@@ -32,10 +36,14 @@ CONTENDERS = ("ours", "floor", "duckdb", "duckdb_numpy", "polars", "delta_rs", "
 TARGETS = {"floor": 1.5, "duckdb": 1 / 2, "polars": 1 / 1.5, "spark_sql": 1 / 5}
 
 
+class Ended(RuntimeError):
+    """A contender's process is gone."""
+
+
 class Contender:
     """A contender's process: started once, told to merge, measured from outside."""
 
-    def __init__(self, name: str, data: Path, cores: int) -> None:
+    def __init__(self, name: str, data: Path, cores: int, limit_mb: int) -> None:
         environment = ".venv-bench" if name in ("duckdb", "duckdb_numpy", "polars") else ".venv"
         self.name = name
         clock = time.perf_counter()
@@ -46,6 +54,7 @@ class Contender:
                 name,
                 str(data),
                 str(cores),
+                str(limit_mb),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -63,7 +72,7 @@ class Contender:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name} ended during {command!r}")
+            raise Ended(f"{self.name} ended during {command!r}")
         return json.loads(line)
 
     def round(self) -> dict[str, float]:
@@ -134,18 +143,25 @@ def _cpu(family: list[psutil.Process]) -> float:
 def compare(args: argparse.Namespace, data: Path) -> dict[str, dict[str, float]]:
     """Alternating rounds of all contenders; medians."""
     names = args.contenders.split(",")
-    running = {name: Contender(name, data, args.cores) for name in names}
+    running = {name: Contender(name, data, args.cores, args.limit_mb) for name in names}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    found: dict[str, dict[str, float]] = {}
     for number in range(args.rounds + 1):
-        for name, contender in running.items():
-            result = contender.round()
+        for name, contender in list(running.items()):
+            try:
+                result = contender.round()
+            except Ended:
+                if not args.limit_mb:
+                    raise
+                found[name] = {"out_of_memory": 1.0}
+                del running[name], rounds[name]
+                continue
             print(f"round {number} {name:10}", _line(result), file=sys.stderr, flush=True)
             if number:
                 rounds[name].append(result)
     starts = {name: contender.start_s for name, contender in running.items()}
     for contender in running.values():
         contender.close()
-    found = {}
     for name, results in rounds.items():
         keys = results[0]
         found[name] = {k: statistics.median(r[k] for r in results) for k in keys}
@@ -179,10 +195,10 @@ def _verdict(result: dict[str, object]) -> str:
     contenders = result["contenders"]
     assert isinstance(contenders, dict)
     lines = [f"{name:10} {_line(numbers)}" for name, numbers in contenders.items()]
-    if "ours" in contenders:
+    if "cpu_s" in contenders.get("ours", {}):
         ours = contenders["ours"]["cpu_s"]
         for name, target in TARGETS.items():
-            if name in contenders:
+            if "cpu_s" in contenders.get(name, {}):
                 ratio = ours / contenders[name]["cpu_s"]
                 word = "met" if ratio <= target else "missed"
                 lines.append(f"CPU ours / {name}: {ratio:.2f}, target <= {target:.2f}: {word}")
@@ -201,6 +217,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--bucket-mb", type=int, default=128, help="size of a pool file")
+    parser.add_argument("--limit-mb", type=int, default=0, help="memory of a process; 0: no limit")
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--scratch", help="folder for the data; default: the system's")
     parser.add_argument("--json", type=Path)

@@ -1,4 +1,4 @@
-"""The contenders of the merge benchmark, each run as `merge_contenders.py NAME FOLDER CORES`.
+"""The contenders of the merge benchmark: `merge_contenders.py NAME FOLDER CORES LIMIT_MB`.
 
 Reads commands from standard input, a line each: `start` (import, open a session), `prepare`
 (anything that a real day would not do, such as undoing the last round), `merge`. Answers one line
@@ -7,6 +7,8 @@ of JSON. All of them do the same work: update with w = 0.8, insert, carry over, 
 
 import json
 import multiprocessing
+import os
+import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -37,18 +39,29 @@ class Ours:
         self.lake, self.table = Lake(folder / "lake"), pool_table("ctr", "user")
         self.run, self.aggregation = tasks.run_tasks, aggregation
         self.config = AggregationConfig(w=W)
-        self.spark = session.spark_context(f"local[{cores},3]", "1g", folder / "spark")
+        memory = os.environ.get("DERM_SPARK_MEMORY", "1g")
+        self.spark = session.spark_context(f"local[{cores},3]", memory, folder / "spark")
         found = json.loads((folder / "layout.json").read_text())
         self.layout = aggregation.Layout(dim=found["dim"], buckets=found["buckets"])
 
     def prepare(self) -> None:
-        """The last round's files are no longer needed: a day's partition is overwritten."""
+        """The last round's files are no longer needed: a day's partition is overwritten.
+
+        Spark ends workers that were idle for a minute, as they are while the others take their
+        turn; in a real day dedup has just used them. Starting them belongs to the session.
+        """
         shutil.rmtree(self.lake.path(POOL) / f"ds={DS}", ignore_errors=True)
+        self.run(self.spark, nothing, self.tasks())
 
     def merge(self) -> int:
+        results = self.run(self.spark, self.aggregation.merge_bucket, self.tasks())
+        staged = [r.file for r in results]
+        return self.lake.commit(self.table, DS, staged, properties=self.layout.properties()).rows
+
+    def tasks(self) -> list[Any]:
         pool = self.lake.bucket_files(POOL, "2025-03-01")
         daily = self.lake.bucket_files(DAILY, DS)
-        tasks = [
+        return [
             self.aggregation.MergeTask(
                 root=self.lake.root,
                 upstream="ctr",
@@ -62,9 +75,10 @@ class Ours:
             )
             for bucket in pool
         ]
-        results = self.run(self.spark, self.aggregation.merge_bucket, tasks)
-        staged = [r.file for r in results]
-        return self.lake.commit(self.table, DS, staged, properties=self.layout.properties()).rows
+
+
+def nothing(_: Any) -> None:
+    """What a worker does that is only woken up."""
 
 
 def floor_bucket(pool_file: str, daily_file: str, out: str, dim: int) -> int:
@@ -378,6 +392,10 @@ CONTENDERS: dict[str, Callable[[Path, int], Any]] = {
 def main() -> None:
     """Serve one contender."""
     name, folder, cores = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    limit = int(sys.argv[4]) << 20
+    if limit:
+        # Child processes, the JVM and its Python workers too, inherit it.
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     contender: Any = None
     for line in sys.stdin:
         answer = {}

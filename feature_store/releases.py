@@ -7,7 +7,7 @@ readers that only need the index.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from feature_store.codec import CURRENT_KEY, release_key
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import GuardFailed, ManifestCorrupt, MissingInput
-from feature_store.contracts.manifests import PublishedUpstream, Release
-from feature_store.online import OnlineStore, slot_state
+from feature_store.contracts.manifests import Artifact, PublishedUpstream, Release
+from feature_store.online import OnlineStore, put_slot_state, slot_state
 
 
 class Releases:
@@ -102,6 +102,34 @@ class Releases:
         self.check(target.upstreams)
         self._flip(target)
         return target
+
+    def relabel(self, pools: Mapping[str, Artifact]) -> None:
+        """Let the slots and releases of user pools that were rewritten in place follow them.
+
+        A publish then goes on from what the slots hold, and a rollback finds what it expects.
+
+        Args:
+            pools: by the digest a pool had, the pool as it is now.
+        """
+        prefixes = set()
+        for release in self.known():
+            prefixes |= {e.users_prefix for e in release.upstreams}
+            entries = tuple(
+                e.model_copy(update={"pool_digest": now.digest, "users": now.rows})
+                if (now := pools.get(e.pool_digest))
+                else e
+                for e in release.upstreams
+            )
+            if entries != release.upstreams:
+                changed = release.model_copy(update={"upstreams": entries})
+                body = changed.model_dump_json(indent=2) + "\n"
+                _write_atomic(self._path(release.release_id), body)
+                self.store.put(release_key(release.release_id), changed.model_dump_json().encode())
+        for prefix in sorted(prefixes):
+            state = slot_state(self.store, prefix)
+            if state and (now := pools.get(state.pool_digest)):
+                changes = {"pool_digest": now.digest, "users": now.rows}
+                put_slot_state(self.store, prefix, state.model_copy(update=changes))
 
     def check(self, upstreams: Sequence[PublishedUpstream]) -> None:
         """Refuse a release whose slot or index is not there, whole, and of that day.

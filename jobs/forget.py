@@ -12,8 +12,7 @@ import argparse
 import datetime as dt
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +28,14 @@ from feature_store.contracts.tables import Table, daily_table, pool_table, raw_t
 from feature_store.lake import Lake, stage_file
 from feature_store.late import late_table, quarantine_table
 from feature_store.maintenance import tidy
-from feature_store.online import open_store
-from feature_store.releases import Releases
 from feature_store.staging import read_files
-from jobs import catalog, exclusion
+from jobs import exclusion
 from jobs.cli import out
 from jobs.context import RunContext
 from jobs.manifests import write_atomic
-from jobs.runner import open_context, run_step
-from jobs.services.redis import ensure_redis, persist
+from jobs.runner import open_context
 from jobs.settings import Home, Settings
+from jobs.unpublish import unpublish
 
 
 class Forgotten(Contract):
@@ -92,21 +89,26 @@ def forget(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> Forgotten:
         DermError: an id was found again after everything was removed.
     """
     gone = pa.array(ids, pa.string())
+    tables = (*source_tables(ctx.spec), *embedding_tables(entity))
+    lists = lists_of(ctx.spec, entity)
     found: dict[str, dict[str, int]] = {}
-    artifacts: list[Artifact] = []
-    for table in source_tables(ctx.spec):
+    renamed: list[tuple[Artifact, Artifact]] = []
+    for table in tables:
         for ds in ctx.lake.days(table.name):
-            _keep_books(found, artifacts, _scrub_day(ctx.lake, table, ds, entity, gone))
-    for table in embedding_tables(entity):
-        for ds in ctx.lake.days(table.name):
-            for step in _scrub_buckets(ctx.lake, table, ds, gone):
-                _keep_books(found, artifacts, step)
-    ctx.manifests.relabel(artifacts)
-    online = _unpublish(ctx, entity, gone)
-    for table in (*source_tables(ctx.spec), *embedding_tables(entity)):
+            was = ctx.lake.artifact(table.name, ds)
+            if table.bucketed:
+                removed = _scrub_buckets(ctx.lake, table, ds, entity, gone)
+            else:
+                removed = _scrub_day(ctx.lake, table, ds, entity, gone, lists)
+            if removed:
+                found.setdefault(was.name, {})[ds] = removed
+                renamed.append((was, ctx.lake.artifact(table.name, ds)))
+    ctx.manifests.relabel(renamed)
+    online = unpublish(ctx, entity, gone, {was.digest: now for was, now in renamed})
+    for table in tables:
         if ctx.lake.exists(table.name):
             tidy(ctx.lake, table.name, orphan_hours=0)
-    prove_gone(ctx.lake, (*source_tables(ctx.spec), *embedding_tables(entity)), entity, gone)
+    prove_gone(ctx.lake, tables, entity, gone, lists)
     return Forgotten(
         entity=entity,
         ids=tuple(hashlib.sha256(i.encode()).hexdigest() for i in ids),
@@ -129,22 +131,37 @@ def embedding_tables(entity: Entity) -> tuple[Table, ...]:
     return tuple(kind(u, entity) for u in UPSTREAMS for kind in kinds)
 
 
-def scrub(table: Table, rows: pa.Table, entity: Entity, gone: pa.Array) -> tuple[pa.Table, int]:
-    """Rows without those of the ids, and without the ids inside lists; how many were removed."""
+def lists_of(spec: DatasetSpec, entity: Entity) -> tuple[str, ...]:
+    """The list and sequence features that hold ids of an entity type."""
+    return tuple(f.name for f in spec.features if f.ids_of == entity)
+
+
+def scrub(
+    rows: pa.Table, entity: Entity, gone: pa.Array, lists: Sequence[str]
+) -> tuple[pa.Table, int]:
+    """Rows without those of the ids, and with "" for the ids inside lists; how many there were.
+
+    The place in a sequence stays: other sequences say what was done, or where, at the same place.
+
+    Args:
+        lists: columns of lists that may hold the ids.
+    """
     keys = [c for c in (f"{entity}_id", "entity_id") if c in rows.column_names]
     removed = 0
     for key in keys:
         hit = pc.is_in(rows[key], value_set=gone)
         removed += pc.sum(hit).as_py() or 0
         rows = rows.filter(pc.invert(hit))
-    for column in (c.name for c in table.columns if c.dtype == "list<string>"):
+    for column in (c for c in lists if c in rows.column_names):
         kept, dropped = _without(rows[column].combine_chunks(), gone)
         removed += dropped
         rows = rows.set_column(rows.schema.get_field_index(column), rows.schema.field(column), kept)
     return rows, removed
 
 
-def prove_gone(lake: Lake, tables: Sequence[Table], entity: Entity, gone: pa.Array) -> None:
+def prove_gone(
+    lake: Lake, tables: Sequence[Table], entity: Entity, gone: pa.Array, lists: Sequence[str]
+) -> None:
     """Read every file that is left on disk, in a version or not, and look for the ids.
 
     Raises:
@@ -154,7 +171,7 @@ def prove_gone(lake: Lake, tables: Sequence[Table], entity: Entity, gone: pa.Arr
         for file in sorted(lake.path(table.name).rglob("*.parquet")):
             if "_delta_log" in file.parts:
                 continue
-            _, left = scrub(table, read_files([str(file)], table), entity, gone)
+            _, left = scrub(read_files([str(file)], table), entity, gone, lists)
             if left:
                 raise DermError(
                     "an id that was to be forgotten is still on disk",
@@ -166,77 +183,33 @@ def prove_gone(lake: Lake, tables: Sequence[Table], entity: Entity, gone: pa.Arr
 
 
 def _scrub_day(
-    lake: Lake, table: Table, ds: str, entity: Entity, gone: pa.Array
-) -> tuple[Artifact, int] | None:
-    rows, removed = scrub(table, lake.read(table, ds), entity, gone)
-    return (lake.overwrite(table, ds, rows), removed) if removed else None
+    lake: Lake, table: Table, ds: str, entity: Entity, gone: pa.Array, lists: Sequence[str]
+) -> int:
+    rows, removed = scrub(lake.read(table, ds), entity, gone, lists)
+    if removed:
+        lake.overwrite(table, ds, rows)
+    return removed
 
 
-def _scrub_buckets(
-    lake: Lake, table: Table, ds: str, gone: pa.Array
-) -> Iterator[tuple[Artifact, int]]:
+def _scrub_buckets(lake: Lake, table: Table, ds: str, entity: Entity, gone: pa.Array) -> int:
     """Rewrite the buckets that the ids belong to, and no others."""
-    files = lake.bucket_files(table.name, ds)
+    files, total = lake.bucket_files(table.name, ds), 0
     for bucket in sorted(set(bucket_of(gone, len(files)).tolist())):
-        rows = read_files(files[bucket], table)
-        kept = rows.filter(pc.invert(pc.is_in(rows["entity_id"], value_set=gone)))
-        if len(kept) < len(rows):
-            staged = stage_file(lake.root, table, ds, kept, bucket=bucket)
-            yield lake.replace_bucket(table, ds, staged), len(rows) - len(kept)
-
-
-def _keep_books(
-    found: dict[str, dict[str, int]], artifacts: list[Artifact], step: tuple[Artifact, int] | None
-) -> None:
-    if step is not None:
-        artifact, removed = step
-        days = found.setdefault(artifact.name, {})
-        days[artifact.ds] = days.get(artifact.ds, 0) + removed
-        artifacts.append(artifact)
+        rows, removed = scrub(read_files(files[bucket], table), entity, gone, ())
+        if removed:
+            staged = stage_file(lake.root, table, ds, rows, bucket=bucket)
+            lake.replace_bucket(table, ds, staged)
+            total += removed
+    return total
 
 
 def _without(lists: pa.ListArray, gone: pa.Array) -> tuple[pa.ListArray, int]:
-    """Lists without the elements that are gone."""
-    hit = pc.is_in(lists.flatten(), value_set=gone)
+    """Lists with "" in the place of the elements that are gone."""
+    values = lists.flatten()
+    hit = pc.is_in(values, value_set=gone)
     removed = pc.sum(hit).as_py() or 0
     if not removed:
         return lists, 0
-    keep = pc.invert(hit)
-    parents = pc.list_parent_indices(lists).filter(keep).to_numpy()
-    ends = np.cumsum(np.bincount(parents, minlength=len(lists)))
-    offsets = pa.array(np.append(0, ends).astype(np.int32))
-    values = lists.flatten().filter(keep)
-    return pa.ListArray.from_arrays(offsets, values, type=lists.type), removed
-
-
-def _unpublish(ctx: RunContext, entity: Entity, gone: pa.Array) -> dict[str, int]:
-    """Remove users from every slot; build the index of the current release again without Pins."""
-    releases = Releases(ctx.root, open_store(ensure_redis(ctx.settings), ctx.recipe.publishing))
-    current = releases.current()
-    if current is None:
-        return {}
-    if entity == "pin":
-        _rebuild_index(ctx, current.ds)
-        kept = {u.index_path for u in (releases.current() or current).upstreams}
-        for release in releases.known():
-            for index in {u.index_path for u in release.upstreams} - kept:
-                shutil.rmtree(ctx.root / index, ignore_errors=True)
-        return {f"index of {current.ds}": len(gone)}
-    online: dict[str, int] = {}
-    for prefix in sorted({u.users_prefix for r in releases.known() for u in r.upstreams}):
-        present = releases.store.read(prefix, gone.to_pylist())
-        online[prefix] = sum(value is not None for value in present)
-        with releases.store.writer(prefix) as writer:
-            writer.remove(gone)
-        releases.store.seal(prefix)
-    releases.store.purge()
-    persist(ctx.settings)
-    return online
-
-
-def _rebuild_index(ctx: RunContext, ds: str) -> None:
-    """Index, publish and release the current day again; its pool has changed."""
-    for name in ("index", "publish", "release"):
-        step = catalog.step(name)
-        for upstream in UPSTREAMS if step.per_upstream else (None,):
-            run_step(ctx.settings, step, ds, upstream, force=True)
+    offsets = np.append(0, np.cumsum(pc.list_value_length(lists).to_numpy())).astype(np.int32)
+    blanked = pc.if_else(hit, "", values)
+    return pa.ListArray.from_arrays(pa.array(offsets), blanked, type=lists.type), removed

@@ -55,32 +55,40 @@ class ManifestStore:
         write_atomic(path, manifest.model_dump_json(indent=2) + "\n")
         return path
 
-    def relabel(self, artifacts: Iterable[Artifact], infer_recipe: str | None = None) -> int:
+    def relabel(
+        self, renamed: Iterable[tuple[Artifact, Artifact]], infer_recipe: str | None = None
+    ) -> int:
         """Give partitions that were rewritten in place their new digests, wherever they are named.
 
-        The rows that are left are those they were, so everything made from them stays current.
+        The rows that are left are those they were, so everything made from them stays current;
+        what was made from an earlier content of a partition stays stale.
 
         Args:
+            renamed: each partition as it was, and as it is now.
             infer_recipe: digest of the recipe that inference now answers to, when the layout is
                 what changed.
 
         Returns:
             Manifests that were changed.
         """
-        new = {(a.name, a.ds): a for a in artifacts}
+        new = {(old.name, old.ds, old.digest): now for old, now in renamed}
+
+        def current(artifacts: Iterable[Artifact]) -> tuple[Artifact, ...]:
+            return tuple(new.get((a.name, a.ds, a.digest), a) for a in artifacts)
+
         changed = 0
         for ds in self.days():
             for manifest in self.of_day(ds):
                 stamped = infer_recipe if manifest.step == "infer" else None
-                renamed = manifest.model_copy(
+                relabelled = manifest.model_copy(
                     update={
                         "recipe": stamped or manifest.recipe,
-                        "inputs": tuple(new.get((a.name, a.ds), a) for a in manifest.inputs),
-                        "outputs": tuple(new.get((a.name, a.ds), a) for a in manifest.outputs),
+                        "inputs": current(manifest.inputs),
+                        "outputs": current(manifest.outputs),
                     }
                 )
-                if renamed != manifest:
-                    self.put(renamed)
+                if relabelled != manifest:
+                    self.put(relabelled)
                     changed += 1
         return changed
 

@@ -71,7 +71,8 @@ def _rebucket_all(ctx: RunContext) -> None:
 def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
     """Move one table to another bucket count; its partitions as they are named afterwards."""
     final, target = ctx.lake.path(table.name), f"{table.name}.rebucketed"
-    retired = ctx.lake.path(f"{table.name}.retired")
+    retired, done = (ctx.lake.path(f"{table.name}.{end}") for end in ("retired", "done"))
+    shutil.rmtree(done, ignore_errors=True)
     if not retired.exists():
         if not ctx.lake.exists(table.name):
             return []
@@ -86,9 +87,14 @@ def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
     # From here on a killed run is finished by the next one: the old table marks what is left to do.
     if not final.exists():
         ctx.lake.path(target).rename(final)
-    moved = [ctx.lake.artifact(table.name, ds) for ds in ctx.lake.days(table.name)]
-    ctx.manifests.relabel(moved, ctx.recipe.digest(catalog.step("infer").recipe_parts))
-    shutil.rmtree(retired)
+    days = ctx.lake.days(table.name)
+    moved = [ctx.lake.artifact(table.name, ds) for ds in days]
+    was = [ctx.lake.artifact(f"{table.name}.retired", ds) for ds in days]
+    renamed = [(w.model_copy(update={"name": m.name}), m) for w, m in zip(was, moved, strict=True)]
+    ctx.manifests.relabel(renamed, ctx.recipe.digest(catalog.step("infer").recipe_parts))
+    # Renamed first: a table half removed could not say any more what was.
+    retired.rename(done)
+    shutil.rmtree(done)
     return moved
 
 

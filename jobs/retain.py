@@ -74,12 +74,19 @@ def expired_days(
 
 
 def protected_days(settings: Settings, config: RetentionConfig) -> frozenset[str]:
-    """Days that releases name, and those from the base of an unfinished backfill on.
+    """Days that readers may see or return to, and those from the base of an unfinished backfill on.
+
+    After rollbacks the pointer may name a release that is not among the newest.
 
     Raises:
         ManifestCorrupt: a release cannot be read, so what it needs is not known.
     """
-    days = sorted({r.ds for r in _releases(settings)})[-config.releases :]
+    releases = {r.release_id: r for r in _releases(settings)}
+    days = sorted({r.ds for r in releases.values()})[-config.releases :]
+    pointer = settings.home / "releases" / "current"
+    current = releases.get(pointer.read_text().strip()) if pointer.exists() else None
+    for release in (current, releases.get(current.previous or "") if current else None):
+        days += [release.ds] if release else []
     if unfinished := backfill.load(settings.home):
         plan = unfinished.plan
         days += days_between(plan.base or plan.first, plan.last)

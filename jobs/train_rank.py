@@ -38,7 +38,7 @@ def main() -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     store = SnapshotStore(ctx.root, upstream_of(ctx))
     TrainingRun(ctx, make_plan(ctx, store), store).run()
-    # The first process still writes: whoever left now would take the connections of the others down.
+    # The first process still writes: one that left now would take the connections down with it.
     dist.barrier()
     dist.destroy_process_group()
 

@@ -102,6 +102,7 @@ def _user_features(config: WorldConfig) -> tuple[Feature, ...]:
             meaning=meaning,
             cardinality=cardinality,
             max_len=length,
+            ids_of="pin" if name == "engaged_pins" else None,
         )
 
     return (

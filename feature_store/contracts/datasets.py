@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from feature_store.contracts.base import Contract, Upstream, shift_day
+from feature_store.contracts.base import Contract, Entity, Upstream, shift_day
 from feature_store.contracts.tables import Column, Dtype, Table
 
 FeatureKind = Literal["categorical", "numeric", "list", "sequence", "embedding"]
@@ -32,6 +32,8 @@ class Feature(Contract):
         cardinality: rows of the hashed embedding table (categorical, list, sequence).
         dim: width of an embedding feature.
         max_len: longest list or sequence kept (the newest elements of a sequence).
+        ids_of: the entity type whose ids a list or sequence holds, so that `derm forget` finds
+            them; None when they are no ids.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Feature(Contract):
     cardinality: int = Field(default=1024, ge=2)
     dim: int = Field(default=0, ge=0)
     max_len: int = Field(default=0, ge=0)
+    ids_of: Entity | None = None
 
     @model_validator(mode="after")
     def _sizes_fit_kind(self) -> Self:
@@ -48,6 +51,8 @@ class Feature(Contract):
             raise ValueError(f"feature {self.name}: dim is for kind 'embedding', and needed there")
         if (self.kind in ("list", "sequence")) != (self.max_len > 0):
             raise ValueError(f"feature {self.name}: max_len is for lists and sequences only")
+        if self.ids_of and not self.max_len:
+            raise ValueError(f"feature {self.name}: ids_of is for lists and sequences only")
         return self
 
     def column(self) -> Column:

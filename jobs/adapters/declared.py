@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError, model_validator
 
-from feature_store.contracts.base import Contract, Day
+from feature_store.contracts.base import Contract, Day, Entity
 from feature_store.contracts.datasets import DatasetSpec, Feature, FeatureKind, FeatureScope
 from feature_store.contracts.datasets import Label as DeclaredLabel
 from feature_store.contracts.errors import InputError
@@ -63,6 +63,7 @@ class FeatureSource(Contract):
     cardinality: int = 1024
     dim: int = 0
     max_len: int = 0
+    ids_of: Entity | None = None
 
 
 class Declaration(Contract):

@@ -64,6 +64,7 @@ class Rolling:
                 meaning=meaning,
                 cardinality=cardinality,
                 max_len=self.max_len,
+                ids_of="pin" if name == "engaged_pins" else None,
             )
             for name, (meaning, cardinality) in sequences.items()
         )

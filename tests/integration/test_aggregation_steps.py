@@ -5,13 +5,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import ENTITIES, days_between, shift_day
 from feature_store.contracts.errors import GuardFailed, MissingInput
-from feature_store.contracts.tables import pool_table, raw_table
+from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake import sort_rows
+from jobs import catalog
 from jobs.recipes import GuardConfig
+from jobs.runner import run_step
 from jobs.verify import check_guards
 from tests import reference_pool
 from tests.aggregation_fixtures import FIRST, commit_day, context, declare_home, run
@@ -23,11 +27,11 @@ DAYS = days_between(FIRST, shift_day(FIRST, 3))
 def test_the_pool_of_every_day_is_the_recursion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, config = declare_home(tmp_path, monkeypatch), AggregationConfig()
+    home, config = declare_home(tmp_path, monkeypatch), AggregationConfig()
     expected: dict[str, dict[str, reference_pool.State]] = {e: {} for e in ENTITIES}
     for ds in DAYS:
         commit_day(tmp_path, ds)
-        run(settings, ds, "dedup", "merge", "verify")
+        run(home, ds, "dedup", "merge", "verify")
         lake = context(tmp_path, ds).lake
         for entity in ENTITIES:
             daily = reference_pool.last_of_day(lake.read(raw_table("ctr", entity), ds))
@@ -40,26 +44,51 @@ def test_the_pool_of_every_day_is_the_recursion(
 def test_a_rerun_is_skipped_and_a_forced_one_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = declare_home(tmp_path, monkeypatch)
+    home = declare_home(tmp_path, monkeypatch)
     for ds in DAYS[:2]:
         commit_day(tmp_path, ds)
-        first = run(settings, ds, "dedup", "merge")
-    again = run(settings, DAYS[1], "dedup", "merge")
+        first = run(home, ds, "dedup", "merge")
+    again = run(home, DAYS[1], "dedup", "merge")
     assert [r.skipped for r in again] == [True, True]
     shutil.rmtree(tmp_path / "manifests" / DAYS[1])
     commit_day(tmp_path, DAYS[1])
-    repeated = run(settings, DAYS[1], "dedup", "merge")
+    repeated = run(home, DAYS[1], "dedup", "merge")
     digests = [[a.digest for a in r.manifest.outputs] for r in (*first, *repeated)]
     assert digests[:2] == digests[2:]
+
+
+def test_completed_days_run_again_in_any_order_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = declare_home(tmp_path, monkeypatch)
+    for ds in DAYS:
+        commit_day(tmp_path, ds)
+        run(home, ds, "dedup", "merge", "verify")
+    lake = context(tmp_path, FIRST).lake
+    tables = [t("ctr", e).name for t in (daily_table, pool_table) for e in ENTITIES]
+    before = {(name, ds): lake.artifact(name, ds) for name in tables for ds in DAYS}
+    choice = st.tuples(st.sampled_from(DAYS), st.sampled_from(["dedup", "merge", "verify"]))
+
+    @settings(max_examples=5, deadline=None)
+    @given(order=st.lists(choice, min_size=1, max_size=5))
+    def again(order: list[tuple[str, str]]) -> None:
+        for ds, step in order:
+            run_step(home, catalog.step(step), ds, "ctr", force=True)
+        after = {(name, ds): lake.artifact(name, ds) for name in tables for ds in DAYS}
+        assert {k: a.digest for k, a in after.items()} == {k: a.digest for k, a in before.items()}
+        for ds in DAYS:
+            assert all(r.skipped for r in run(home, ds, "dedup", "merge", "verify"))
+
+    again()
 
 
 def test_verify_measures_coverage_by_yesterdays_pool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = declare_home(tmp_path, monkeypatch)
+    home = declare_home(tmp_path, monkeypatch)
     for ds in DAYS[:2]:
         commit_day(tmp_path, ds)
-        metrics = run(settings, ds, "dedup", "merge", "verify")[-1].manifest.metrics
+        metrics = run(home, ds, "dedup", "merge", "verify")[-1].manifest.metrics
     lake = context(tmp_path, DAYS[1]).lake
     known = set(lake.read(pool_table("ctr", "user"), DAYS[0])["entity_id"].to_pylist())
     seen = lake.read(raw_table("ctr", "user"), DAYS[1])["entity_id"].to_pylist()
@@ -71,11 +100,11 @@ def test_verify_measures_coverage_by_yesterdays_pool(
 
 
 def test_merge_needs_yesterday(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = declare_home(tmp_path, monkeypatch)
+    home = declare_home(tmp_path, monkeypatch)
     commit_day(tmp_path, DAYS[1])
-    run(settings, DAYS[1], "dedup")
+    run(home, DAYS[1], "dedup")
     with pytest.raises(MissingInput, match=f"pool of {DAYS[0]}"):
-        run(settings, DAYS[1], "merge")
+        run(home, DAYS[1], "merge")
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store.client import FeatureClient
+from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.tables import pool_table
 from feature_store.lake import Lake
 from feature_store.online import open_store
 from feature_store.releases import Releases
+from jobs.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 from tests.derm_process import derm
@@ -88,6 +90,11 @@ def test_users_of_a_file_are_gone_everywhere(home: Path, tmp_path: Path) -> None
     client = FeatureClient(ensure_redis(Settings(home=home)), home=home, timeout_s=5)
     _, found = client.get_users([*gone, kept])
     assert found.tolist() == [False] * 3 + [True]
+    # Both releases know of it: the older one can be returned to, and left again.
+    derm(home, "rollback")
+    assert json.loads(derm(home, "status", "--json"))["published"]["ds"] == DAYS[0]
+    derm(home, "release", "--ds", DAYS[-1], "--force")
+    derm(home, "audit", "--ds", DAYS[-1])
 
 
 def test_a_pin_leaves_the_index_and_the_sequences(home: Path) -> None:
@@ -111,7 +118,10 @@ def test_a_pin_leaves_the_index_and_the_sequences(home: Path) -> None:
 
 def test_life_goes_on(home: Path) -> None:
     """What readers see is consistent, nothing is stale, and the next day builds on it."""
-    derm(home, "audit", "--ds", DAYS[-1], "--force")
     assert all(day["complete"] for day in json.loads(derm(home, "status", "--json"))["days"])
     derm(home, "run", "--from", NEXT, "--to", NEXT)
     assert json.loads(derm(home, "status", "--json"))["published"]["ds"] == NEXT
+    for upstream in UPSTREAMS:
+        publish = ManifestStore(home / "manifests").get("publish", NEXT, upstream)
+        assert publish
+        assert publish.metrics["full"] == 0

@@ -13,7 +13,7 @@ from feature_store.contracts.errors import CommitConflict, ContractViolation, Mi
 from feature_store.contracts.tables import raw_table
 from feature_store.lake import Lake, rows_digest, stage_file
 from feature_store.maintenance import drop_days, tidy
-from tests.aggregation_fixtures import FIRST, commit_raw, random_day
+from tests.aggregation_fixtures import FIRST, SPEC, commit_events, commit_raw, random_day
 
 TABLE = raw_table("ctr", "user")
 LAYOUT = {"dtype": "float32", "dim": "8", "buckets": "2"}
@@ -98,6 +98,21 @@ def test_dropped_days_are_gone_and_the_others_stay(tmp_path: Path) -> None:
     assert lake.artifact(TABLE.name, later).digest == kept
     with pytest.raises(MissingInput, match=f"no day {FIRST}"):
         lake.read(TABLE, FIRST)
+
+
+def test_tidying_changes_no_content(tmp_path: Path) -> None:
+    lake, events = Lake(tmp_path), SPEC.events_table()
+    days = (FIRST, shift_day(FIRST, 1))
+    for seed in (0, 1):
+        for ds in days:
+            put(lake, seed, ds)
+            commit_events(lake, ds, random_day(seed, ds, "user"), random_day(seed, ds, "pin"))
+    for name, superseded in ((TABLE.name, 2 * len(days)), (events.name, len(days))):
+        before = [lake.artifact(name, ds) for ds in days]
+        assert tidy(lake, name, orphan_hours=1) == 0
+        assert tidy(lake, name, orphan_hours=0) == superseded
+        assert [lake.artifact(name, ds) for ds in days] == before
+        assert (lake.path(name) / "_delta_log" / "_last_checkpoint").exists()
 
 
 @pytest.mark.parametrize("wrong", ["bucket", "day", "file", "layout"])

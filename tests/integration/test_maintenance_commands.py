@@ -1,7 +1,11 @@
 """derm retain, forget and rebucket on a lake of some days."""
 
 import dataclasses
+import itertools
+import pydoc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +27,6 @@ from jobs.runner import is_current, open_context, resolve_inputs
 from jobs.settings import Settings
 from tests.aggregation_fixtures import (
     FIRST,
-    SPEC,
     commit_day,
     commit_raw,
     context,
@@ -44,6 +47,18 @@ def lake_of_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
     return context(tmp_path, DAYS[-1])
 
 
+def killed_at(number: int, function: Any) -> Callable[..., Any]:
+    """The function, until it is called for the `number`-th time."""
+    calls = itertools.count(1)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    return call
+
+
 def stale(ctx: RunContext) -> list[tuple[str, str]]:
     """Steps whose record no longer follows from their inputs."""
     found = []
@@ -61,7 +76,7 @@ def test_a_forgotten_user_is_in_no_file_and_nothing_has_to_be_recomputed(
     lake_of_days: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx, table = lake_of_days, pool_table("ctr", "user")
-    monkeypatch.setattr("jobs.forget._unpublish", lambda *_: {})
+    monkeypatch.setattr("jobs.forget.unpublish", lambda *_: {})
     known = ctx.lake.read(table, DAYS[0])["entity_id"].to_pylist()
     gone, before = known[3], {ds: ctx.lake.read(table, ds) for ds in DAYS}
     record = forget(ctx, "user", [gone])
@@ -79,29 +94,45 @@ def test_a_forgotten_user_is_in_no_file_and_nothing_has_to_be_recomputed(
     assert hits == []
 
 
+@pytest.mark.spark
+def test_what_was_stale_before_someone_is_forgotten_is_stale_afterwards(
+    lake_of_days: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = lake_of_days
+    monkeypatch.setattr("jobs.forget.unpublish", lambda *_: {})
+    # The first day is inferred and deduplicated again: the pools after it are of another past.
+    commit_day(ctx.root, DAYS[0], seed=1)
+    run(ctx.settings, DAYS[0], "dedup")
+    before = stale(ctx)
+    assert before == [("merge", DAYS[0])]
+    gone = ctx.lake.read(pool_table("ctr", "user"), DAYS[0])["entity_id"][3].as_py()
+    forget(ctx, "user", [gone])
+    assert stale(ctx) == before
+
+
 def test_the_proof_finds_what_was_left(tmp_path: Path) -> None:
     ctx = context(tmp_path, FIRST)
     commit_day(tmp_path, FIRST)
     table = raw_table("ctr", "user")
     known = ctx.lake.read(table, FIRST)["entity_id"][0].as_py()
     with pytest.raises(Exception, match="still on disk"):
-        prove_gone(ctx.lake, [table], "user", pa.array([known]))
+        prove_gone(ctx.lake, [table], "user", pa.array([known]), ())
 
 
-def test_ids_leave_the_lists_that_name_them() -> None:
-    pins = SPEC.pins_table()
-    table = pins.model_copy(
-        update={
-            "columns": (
-                *pins.columns,
-                pins.columns[0].model_copy(update={"name": "seen", "dtype": "list<string>"}),
-            )
+def test_ids_leave_the_lists_that_name_them_and_the_places_stay() -> None:
+    rows = pa.table(
+        {
+            "pin_id": ["a", "b", "c"],
+            "seen": [["x", "gone", "y"], [], ["gone"]],
+            # Another namespace: the same characters, and not a Pin.
+            "tags": [["gone"], [], []],
         }
     )
-    rows = pa.table({"pin_id": ["a", "b", "c"], "seen": [["x", "gone", "y"], [], ["gone"]]})
-    kept, removed = scrub(table, rows, "pin", pa.array(["gone", "b"]))
-    assert kept.to_pydict() == {"pin_id": ["a", "c"], "seen": [["x", "y"], []]}
+    kept, removed = scrub(rows, "pin", pa.array(["gone", "b"]), ["seen"])
+    expected = {"pin_id": ["a", "c"], "seen": [["x", "", "y"], [""]], "tags": [["gone"], []]}
+    assert kept.to_pydict() == expected
     assert removed == 3
+    assert scrub(kept, "pin", pa.array(["gone"]), ["seen"]) == (kept, 0)
 
 
 def test_pools_are_kept_daily_then_on_sundays() -> None:
@@ -138,6 +169,25 @@ def test_retention_spares_what_a_release_or_a_backfill_needs(tmp_path: Path) -> 
     assert expired == {name: days[:4]}
 
 
+def test_retention_spares_what_readers_see_after_rollbacks(tmp_path: Path) -> None:
+    ctx = context(tmp_path, FIRST)
+    days = days_between(FIRST, shift_day(FIRST, 7))
+    for ds in days:
+        commit_raw(ctx.lake, "ctr", "user", ds, random_day(0, ds, "user"), buckets=2, dim=8)
+    (tmp_path / "releases").mkdir()
+    for before, ds in zip((None, *days), days, strict=False):
+        release = Release(
+            release_id=f"r-{ds}", ds=ds, upstreams=(), previous=before and f"r-{before}"
+        )
+        (tmp_path / "releases" / f"r-{ds}.json").write_text(release.model_dump_json())
+    (tmp_path / "releases" / "current").write_text(f"r-{days[2]}\n")
+    config = RetentionConfig(raw_days=1, releases=2)
+    protected = protected_days(Settings(home=tmp_path), config)
+    assert protected == {days[1], days[2], days[6], days[7]}
+    expired = expired_days(ctx.lake, config, protected)
+    assert expired == {raw_table("ctr", "user").name: (days[0], *days[3:6])}
+
+
 @pytest.mark.spark
 @pytest.mark.parametrize("buckets", [2, 6, 8])
 def test_rebucketed_tables_hold_the_same_rows_and_stay_current(
@@ -158,6 +208,37 @@ def test_rebucketed_tables_hold_the_same_rows_and_stay_current(
         assert after.equals(before[table.name])
         assert len(ctx.lake.bucket_files(table.name, DAYS[-1])) == buckets
         assert rebucket(ctx, table, buckets) == []
+    assert stale(ctx) == []
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    "blow",
+    [
+        "feature_store.lake.Lake.commit",
+        "pathlib.Path.rename",
+        "jobs.manifests.ManifestStore.relabel",
+        "shutil.rmtree",
+    ],
+)
+def test_a_killed_rebucketing_is_finished_by_the_next(
+    lake_of_days: RunContext, monkeypatch: pytest.MonkeyPatch, blow: str
+) -> None:
+    ctx, table = lake_of_days, pool_table("ctr", "user")
+    before = [ctx.lake.read(table, ds).sort_by("entity_id") for ds in DAYS]
+    kills = 0
+    for number in (1, 2, 3):
+        with monkeypatch.context() as patch:
+            patch.setattr(blow, killed_at(number, pydoc.locate(blow)))
+            try:
+                rebucket(ctx, table, 6)
+            except KeyboardInterrupt:
+                kills += 1
+    assert kills
+    rebucket(ctx, table, 6)
+    assert [ctx.lake.read(table, ds).sort_by("entity_id") for ds in DAYS] == before
+    assert len(ctx.lake.bucket_files(table.name, DAYS[0])) == 6
+    assert [p.name for p in ctx.lake.path(table.name).parent.iterdir() if "." in p.name] == []
     assert stale(ctx) == []
 
 

@@ -211,7 +211,13 @@ def test_incomplete_data_sets_are_refused(changes: dict[str, object], reason: st
 
 @pytest.mark.parametrize(
     ("kind", "sizes"),
-    [("embedding", {}), ("numeric", {"dim": 4}), ("list", {}), ("categorical", {"max_len": 3})],
+    [
+        ("embedding", {}),
+        ("numeric", {"dim": 4}),
+        ("list", {}),
+        ("categorical", {"max_len": 3}),
+        ("numeric", {"ids_of": "pin"}),
+    ],
 )
 def test_feature_sizes_fit_their_kind(kind: str, sizes: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match="feature f"):
