@@ -178,7 +178,7 @@ def make_plan(
             found=" ".join(days) or "none",
         )
     learn = what != "embeddings" if retrain is None else retrain
-    first = _first_day(survey, days[0], retrain=learn)
+    first = _first_day(survey, days, retrain=learn)
     planner = _Planner(survey, days, what, learn)
     for ds in days_between(first, survey.last):
         planner.plan_day(ds)
@@ -193,19 +193,26 @@ def make_plan(
     )
 
 
-def _first_day(survey: Survey, wanted: str, *, retrain: bool) -> str:
-    """The latest day, not after `wanted`, whose yesterday left a state to start from."""
+def _first_day(survey: Survey, corrupted: tuple[str, ...], *, retrain: bool) -> str:
+    """The latest day, not after the first wrong one, from which all later days can be recomputed.
+
+    Raises:
+        MissingInput: there is none; it names the oldest day that can be repaired.
+    """
+    wanted = corrupted[0]
     startable = [
         ds
         for ds in days_between(survey.start, survey.last)
-        if _has_state(survey, ds, wanted, retrain=retrain)
+        # A day after the wrong ones is tried as the one that is to be repaired.
+        if _has_state(survey, ds, corrupted if ds <= wanted else (ds,), retrain=retrain)
     ]
     if usable := [ds for ds in startable if ds <= wanted]:
         return usable[-1]
     raise MissingInput(
         f"nothing is left to repair {wanted} from",
-        where="pools" + (" and snapshots" if retrain else ""),
-        expected=f"the state of {shift_day(wanted, -1)} or of an earlier day",
+        where="pools" + (" and snapshots" if retrain else ", dailies, raws and snapshots"),
+        expected=f"the state of {shift_day(wanted, -1)} or of an earlier day, and what was "
+        "inferred on the days since",
         found="it was removed by retention",
         hint=f"the oldest day that can be repaired is {startable[0]}"
         if startable
@@ -213,15 +220,27 @@ def _first_day(survey: Survey, wanted: str, *, retrain: bool) -> str:
     )
 
 
-def _has_state(survey: Survey, ds: str, wanted: str, *, retrain: bool) -> bool:
-    """Whether the recomputation can start on `ds`: its yesterday, and what lies in between."""
-    between = days_between(ds, shift_day(wanted, -1))
+def _has_state(survey: Survey, ds: str, corrupted: tuple[str, ...], *, retrain: bool) -> bool:
+    """Whether the recomputation can start on `ds`: its yesterday, and what every day from it needs.
+
+    Args:
+        corrupted: the wrong days, none before `ds`.
+    """
+    learns_from = corrupted[0]
     # Training continues from the snapshot of the day before the first wrong day.
-    parent = shift_day(max(ds, wanted), -1)
+    parent = shift_day(learns_from, -1)
+
+    def embeddable(upstream: Upstream, day: str) -> bool:
+        if retrain and day >= learns_from:
+            return True
+        if day in corrupted:
+            return day in survey.snapshots[upstream]
+        return _replayable(survey, upstream, day)
+
     return all(
         (ds == survey.start or shift_day(ds, -1) in survey.pools[u])
         and (not retrain or parent < survey.start or parent in survey.snapshots[u])
-        and all(_replayable(survey, u, d) for d in between)
+        and all(embeddable(u, d) for d in days_between(ds, survey.last))
         for u in UPSTREAMS
     )
 

@@ -69,6 +69,23 @@ def test_it_refuses_when_the_state_is_gone_and_names_the_oldest_day() -> None:
         make_plan(state, [DAYS[3]], "embeddings")
 
 
+def test_it_refuses_when_a_later_day_could_not_be_merged_again() -> None:
+    """The pool to start from is there, but nothing of what a day since then was merged from."""
+    state = survey(dailies=(*DAYS[:4], *DAYS[6:]))
+    state = state.model_copy(update={"snapshots": dict.fromkeys(UPSTREAMS, DAYS[6:])})
+    with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[6]}"):
+        make_plan(state, [DAYS[2]], "embeddings")
+    assert make_plan(state, [DAYS[7]], "embeddings").first == DAYS[7]
+
+
+def test_wrong_embeddings_need_the_snapshot_that_infers_them_again() -> None:
+    state = survey().model_copy(update={"snapshots": dict.fromkeys(UPSTREAMS, DAYS[8:])})
+    with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[8]}"):
+        make_plan(state, [DAYS[5]], "embeddings")
+    with pytest.raises(MissingInput, match="pools and snapshots"):
+        make_plan(state, [DAYS[5]], "labels")
+
+
 def test_days_outside_the_pipeline_are_refused() -> None:
     with pytest.raises(InputError, match="cannot be repaired"):
         make_plan(survey(), ["2024-01-01"], "labels")
