@@ -7,11 +7,9 @@ the pool (and the snapshot) of the day before; `derm plan` shows it, `derm backf
 
 import argparse
 from collections.abc import Iterable
-from statistics import median
 from typing import Literal
 
 from feature_store.contracts.base import (
-    ENTITIES,
     UPSTREAMS,
     Contract,
     Day,
@@ -20,52 +18,15 @@ from feature_store.contracts.base import (
     shift_day,
 )
 from feature_store.contracts.errors import InputError, MissingInput
-from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake import Lake
 from jobs import catalog
 from jobs.cli import day, out
 from jobs.manifests import ManifestStore
 from jobs.settings import Home, Settings
+from jobs.survey import Survey, survey
 
 What = Literal["labels", "features", "embeddings"]
 CORRUPTIONS: tuple[What, ...] = ("labels", "features", "embeddings")
-Key = tuple[str, str, Upstream | None]  # step, day, upstream
-
-
-class Record(Contract):
-    """What a finished step cost and wrote."""
-
-    rows: int
-    seconds: float
-
-
-class Survey(Contract):
-    """What is there to start from, per upstream; days are complete for users and Pins.
-
-    Attributes:
-        start, last: first and last day with a pool on record.
-        records: finished steps as `step/day/upstream`.
-    """
-
-    start: Day
-    last: Day
-    dataset: str
-    pools: dict[Upstream, tuple[Day, ...]]
-    dailies: dict[Upstream, tuple[Day, ...]]
-    raws: dict[Upstream, tuple[Day, ...]]
-    snapshots: dict[Upstream, tuple[Day, ...]]
-    records: dict[str, Record]
-
-    def record(self, key: Key) -> Record:
-        """The record of a step; where there is none, what the step usually costs."""
-        if (name := _name(key)) in self.records:
-            return self.records[name]
-        alike = [r for n, r in self.records.items() if n.split("/")[0] == key[0]]
-        if not alike:
-            return Record(rows=0, seconds=0.0)
-        return Record(
-            rows=int(median(r.rows for r in alike)), seconds=median(r.seconds for r in alike)
-        )
 
 
 class PlannedStep(Contract):
@@ -178,7 +139,7 @@ def make_plan(
             found=" ".join(days) or "none",
         )
     learn = what != "embeddings" if retrain is None else retrain
-    first = _first_day(survey, days[0], retrain=learn)
+    first = _first_day(survey, days, retrain=learn)
     planner = _Planner(survey, days, what, learn)
     for ds in days_between(first, survey.last):
         planner.plan_day(ds)
@@ -193,19 +154,26 @@ def make_plan(
     )
 
 
-def _first_day(survey: Survey, wanted: str, *, retrain: bool) -> str:
-    """The latest day, not after `wanted`, whose yesterday left a state to start from."""
+def _first_day(survey: Survey, corrupted: tuple[str, ...], *, retrain: bool) -> str:
+    """The latest day, not after the first wrong one, from which all later days can be recomputed.
+
+    Raises:
+        MissingInput: there is none; it names the oldest day that can be repaired.
+    """
+    wanted = corrupted[0]
     startable = [
         ds
         for ds in days_between(survey.start, survey.last)
-        if _has_state(survey, ds, wanted, retrain=retrain)
+        # A day after the wrong ones is tried as the one that is to be repaired.
+        if _has_state(survey, ds, corrupted if ds <= wanted else (ds,), retrain=retrain)
     ]
     if usable := [ds for ds in startable if ds <= wanted]:
         return usable[-1]
     raise MissingInput(
         f"nothing is left to repair {wanted} from",
-        where="pools" + (" and snapshots" if retrain else ""),
-        expected=f"the state of {shift_day(wanted, -1)} or of an earlier day",
+        where="pools" + (" and snapshots" if retrain else ", dailies, raws and snapshots"),
+        expected=f"the state of {shift_day(wanted, -1)} or of an earlier day, and what was "
+        "inferred on the days since",
         found="it was removed by retention",
         hint=f"the oldest day that can be repaired is {startable[0]}"
         if startable
@@ -213,15 +181,27 @@ def _first_day(survey: Survey, wanted: str, *, retrain: bool) -> str:
     )
 
 
-def _has_state(survey: Survey, ds: str, wanted: str, *, retrain: bool) -> bool:
-    """Whether the recomputation can start on `ds`: its yesterday, and what lies in between."""
-    between = days_between(ds, shift_day(wanted, -1))
+def _has_state(survey: Survey, ds: str, corrupted: tuple[str, ...], *, retrain: bool) -> bool:
+    """Whether the recomputation can start on `ds`: its yesterday, and what every day from it needs.
+
+    Args:
+        corrupted: the wrong days, none before `ds`.
+    """
+    learns_from = corrupted[0]
     # Training continues from the snapshot of the day before the first wrong day.
-    parent = shift_day(max(ds, wanted), -1)
+    parent = shift_day(learns_from, -1)
+
+    def embeddable(upstream: Upstream, day: str) -> bool:
+        if retrain and day >= learns_from:
+            return True
+        if day in corrupted:
+            return day in survey.snapshots[upstream]
+        return _replayable(survey, upstream, day)
+
     return all(
         (ds == survey.start or shift_day(ds, -1) in survey.pools[u])
         and (not retrain or parent < survey.start or parent in survey.snapshots[u])
-        and all(_replayable(survey, u, d) for d in between)
+        and all(embeddable(u, d) for d in days_between(ds, survey.last))
         for u in UPSTREAMS
     )
 
@@ -287,59 +267,3 @@ class _Planner:
                 seconds=record.seconds,
             )
         )
-
-
-def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
-    """Look at what is there.
-
-    Raises:
-        MissingInput: no day has a pool on record.
-    """
-    records = {
-        _name((m.step, m.ds, m.upstream)): Record(
-            rows=sum(a.rows for a in m.outputs), seconds=m.duration_s
-        )
-        for ds in manifests.days()
-        for m in manifests.of_day(ds)
-    }
-    merged = set.intersection(*(_merged(records, u) for u in UPSTREAMS))
-    if not merged:
-        raise MissingInput("there is no pool yet", hint="run the pipeline first")
-    tables = {"pools": pool_table, "dailies": daily_table, "raws": raw_table}
-    found = {
-        field: {
-            u: tuple(
-                sorted(set.intersection(*(set(lake.days(declare(u, e).name)) for e in ENTITIES)))
-            )
-            for u in UPSTREAMS
-        }
-        for field, declare in tables.items()
-    }
-    return Survey(
-        start=home.start_ds,
-        last=max(merged),
-        dataset=home.dataset,
-        records=records,
-        snapshots={u: _snapshots(manifests, u) for u in UPSTREAMS},
-        **found,
-    )
-
-
-def _merged(records: dict[str, Record], upstream: Upstream) -> set[str]:
-    """Days with a pool on record."""
-    keys = (name.split("/") for name in records)
-    return {ds for step, ds, of in keys if (step, of) == ("merge", upstream)}
-
-
-def _snapshots(manifests: ManifestStore, upstream: Upstream) -> tuple[str, ...]:
-    """Days whose snapshot is on record and on disk."""
-    days = []
-    for ds in manifests.days():
-        manifest = manifests.get("train", ds, upstream)
-        if manifest and manifests.root.parent.joinpath(manifest.outputs[0].uri).exists():
-            days.append(ds)
-    return tuple(days)
-
-
-def _name(key: Key) -> str:
-    return "/".join(part or "" for part in key)

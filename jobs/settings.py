@@ -25,7 +25,7 @@ class Settings(BaseSettings):
         home: root of everything a run writes.
         redis_url: the online store; empty starts an embedded server below `home`.
         spark_master: Spark master URL; the default retries a task twice.
-        spark_memory: memory of the Spark driver's JVM.
+        spark_memory: memory of the Spark driver's JVM; Spark asks for 512m at least.
         threads: CPU threads of one process; 0 means all cores. The last bits of a model depend on
             it, so it is not taken from the machine; and ctr and cvr run side by side.
         device: where torch computes.

@@ -19,6 +19,7 @@ from jobs import backfill, plan
 from jobs.context import Outcome, RunContext
 from jobs.recipes import Recipe
 from jobs.settings import Settings
+from jobs.survey import survey
 from tests.aggregation_fixtures import (
     FIRST,
     commit_raw,
@@ -123,7 +124,7 @@ def test_a_backfill_restores_every_later_pool(
     }
     home = context(root, FIRST).home
     ctx = context(root, FIRST)
-    made = plan.make_plan(plan.survey(home, ctx.lake, ctx.manifests), wrong, "embeddings")
+    made = plan.make_plan(survey(home, ctx.lake, ctx.manifests), wrong, "embeddings")
     # Killed half-way, and called again.
     half = backfill.Progress(plan=made)
     monkeypatch.setattr("jobs.backfill.run_step", _killed_after(len(made.steps) // 2))
@@ -164,7 +165,7 @@ def test_a_refused_result_publishes_nothing(
     settings = declare_home(tmp_path, monkeypatch)
     simulate(tmp_path, settings)
     ctx = context(tmp_path, FIRST)
-    made = plan.make_plan(plan.survey(ctx.home, ctx.lake, ctx.manifests), [DAYS[3]], "embeddings")
+    made = plan.make_plan(survey(ctx.home, ctx.lake, ctx.manifests), [DAYS[3]], "embeddings")
 
     def refuse(*_: object) -> None:
         raise GuardFailed("the pool is not fit to be published")

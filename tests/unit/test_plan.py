@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from feature_store.contracts.base import UPSTREAMS, days_between, shift_day
 from feature_store.contracts.errors import InputError, MissingInput
-from jobs.plan import CORRUPTIONS, BackfillPlan, Record, Survey, What, make_plan, render
+from jobs.plan import CORRUPTIONS, BackfillPlan, What, make_plan, render
+from jobs.survey import Record, Survey
 
 START = "2025-03-01"
 DAYS = days_between(START, shift_day(START, 9))
@@ -67,6 +68,23 @@ def test_it_refuses_when_the_state_is_gone_and_names_the_oldest_day() -> None:
     state = state.model_copy(update={"start": "2025-02-01"})
     with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[7]}"):
         make_plan(state, [DAYS[3]], "embeddings")
+
+
+def test_it_refuses_when_a_later_day_could_not_be_merged_again() -> None:
+    """The pool to start from is there, but nothing of what a day since then was merged from."""
+    state = survey(dailies=(*DAYS[:4], *DAYS[6:]))
+    state = state.model_copy(update={"snapshots": dict.fromkeys(UPSTREAMS, DAYS[6:])})
+    with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[6]}"):
+        make_plan(state, [DAYS[2]], "embeddings")
+    assert make_plan(state, [DAYS[7]], "embeddings").first == DAYS[7]
+
+
+def test_wrong_embeddings_need_the_snapshot_that_infers_them_again() -> None:
+    state = survey().model_copy(update={"snapshots": dict.fromkeys(UPSTREAMS, DAYS[8:])})
+    with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[8]}"):
+        make_plan(state, [DAYS[5]], "embeddings")
+    with pytest.raises(MissingInput, match="pools and snapshots"):
+        make_plan(state, [DAYS[5]], "labels")
 
 
 def test_days_outside_the_pipeline_are_refused() -> None:

@@ -1,0 +1,104 @@
+"""What a repair can start from: the partitions and snapshots that are kept, what each step cost."""
+
+from statistics import median
+
+from feature_store.contracts.base import ENTITIES, UPSTREAMS, Contract, Day, Upstream
+from feature_store.contracts.errors import MissingInput
+from feature_store.contracts.tables import daily_table, pool_table, raw_table
+from feature_store.lake import Lake
+from jobs.manifests import ManifestStore
+from jobs.settings import Home
+
+Key = tuple[str, str, Upstream | None]  # step, day, upstream
+
+
+class Record(Contract):
+    """What a finished step cost and wrote."""
+
+    rows: int
+    seconds: float
+
+
+class Survey(Contract):
+    """What is there to start from, per upstream; days are complete for users and Pins.
+
+    Attributes:
+        start, last: first and last day with a pool on record.
+        records: finished steps as `step/day/upstream`.
+    """
+
+    start: Day
+    last: Day
+    dataset: str
+    pools: dict[Upstream, tuple[Day, ...]]
+    dailies: dict[Upstream, tuple[Day, ...]]
+    raws: dict[Upstream, tuple[Day, ...]]
+    snapshots: dict[Upstream, tuple[Day, ...]]
+    records: dict[str, Record]
+
+    def record(self, key: Key) -> Record:
+        """The record of a step; where there is none, what the step usually costs."""
+        if (name := _name(key)) in self.records:
+            return self.records[name]
+        alike = [r for n, r in self.records.items() if n.split("/")[0] == key[0]]
+        if not alike:
+            return Record(rows=0, seconds=0.0)
+        return Record(
+            rows=int(median(r.rows for r in alike)), seconds=median(r.seconds for r in alike)
+        )
+
+
+def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
+    """Look at what is there.
+
+    Raises:
+        MissingInput: no day has a pool on record.
+    """
+    records = {
+        _name((m.step, m.ds, m.upstream)): Record(
+            rows=sum(a.rows for a in m.outputs), seconds=m.duration_s
+        )
+        for ds in manifests.days()
+        for m in manifests.of_day(ds)
+    }
+    merged = set.intersection(*(_merged(records, u) for u in UPSTREAMS))
+    if not merged:
+        raise MissingInput("there is no pool yet", hint="run the pipeline first")
+    tables = {"pools": pool_table, "dailies": daily_table, "raws": raw_table}
+    found = {
+        field: {
+            u: tuple(
+                sorted(set.intersection(*(set(lake.days(declare(u, e).name)) for e in ENTITIES)))
+            )
+            for u in UPSTREAMS
+        }
+        for field, declare in tables.items()
+    }
+    return Survey(
+        start=home.start_ds,
+        last=max(merged),
+        dataset=home.dataset,
+        records=records,
+        snapshots={u: _snapshots(manifests, u) for u in UPSTREAMS},
+        **found,
+    )
+
+
+def _merged(records: dict[str, Record], upstream: Upstream) -> set[str]:
+    """Days with a pool on record."""
+    keys = (name.split("/") for name in records)
+    return {ds for step, ds, of in keys if (step, of) == ("merge", upstream)}
+
+
+def _snapshots(manifests: ManifestStore, upstream: Upstream) -> tuple[str, ...]:
+    """Days whose snapshot is on record and on disk."""
+    days = []
+    for ds in manifests.days():
+        manifest = manifests.get("train", ds, upstream)
+        if manifest and manifests.root.parent.joinpath(manifest.outputs[0].uri).exists():
+            days.append(ds)
+    return tuple(days)
+
+
+def _name(key: Key) -> str:
+    return "/".join(part or "" for part in key)
