@@ -21,10 +21,11 @@ from feature_store.contracts.errors import ContractViolation, SpaceMismatch, Sto
 from feature_store.online import BucketDone, OnlineStore
 from feature_store.schemas import unpack
 
-_BATCH_ROWS = 4096
+_BATCH_ROWS = 2048
 _SPOT_BUCKETS, _SPOT_ROWS = 4, 64
 _DAY_S = 86_400
 _BUCKET = re.compile(r"/bucket=(\d+)/")
+_FEW_DISTINCT = ["last_daily", "last_active", "space_id"]
 _COLUMNS = ["entity_id", "embedding", "last_daily", "last_active", "space_id"]
 
 
@@ -106,8 +107,7 @@ def write_bucket(
             progress(rows)
             if stop.is_set():
                 raise StoreError("another bucket of this slot failed", where=plan.prefix)
-        gone = ids_of(files.base)
-        gone = gone.filter(pc.invert(pc.is_in(gone, ids_of(files.target))))
+        gone = _gone(files)
         writer.remove(gone)
     return BucketDone(written=written, removed=len(gone), size=size)
 
@@ -158,6 +158,14 @@ def space_of(files: Sequence[str]) -> str | None:
     return None
 
 
+def _gone(files: BucketFiles) -> pa.Array:
+    """The ids of the slot's day that the target day no longer has."""
+    before = ids_of(files.base)
+    if len(before) == 0:
+        return before
+    return before.filter(pc.invert(pc.is_in(before, ids_of(files.target))))
+
+
 def ids_of(files: Sequence[str]) -> pa.Array:
     """Every entity id of some files, in file order."""
     parts = [pq.read_table(f, columns=["entity_id"], partitioning=None)[0] for f in files]
@@ -169,8 +177,8 @@ def _batches(
     files: Sequence[str], columns: list[str], rows: int = _BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
     for file in files:
-        with pq.ParquetFile(file, memory_map=True) as parquet:
-            for batch in parquet.iter_batches(batch_size=rows, columns=columns):
+        with pq.ParquetFile(file, memory_map=True, read_dictionary=_FEW_DISTINCT) as parquet:
+            for batch in parquet.iter_batches(batch_size=rows, columns=columns, use_threads=False):
                 if batch.num_rows:
                     yield batch
 
@@ -211,6 +219,5 @@ def _encode(
 
 def _day_numbers(column: pa.Array) -> npt.NDArray[np.int64]:
     """Days since 1970-01-01 of ISO dates; few distinct ones, so each is parsed once."""
-    encoded = column.dictionary_encode()
-    numbers = np.array([day_number(ds) for ds in encoded.dictionary.to_pylist()], np.int64)
-    return numbers[encoded.indices.to_numpy()] if len(column) else numbers
+    numbers = np.array([day_number(ds) for ds in column.dictionary.to_pylist()], np.int64)
+    return numbers[column.indices.to_numpy()] if len(column) else numbers

@@ -25,7 +25,7 @@ from feature_store.stores.redis_errors import typed_errors
 _TIMEOUT_S = 30.0
 _POLL_S = 0.05
 _ROWS_PER_SEND = 2048
-_WINDOW = 2
+_WINDOW = 8
 _SCAN_COUNT = 2000
 
 Node = tuple[str, int]
@@ -202,7 +202,7 @@ class RedisWriter:
                 if len(self._owner) == 0:
                     self._send(0, resp.unlink(self._prefix, part, self._batch))
                 for node, rows in self._split(part):
-                    self._send(node, resp.unlink_each(self._prefix, part.take(pa.array(rows))))
+                    self._send(node, resp.unlink(self._prefix, part.take(pa.array(rows)), 1))
 
     def __enter__(self) -> Self:
         with typed_errors(self._at):

@@ -1,60 +1,68 @@
 """Redis commands for many rows at once, assembled by NumPy as raw RESP bytes.
 
 Rows whose ids have the same length have commands of the same length, so a group of them is a
-byte matrix: one row of constants, broadcast, with the ids and values copied into their columns.
+byte matrix: constants are broadcast into their columns, ids and values copied into theirs.
 No row is ever a Python object, which is what makes this as fast as the server reads.
 
 Source: Redis serialization protocol specification (RESP2), arrays and bulk strings.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 Bytes = npt.NDArray[np.uint8]
-_Piece = bytes | tuple[bytes, Bytes]
+# What a row consists of: constants, and columns [n, L] that differ from row to row.
+_Pieces = Sequence[bytes | Bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Payload:
     """Bytes to send, and how many replies they cause."""
 
-    chunks: list[bytes | memoryview]
-    replies: int
+    chunks: list[memoryview] = field(default_factory=list)
+    replies: int = 0
 
     @property
     def size(self) -> int:
         """Bytes."""
         return sum(len(c) for c in self.chunks)
 
+    def add(self, name: bytes, arguments: int, row: _Pieces, batch: int) -> None:
+        """Append commands of `batch` rows each, the last of which may have fewer.
+
+        Args:
+            arguments: how many of them each row adds to a command.
+        """
+        rows = next(len(p) for p in row if not isinstance(p, bytes))
+        whole = rows - rows % batch
+        for start, stop, size in ((0, whole, batch), (whole, rows, rows - whole)):
+            if start < stop:
+                head = b"*%d\r\n$%d\r\n%b\r\n" % (1 + arguments * size, len(name), name)
+                part = [p if isinstance(p, bytes) else p[start:stop] for p in row]
+                self.chunks.append(_commands(head, part, (stop - start) // size, size))
+                self.replies += (stop - start) // size
+
 
 def mset(prefix: bytes, ids: pa.Array, values: Bytes, batch: int) -> Payload:
     """MSET commands of `batch` rows each. Args: ids [N], values [N, W]."""
-    chunks: list[bytes | memoryview] = []
-    replies = 0
-    for rows, keys in _by_length(prefix, ids):
-        block = _fill([_bulk(keys), _bulk(values if rows is None else values[rows])])
-        for start in range(0, len(block), batch):
-            part = block[start : start + batch]
-            chunks += [b"*%d\r\n$4\r\nMSET\r\n" % (2 * len(part) + 1), part.data.cast("B")]
-            replies += 1
-    return Payload(chunks, replies)
+    payload = Payload()
+    for rows, names in _by_length(ids):
+        row = [*_key(prefix, names), *_bulk(_of(values, rows))]
+        payload.add(b"MSET", 2, row, batch)
+    return payload
 
 
 def unlink(prefix: bytes, ids: pa.Array, batch: int) -> Payload:
     """UNLINK commands of `batch` keys each."""
-    chunks: list[bytes | memoryview] = []
-    replies = 0
-    for _, keys in _by_length(prefix, ids):
-        block = _fill([_bulk(keys)])
-        for start in range(0, len(block), batch):
-            part = block[start : start + batch]
-            chunks += [b"*%d\r\n$6\r\nUNLINK\r\n" % (len(part) + 1), part.data.cast("B")]
-            replies += 1
-    return Payload(chunks, replies)
+    payload = Payload()
+    for _, names in _by_length(ids):
+        payload.add(b"UNLINK", 1, _key(prefix, names), batch)
+    return payload
 
 
 def set_each(
@@ -65,67 +73,75 @@ def set_each(
     Args:
         expire_at: Unix seconds [N] of 10 digits (until the year 2286), or None.
     """
-    chunks: list[bytes | memoryview] = []
-    for rows, keys in _by_length(prefix, ids):
-        pieces: list[_Piece] = [b"*%d\r\n$3\r\nSET\r\n" % (3 if expire_at is None else 5)]
-        pieces += [_bulk(keys), _bulk(values if rows is None else values[rows])]
+    payload = Payload()
+    for rows, names in _by_length(ids):
+        row = [*_key(prefix, names), *_bulk(_of(values, rows))]
         if expire_at is not None:
-            times = expire_at if rows is None else expire_at[rows]
-            digits = times.astype("S10").view(np.uint8).reshape(len(times), 10)
-            pieces += [b"$4\r\nEXAT\r\n", _bulk(digits)]
-        chunks.append(_fill(pieces).data.cast("B"))
-    return Payload(chunks, len(ids))
+            digits = _of(expire_at, rows).astype("S10").view(np.uint8).reshape(-1, 10)
+            row += [b"$4\r\nEXAT\r\n", *_bulk(digits)]
+        payload.add(b"SET", 2 if expire_at is None else 4, row, 1)
+    return payload
 
 
-def unlink_each(prefix: bytes, ids: pa.Array) -> Payload:
-    """One UNLINK command per key."""
-    blocks = [
-        _fill([b"*2\r\n$6\r\nUNLINK\r\n", _bulk(keys)]) for _, keys in _by_length(prefix, ids)
-    ]
-    return Payload([b.data.cast("B") for b in blocks], len(ids))
-
-
-def key_bytes(prefix: bytes, ids: pa.Array) -> Iterator[tuple[npt.NDArray | None, Bytes]]:
+def key_bytes(prefix: bytes, ids: pa.Array) -> Iterator[tuple[npt.NDArray[np.int64] | None, Bytes]]:
     """Whole keys as byte matrices, one per id length, with the rows they belong to."""
-    yield from _by_length(prefix, ids)
+    for rows, names in _by_length(ids):
+        start = np.broadcast_to(np.frombuffer(prefix, np.uint8), (len(names), len(prefix)))
+        yield rows, np.concatenate([start, names], axis=1)
 
 
-def _by_length(prefix: bytes, ids: pa.Array) -> Iterator[tuple[npt.NDArray | None, Bytes]]:
-    """Keys [n, L] of each id length, and their rows in `ids` (None: all of them, in order)."""
+def _by_length(ids: pa.Array) -> Iterator[tuple[npt.NDArray[np.int64] | None, Bytes]]:
+    """UTF-8 bytes [n, L] of the ids of each length, and their rows (None: all, in order)."""
     if len(ids) == 0:
         return
     offsets = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
     data = np.frombuffer(ids.buffers()[2] or b"", np.uint8)
     lengths = np.diff(offsets)
-    distinct = np.unique(lengths)
-    for length in distinct.tolist():
-        keys_rows = None if len(distinct) == 1 else np.flatnonzero(lengths == length)
-        count = len(ids) if keys_rows is None else len(keys_rows)
-        keys = np.empty((count, len(prefix) + length), np.uint8)
-        keys[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
-        if keys_rows is None:
-            keys[:, len(prefix) :] = data[offsets[0] : offsets[-1]].reshape(count, length)
-        else:
-            keys[:, len(prefix) :] = data[offsets[keys_rows][:, None] + np.arange(length)]
-        yield keys_rows, keys
+    distinct = np.unique(lengths).tolist()
+    if len(distinct) == 1:
+        yield None, data[offsets[0] : offsets[-1]].reshape(len(ids), distinct[0])
+        return
+    for length in distinct:
+        rows = np.flatnonzero(lengths == length)
+        yield rows, data[offsets[rows][:, None] + np.arange(length)]
 
 
-def _bulk(column: Bytes) -> tuple[bytes, Bytes]:
-    """A column [n, L] of equally long arguments, with the bulk string header they share."""
-    return b"$%d\r\n" % column.shape[1], column
+def _of(column: npt.NDArray, rows: npt.NDArray[np.int64] | None) -> npt.NDArray:
+    return column if rows is None else column[rows]
 
 
-def _fill(pieces: Sequence[_Piece]) -> Bytes:
-    """Rows of commands: constants are broadcast, columns copied, each ended by CR LF."""
-    rows = next(len(p[1]) for p in pieces if isinstance(p, tuple))
-    flat: list[bytes | Bytes] = []
-    for piece in pieces:
-        flat += [piece] if isinstance(piece, bytes) else [piece[0], piece[1], b"\r\n"]
-    width = sum(len(p) if isinstance(p, bytes) else p.shape[1] for p in flat)
-    block = np.empty((rows, width), np.uint8)
+def _key(prefix: bytes, names: Bytes) -> list[bytes | Bytes]:
+    """The argument that is prefix and id."""
+    return [b"$%d\r\n%b" % (len(prefix) + names.shape[1], prefix), names, b"\r\n"]
+
+
+def _bulk(column: Bytes) -> list[bytes | Bytes]:
+    """An argument of the same length in every row."""
+    return [b"$%d\r\n" % column.shape[1], column, b"\r\n"]
+
+
+def _commands(head: bytes, row: _Pieces, count: int, size: int) -> memoryview:
+    """`count` commands in one buffer: `head`, then `size` rows."""
+    joined = _join(row)
+    width = sum(p.shape[1] for p in joined)
+    commands = np.empty((count, len(head) + size * width), np.uint8)
+    commands[:, : len(head)] = np.frombuffer(head, np.uint8)
+    # A view: rows are not contiguous across commands, but they are within one.
+    rows = commands[:, len(head) :].reshape(count, size, width, copy=False)
     at = 0
-    for part in flat:
-        column = np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part
-        block[:, at : at + column.shape[-1]] = column
-        at += column.shape[-1]
-    return block
+    for piece in joined:
+        end = at + piece.shape[1]
+        rows[..., at:end] = piece if len(piece) == 1 else piece.reshape(count, size, -1)
+        at = end
+    return commands.data.cast("B")
+
+
+def _join(row: _Pieces) -> list[Bytes]:
+    """Columns [n, L] or [1, L]; neighbouring constants become one, which is written faster."""
+    joined: list[Bytes] = []
+    for constant, group in groupby(row, lambda p: isinstance(p, bytes)):
+        if constant:
+            joined.append(np.frombuffer(b"".join(group), np.uint8)[None])  # type: ignore[arg-type] # grouped by it
+        else:
+            joined += [p for p in group if not isinstance(p, bytes)]
+    return joined

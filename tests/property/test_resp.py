@@ -64,7 +64,7 @@ def test_set_and_unlink_equal_what_redis_py_packs(ids):
     packed = {b"".join(packer.pack_command("SET", k, v.tobytes())) for k, v, _ in rows}
     assert_same(resp.set_each(PREFIX, array, values, None), packed)
     assert_same(
-        resp.unlink_each(PREFIX, array), {b"".join(packer.pack_command("UNLINK", k)) for k in keys}
+        resp.unlink(PREFIX, array, 1), {b"".join(packer.pack_command("UNLINK", k)) for k in keys}
     )
 
 
