@@ -18,7 +18,7 @@ from feature_store.contracts.base import UPSTREAMS, Upstream
 from feature_store.contracts.errors import ContractViolation, InputError
 from jobs.cli import out
 from jobs.experiments.report import render
-from jobs.experiments.upstream import VARIANTS, Run, Size, Variant, run
+from jobs.experiments.upstream import BASELINE, VARIANTS, Run, Size, Variant, run
 from jobs.manifests import write_atomic
 from jobs.settings import Settings
 
@@ -33,6 +33,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm experiment`."""
     parser.add_argument("name", choices=("upstream",), help="which experiment")
     parser.add_argument("--seeds", type=int, default=5, help="worlds per variant; default: 5")
+    parser.add_argument(
+        "--variant",
+        dest="variants",
+        action="append",
+        choices=[v.name for v in VARIANTS[1:]],
+        metavar="NAME",
+        help="compare only this one with the baseline; repeatable; default: all",
+    )
     parser.add_argument("--upstream", choices=UPSTREAMS, default="ctr", help="default: ctr")
     parser.add_argument("--recipe", default=_SIZE.recipe, help="world and model; default: toy")
     parser.add_argument("--window", type=int, default=_SIZE.window, help="days from scratch")
@@ -56,17 +64,18 @@ def main(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001 -
     file = args.out / f"{args.name}-{args.upstream}.json"
     runs = load(file, size)
     done = {(r.variant, r.seed) for r in runs}
+    chosen = [v for v in VARIANTS if not args.variants or v.name in (BASELINE.name, *args.variants)]
     tasks = [
         (variant, seed, args.upstream)
         for seed in range(args.seeds)
-        for variant in VARIANTS
+        for variant in chosen
         if (variant.name, seed) not in done
     ]
     for number, finished in enumerate(_carry_out(tasks, size, args.processes), 1):
         runs.append(finished)
         save(file, size, runs)
         log.info("%d of %d: %s, seed %d", number, len(tasks), finished.variant, finished.seed)
-    report = render(runs, size, args.upstream, args.seeds)
+    report = render(runs, chosen, size, args.upstream, args.seeds)
     for name, text in report.files.items():
         write_atomic(args.out / name, text)
     if args.json:

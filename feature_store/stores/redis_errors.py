@@ -45,7 +45,7 @@ _REMEDIES: tuple[tuple[type[Exception], str, str], ...] = (
     (
         redis.exceptions.NoPermissionError,
         "the Redis user may not do this",
-        "the ACL needs ~derm:* +@read +@write +@connection +info +cluster|slots (docs/security)",
+        "the ACL needs ~derm:* +@read +@write +@connection +info +cluster|slots",
     ),
     (
         redis.exceptions.BusyLoadingError,

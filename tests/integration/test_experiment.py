@@ -1,15 +1,19 @@
-"""`derm experiment` with tiny sizes: every variant lives, runs are kept, the report follows."""
+"""`derm experiment` with tiny sizes: variants live, runs are kept, the report follows."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from jobs.experiments.upstream import VARIANTS, Size, Variant, run
+from jobs.experiments.upstream import BASELINE, Size, Variant, run
 from tests.data_fixtures import Home
 
 TINY = Size(window=1, days=2)
-ARGUMENTS = ("experiment", "upstream", "--window", "1", "--days", "2", "--seeds", "1")
+CHOSEN = ("lambda 0", "weekly retrain")
+ARGUMENTS = (
+    *("experiment", "upstream", "--window", "1", "--seeds", "1", "--processes", "2"),
+    *("--variant", CHOSEN[0], "--variant", CHOSEN[1]),
+)
 
 
 @pytest.fixture
@@ -20,7 +24,7 @@ def home(
 
 
 def test_equal_seeds_give_equal_numbers_and_variants_differ() -> None:
-    first, again = (run(VARIANTS[0], 3, "ctr", TINY) for _ in range(2))
+    first, again = (run(BASELINE, 3, "ctr", TINY) for _ in range(2))
     assert first == again
     assert len(first.days) == 2
     assert 0 < first.days[0]["auc"] < 1
@@ -32,15 +36,17 @@ def test_equal_seeds_give_equal_numbers_and_variants_differ() -> None:
 
 def test_runs_are_kept_and_the_report_is_written(home: Home, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert home.derm(*ARGUMENTS, "--out", str(out), "--processes", "2").code == 0
+    sized = (*ARGUMENTS, "--out", str(out), "--days")
+    assert home.derm(*sized, "2").code == 0
     kept = (out / "upstream-ctr.json").read_text()
-    assert {r["variant"] for r in json.loads(kept)["runs"]} == {v.name for v in VARIANTS}
+    assert [r["variant"] for r in json.loads(kept)["runs"]] == ["baseline", *CHOSEN]
     page = (out / "upstream-ctr.md").read_text()
-    assert all(f"| {v.name} |" in page for v in VARIANTS)
-    again = home.derm(*ARGUMENTS, "--out", str(out), "--json")
+    for name in ("baseline", *CHOSEN):
+        assert f"| {name} |" in page
+    again = home.derm(*sized, "2", "--json")
     assert (out / "upstream-ctr.json").read_text() == kept
-    assert set(json.loads(again.out)) == {v.name for v in VARIANTS}
-    other = home.derm(*ARGUMENTS[:-3], "3", "--seeds", "1", "--out", str(out))
+    assert set(json.loads(again.out)) == {"baseline", *CHOSEN}
+    other = home.derm(*sized, "3")
     assert other.code == 2
     assert "of another size" in other.err
 
