@@ -11,6 +11,8 @@ from feature_store.lake import Lake
 from jobs.manifests import ManifestStore
 from tests.data_fixtures import Home
 
+pytestmark = pytest.mark.integration
+
 HISTORY, FIRST, SECOND = "2025-03-01", "2025-03-02", "2025-03-03"
 RAW = raw_table("ctr", "user").name
 WINDOW = ("infer", "--from", FIRST, "--to", SECOND, "--upstream", "ctr")

@@ -8,6 +8,8 @@ import pytest
 from jobs.experiments.upstream import BASELINE, Size, Variant, run
 from tests.data_fixtures import Home
 
+pytestmark = pytest.mark.integration
+
 TINY = Size(window=1, days=2)
 CHOSEN = ("lambda 0", "weekly retrain")
 ARGUMENTS = (
