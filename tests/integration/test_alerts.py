@@ -106,10 +106,10 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_by_airflow(airflow_home: Path, what: str, webhook: str) -> str:
-    # Whatever the command of a task is, this program ends it with exit code 1.
+def run_by_airflow(airflow_home: Path, what: str, webhook: str, program: str = "/bin/false") -> str:
+    # Whatever the command of a task is, `program` ends it: by default with exit code 1.
     environment = airflow_environment(
-        airflow_home / "home", airflow_home, DERM_BIN="/bin/false", DERM_ALERT_WEBHOOK=webhook
+        airflow_home / "home", airflow_home, DERM_BIN=program, DERM_ALERT_WEBHOOK=webhook
     )
     script = str(PROJECT / "tests" / "alert_process.py")
     done = subprocess.run(
@@ -142,3 +142,19 @@ def test_a_day_that_is_late(airflow_home: Path, receiver: Receiver) -> None:
     (got,) = receiver.received
     assert (got["event"], got["day"]) == ("day_late", "2025-03-08")
     assert got["due"].startswith("2025-03-09T06:00")
+
+
+@pytest.mark.airflow
+@needs_airflow
+def test_history_that_is_caught_up_on_wakes_nobody(airflow_home: Path, receiver: Receiver) -> None:
+    said = run_by_airflow(airflow_home, "history", receiver.url)
+    assert "catching up" in said
+    assert receiver.received == []
+
+
+@pytest.mark.airflow
+@needs_airflow
+def test_clearing_a_failed_day_keeps_its_deadline(airflow_home: Path) -> None:
+    # `ls gate --ds` ends with exit code 2, which is not tried again.
+    said = run_by_airflow(airflow_home, "due", "", program="/bin/ls")
+    assert "DUE 2025-03-09 06:00:00+00:00" in said, said
