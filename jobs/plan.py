@@ -187,7 +187,7 @@ def _first_day(survey: Survey, corrupted: tuple[str, ...], *, retrain: bool) -> 
         found="it was removed by retention",
         hint=f"the oldest day that can be repaired is {startable[0]}"
         if startable
-        else "bootstrap again: no day can be repaired",
+        else "no day can be repaired: derm bootstrap begins anew",
     )
 
 

@@ -68,7 +68,7 @@ def test_a_missing_pool_is_replayed_from_an_older_one() -> None:
 
 def test_it_refuses_when_the_state_is_gone_and_names_the_oldest_day() -> None:
     state = survey(pools=DAYS[6:])
-    state = state.model_copy(update={"start": "2025-02-01"})
+    state = state.model_copy(update={"origin": "2025-02-01", "start": "2025-02-01"})
     with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[7]}"):
         make_plan(state, [DAYS[3]], "embeddings")
 
