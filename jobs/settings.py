@@ -37,6 +37,8 @@ class Settings(BaseSettings):
         spark_slots: of them, tasks that hold a JVM.
         last_ds: last day the schedule starts by itself; empty: until today.
         alert_webhook: where failures and late days are sent, as JSON by POST; empty: nowhere.
+        airflow_metrics: where Airflow's own metrics go: `statsd://host:port` (UDP) or
+            `otlp://host:port` (OpenTelemetry over HTTP); empty: nowhere.
     """
 
     model_config = SettingsConfigDict(env_prefix="DERM_", extra="ignore", frozen=True)
@@ -55,6 +57,7 @@ class Settings(BaseSettings):
     spark_slots: int = Field(default=2, ge=1)
     last_ds: Day | Literal[""] = ""
     alert_webhook: SecretStr = SecretStr("")
+    airflow_metrics: str = Field(default="", pattern=r"^((statsd|otlp)://[^:/\s]+:\d+)?$")
 
     @classmethod
     def from_environment(cls) -> Self:
