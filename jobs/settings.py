@@ -23,6 +23,8 @@ class Settings(BaseSettings):
 
     Attributes:
         home: root of everything a run writes.
+        lake: where the lake's tables are, as `s3://bucket/prefix`; empty: `lake` below `home`.
+            An object store is reached with the AWS_* variables.
         redis_url: the online store; empty starts an embedded server below `home`.
         spark_master: Spark master URL; the default retries a task twice.
         spark_memory: memory of the Spark driver's JVM; Spark asks for 512m at least.
@@ -44,6 +46,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DERM_", extra="ignore", frozen=True)
 
     home: Path = Path(".derm")
+    lake: str = Field(default="", pattern=r"^(s3://[^/\s]+(/[^\s]*)?)?$")
     redis_url: SecretStr = SecretStr("")
     spark_master: str = "local[2,3]"
     spark_memory: str = "1g"
@@ -58,6 +61,11 @@ class Settings(BaseSettings):
     last_ds: Day | Literal[""] = ""
     alert_webhook: SecretStr = SecretStr("")
     airflow_metrics: str = Field(default="", pattern=r"^((statsd|otlp)://[^:/\s]+:\d+)?$")
+
+    @property
+    def lake_root(self) -> str | Path:
+        """Where the lake's tables are."""
+        return self.lake or self.home / "lake"
 
     @classmethod
     def from_environment(cls) -> Self:
