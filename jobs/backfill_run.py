@@ -24,6 +24,7 @@ def follow(settings: Settings, progress: backfill.Progress) -> int:
 
     Raises:
         Unreachable: Airflow does not answer.
+        DermError: it stopped working; the same command continues once it is up again.
     """
     api = airflow.connect(settings)
     run_id = api.active_run(DAG_ID) or _start(api, progress)
@@ -59,7 +60,7 @@ def _watch(
     total, told = len(progress.plan.steps), -1
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("waiting", total=total)
+        task, health = bar.add_task("waiting", total=total), watch.Health(api)
         while (state := api.run_state(DAG_ID, run_id)) in ("queued", "running"):
             begun = backfill.load(settings.home)
             if begun and begun.done != told:
@@ -69,6 +70,7 @@ def _watch(
                 bar.update(task, completed=told, description=name)
                 if not console.is_terminal:
                     console.print(f"{told + 1:>4} of {total}  {name}")
+            health.check()
             time.sleep(_POLL_S)
         if state == "success":
             bar.update(task, completed=total, description="done")
