@@ -19,7 +19,7 @@ class Ref:
 
     Attributes:
         offset: 0 for the step's own day, -1 for the day before.
-        optional: absent on the first day of the pipeline.
+        optional: absent on the first day of the pipeline, and where a new space begins.
         or_later: a result stays current when it was made from a later day's artifact instead.
     """
 

@@ -24,7 +24,7 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from feature_store.contracts.base import UPSTREAMS
-from jobs import alerts, chores, workflow
+from jobs import alerts, chores, spaces, workflow
 from jobs.settings import Home, Settings
 
 # The day a run is about: every command gets it spelled out, none asks the clock.
@@ -135,11 +135,12 @@ def daily_arguments(settings: Settings) -> dict[str, Any]:
 
     One run at a time, oldest first. There is no `depends_on_past`: with one active run it
     deadlocks after a repair; the gate checks yesterday instead. After a failed day the DAG pauses.
+    Days up to a bootstrap are its own.
     """
     home = Home.load(settings.home)
     return {
         "schedule": CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
-        "start_date": _midnight(home.start_ds),
+        "start_date": _midnight(spaces.load(settings.home).first_daily(home)),
         "end_date": _midnight(settings.last_ds) if settings.last_ds else None,
         "catchup": True,
         "max_active_runs": 1,

@@ -25,17 +25,24 @@ from jobs.manifests import ManifestStore
 from jobs.settings import Home, Settings
 from jobs.survey import Survey, survey
 
-What = Literal["labels", "features", "embeddings"]
+What = Literal["labels", "features", "embeddings", "space"]
+_BEFORE_THE_SPACE = "what the present space began with is made anew by derm bootstrap"
 CORRUPTIONS: tuple[What, ...] = ("labels", "features", "embeddings")
 
 
 class PlannedStep(Contract):
-    """One step to run. `force`: its record looks current, and must not be believed."""
+    """One step to run.
+
+    Attributes:
+        force: its record looks current, and must not be believed.
+        snapshot_of: the later day whose snapshot embeds the day; None for the day's own.
+    """
 
     step: str
     ds: Day
     upstream: Upstream | None
     force: bool
+    snapshot_of: Day | None = None
     writes: tuple[str, ...]
     rows: int
     seconds: float
@@ -45,7 +52,7 @@ class BackfillPlan(Contract):
     """What a backfill does, in order.
 
     Attributes:
-        corrupted: days whose data was wrong.
+        corrupted: days whose data was wrong; or the day a new space is trained on (`space`).
         base: the last good day: its pools (and snapshots, when retraining) are the starting state;
             None when everything is recomputed from the first day.
         steps: in the order in which they run; only the last day is published.
@@ -100,10 +107,12 @@ def days_of(args: argparse.Namespace) -> tuple[str, ...]:
 def render(plan: BackfillPlan) -> str:
     """A plan for people: a line per day, and what readers see meanwhile."""
     lines = [
-        f"repair {plan.what} of {' '.join(plan.corrupted)}",
+        f"begin a new space: train on the days up to {plan.last}, embed {plan.first} to {plan.last}"
+        if plan.what == "space"
+        else f"repair {plan.what} of {' '.join(plan.corrupted)}",
         f"start from the state of {plan.base}" if plan.base else "start from nothing",
     ]
-    for ds in days_between(plan.first, plan.last):
+    for ds in sorted({s.ds for s in plan.steps}):
         steps = [s for s in plan.steps if s.ds == ds]
         names = " ".join(dict.fromkeys(s.step for s in steps))
         rows, seconds = sum(s.rows for s in steps), sum(s.seconds for s in steps)
@@ -137,6 +146,7 @@ def make_plan(
             "these days cannot be repaired",
             expected=f"days from {survey.start} to {survey.last}",
             found=" ".join(days) or "none",
+            hint=_BEFORE_THE_SPACE if survey.start > survey.origin else "",
         )
     learn = what != "embeddings" if retrain is None else retrain
     first = _first_day(survey, days, retrain=learn)
@@ -147,7 +157,7 @@ def make_plan(
         corrupted=days,
         what=what,
         retrain=learn,
-        base=None if first == survey.start else shift_day(first, -1),
+        base=None if first == survey.origin else shift_day(first, -1),
         first=first,
         last=survey.last,
         steps=tuple(planner.steps),
@@ -177,7 +187,7 @@ def _first_day(survey: Survey, corrupted: tuple[str, ...], *, retrain: bool) -> 
         found="it was removed by retention",
         hint=f"the oldest day that can be repaired is {startable[0]}"
         if startable
-        else "bootstrap again: no day can be repaired",
+        else "no day can be repaired: derm bootstrap begins anew",
     )
 
 
@@ -199,8 +209,8 @@ def _has_state(survey: Survey, ds: str, corrupted: tuple[str, ...], *, retrain: 
         return _replayable(survey, upstream, day)
 
     return all(
-        (ds == survey.start or shift_day(ds, -1) in survey.pools[u])
-        and (not retrain or parent < survey.start or parent in survey.snapshots[u])
+        (ds == survey.origin or shift_day(ds, -1) in survey.pools[u])
+        and (not retrain or parent < survey.origin or parent in survey.snapshots[u])
         and all(embeddable(u, d) for d in days_between(ds, survey.last))
         for u in UPSTREAMS
     )

@@ -6,6 +6,7 @@ from feature_store.contracts.base import ENTITIES, UPSTREAMS, Contract, Day, Ups
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake import Lake
+from jobs import spaces
 from jobs.manifests import ManifestStore
 from jobs.settings import Home
 
@@ -23,10 +24,12 @@ class Survey(Contract):
     """What is there to start from, per upstream; days are complete for users and Pins.
 
     Attributes:
-        start, last: first and last day with a pool on record.
+        origin: first day of the home, which starts from nothing.
+        start, last: first day that can be repaired, and last day with a pool on record.
         records: finished steps as `step/day/upstream`.
     """
 
+    origin: Day
     start: Day
     last: Day
     dataset: str
@@ -38,14 +41,28 @@ class Survey(Contract):
 
     def record(self, key: Key) -> Record:
         """The record of a step; where there is none, what the step usually costs."""
-        if (name := _name(key)) in self.records:
-            return self.records[name]
-        alike = [r for n, r in self.records.items() if n.split("/")[0] == key[0]]
-        if not alike:
-            return Record(rows=0, seconds=0.0)
-        return Record(
-            rows=int(median(r.rows for r in alike)), seconds=median(r.seconds for r in alike)
+        return estimate(self.records, key)
+
+
+def estimate(records: dict[str, Record], key: Key) -> Record:
+    """What a step cost; where there is no record of it, what such a step usually costs."""
+    if (name := _name(key)) in records:
+        return records[name]
+    alike = [r for n, r in records.items() if n.split("/")[0] == key[0]]
+    if not alike:
+        return Record(rows=0, seconds=0.0)
+    return Record(rows=int(median(r.rows for r in alike)), seconds=median(r.seconds for r in alike))
+
+
+def records_of(manifests: ManifestStore) -> dict[str, Record]:
+    """What every finished step cost and wrote."""
+    return {
+        _name((m.step, m.ds, m.upstream)): Record(
+            rows=sum(a.rows for a in m.outputs), seconds=m.duration_s
         )
+        for ds in manifests.days()
+        for m in manifests.of_day(ds)
+    }
 
 
 def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
@@ -54,13 +71,7 @@ def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
     Raises:
         MissingInput: no day has a pool on record.
     """
-    records = {
-        _name((m.step, m.ds, m.upstream)): Record(
-            rows=sum(a.rows for a in m.outputs), seconds=m.duration_s
-        )
-        for ds in manifests.days()
-        for m in manifests.of_day(ds)
-    }
+    records = records_of(manifests)
     merged = set.intersection(*(_merged(records, u) for u in UPSTREAMS))
     if not merged:
         raise MissingInput("there is no pool yet", hint="run the pipeline first")
@@ -75,7 +86,8 @@ def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
         for field, declare in tables.items()
     }
     return Survey(
-        start=home.start_ds,
+        origin=home.start_ds,
+        start=spaces.load(manifests.root.parent).first_daily(home),
         last=max(merged),
         dataset=home.dataset,
         records=records,

@@ -123,7 +123,7 @@ def _check_parent(ctx: RunContext, parent: SnapshotManifest) -> None:
             f"snapshot {parent.snapshot_id} is of another model",
             expected=f"model and features with digest {model_digest(ctx)}",
             found=parent.recipe,
-            hint="a changed model begins a new space: start a new home with the new recipe",
+            hint=f"a changed model begins a new space: derm bootstrap --ds {ctx.ds}",
         )
 
 

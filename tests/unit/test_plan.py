@@ -13,11 +13,14 @@ START = "2025-03-01"
 DAYS = days_between(START, shift_day(START, 9))
 
 
-def survey(pools: tuple[str, ...] = DAYS, dailies: tuple[str, ...] = DAYS) -> Survey:
+def survey(
+    pools: tuple[str, ...] = DAYS, dailies: tuple[str, ...] = DAYS, start: str = START
+) -> Survey:
     record = Record(rows=10, seconds=2.0)
     names = ("train", "infer", "dedup", "merge", "verify", "index", "publish")
     return Survey(
-        start=START,
+        origin=START,
+        start=start,
         last=DAYS[-1],
         dataset="kuairand",
         pools=dict.fromkeys(UPSTREAMS, pools),
@@ -65,7 +68,7 @@ def test_a_missing_pool_is_replayed_from_an_older_one() -> None:
 
 def test_it_refuses_when_the_state_is_gone_and_names_the_oldest_day() -> None:
     state = survey(pools=DAYS[6:])
-    state = state.model_copy(update={"start": "2025-02-01"})
+    state = state.model_copy(update={"origin": "2025-02-01", "start": "2025-02-01"})
     with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[7]}"):
         make_plan(state, [DAYS[3]], "embeddings")
 
@@ -116,3 +119,11 @@ def test_a_plan_is_a_suffix_in_order_that_publishes_once(
     assert plan.first <= min(corrupted)
     assert plan.base is None or plan.base in pools
     assert [s.ds for s in plan.steps if s.step == "release"] == [DAYS[-1]]
+
+
+def test_after_a_new_space_began_only_the_days_after_it_are_repaired() -> None:
+    seen = survey(start=DAYS[4])
+    plan = make_plan(seen, [DAYS[4]], "labels")
+    assert (plan.base, plan.first) == (DAYS[3], DAYS[4])
+    with pytest.raises(InputError, match="derm bootstrap"):
+        make_plan(seen, [DAYS[3]], "labels")
