@@ -155,6 +155,7 @@ class Lane:
 
     def _keep(self, run: Run) -> None:
         local.stop(Settings(home=self.home))
+        shutil.rmtree(self.folder / run, ignore_errors=True)
         _copy(self.home, self.folder / run)
 
     def spoil(self, **environment: str) -> None:
