@@ -11,7 +11,7 @@ from feature_store.lake import Lake
 from jobs.manifests import ManifestStore
 from tests.data_fixtures import Home
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.spark]
 
 HISTORY, FIRST, SECOND = "2025-03-01", "2025-03-02", "2025-03-03"
 RAW = raw_table("ctr", "user").name
@@ -26,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("DERM_THREADS", "1")
         home = Home(path, patch)
         home.must("init", "--dataset", "simulated", "--days", "1")
-        steps = "simulate,ingest,validate"
+        steps = "simulate,ingest,validate,count"
         home.must("run", "--from", HISTORY, "--to", SECOND, "--steps", steps)
         steps, upstream = "train,infer", ("--upstream", "ctr")
         home.must("run", "--from", FIRST, "--to", SECOND, "--steps", steps, *upstream)

@@ -31,7 +31,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two published days, so that both slots of Redis and two indexes are there."""
     folder = tmp_path_factory.mktemp("forget")
     derm(folder, "init", "--dataset", "simulated", "--days", "1")
-    derm(folder, "run", "--from", HISTORY, "--to", HISTORY, "--steps", "simulate,ingest,validate")
+    derm(
+        folder,
+        "run",
+        "--from",
+        HISTORY,
+        "--to",
+        HISTORY,
+        "--steps",
+        "simulate,ingest,validate,count",
+    )
     derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield folder
     stop_redis(folder)
