@@ -99,6 +99,10 @@ class World:
         ]
         self.record("ingest", ds, None, tuple(outputs))
         self.record("validate", ds, None, (Artifact(name="validated", ds=ds, digest="v"),))
+        self.count(ds)
+
+    def count(self, ds: str) -> None:
+        """`derm count`, without Spark."""
         self.record("count", ds, None, count_day(self.context(ds), serially).outputs)
 
     def record(self, step: str, ds: str, upstream: str | None, outputs: tuple) -> None:

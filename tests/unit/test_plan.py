@@ -108,7 +108,7 @@ def test_wrong_embeddings_need_the_snapshot_that_infers_them_again() -> None:
     state = survey().model_copy(update={"snapshots": dict.fromkeys(UPSTREAMS, DAYS[8:])})
     with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[8]}"):
         make_plan(state, [DAYS[5]], "embeddings")
-    with pytest.raises(MissingInput, match="pools and snapshots"):
+    with pytest.raises(MissingInput, match="pools, counts and snapshots"):
         make_plan(state, [DAYS[5]], "labels")
 
 
