@@ -7,15 +7,11 @@ import pytest
 import torch
 
 from feature_store.buckets import bucket_of
-from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorrupt, MissingInput
-from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import raw_table
-from feature_store.examples import DayExamples, Order
+from feature_store.examples import Order
 from feature_store.schemas import unpack
-from jobs import catalog
 from jobs.infer import Embedder, infer_day
-from jobs.runner import resolve_inputs
 from jobs.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.training_plan import make_plan
 from jobs.training_run import TrainingRun
@@ -158,57 +154,6 @@ def test_a_loss_that_is_not_finite_is_refused(world, monkeypatch):
     monkeypatch.setattr(Trainer, "_step", lambda *_: [float("nan")] * 3)
     with pytest.raises(GuardFailed, match="not finite"):
         world.train(FIRST)
-
-
-def test_the_events_of_a_day_are_features_of_the_next_day_only(tmp_path):
-    first, other = new_world(tmp_path / "a"), new_world(tmp_path / "b")
-    events = other.spec.events_table()
-    other.lake.overwrite(events, SECOND, other.lake.read(events, SECOND).slice(50))
-    other.count(SECOND)
-    for world in (first, other):
-        world.add_day(THIRD)
-    for ds, same in ((FIRST, True), (SECOND, True), (THIRD, False)):
-        inputs = [features_of(world, ds) for world in (first, other)]
-        assert inputs[0].keys() == inputs[1].keys()
-        equal = [np.array_equal(inputs[0][n], inputs[1][n], equal_nan=True) for n in inputs[0]]
-        assert all(equal) == same, ds
-    steps = [catalog.step(name) for name in ("train", "infer")]
-    for ds in (FIRST, SECOND, THIRD):
-        for step in steps:
-            read = {a.name: a.ds for a in counts_read(first, step, ds)}
-            expected = {} if ds == FIRST else dict.fromkeys(COUNTS, shift_day(ds, -1))
-            assert read == expected
-
-
-COUNTS = ("lake:counts/user", "lake:counts/pin")
-
-
-def features_of(world, ds):
-    """Every feature of every user and Pin, as a model would see them on a day."""
-    examples = DayExamples(world.lake, world.spec, ds, "ctr", world.context(ds, "ctr").counting)
-    return {
-        name: values
-        for table in examples.entities.values()
-        for name, values in table.take(np.arange(len(table) + 1)).items()
-    }
-
-
-def counts_read(world, step, ds):
-    """The counts among the inputs that the runner would record."""
-    world.record("train", FIRST, "ctr", (Artifact(name="snapshot:ctr", ds=FIRST, digest="s"),))
-    for day in (FIRST, SECOND, THIRD):
-        snapshot = Artifact(name="snapshot:ctr", ds=day, digest="s")
-        world.record("train", day, "ctr", (snapshot,))
-    found = resolve_inputs(world.context(ds, "ctr"), step)
-    return [a for a in found if a.name in COUNTS]
-
-
-def test_a_window_counts_for_training_only_when_it_is_complete(world):
-    world.manifests.remove("count", FIRST, None)
-    world.train(FIRST)
-    with pytest.raises(MissingInput) as caught:
-        world.train(SECOND)
-    assert caught.value.hint == f"derm count --ds {FIRST}"
 
 
 def test_yesterday_must_be_trained(world):
