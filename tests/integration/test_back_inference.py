@@ -75,6 +75,10 @@ def test_the_window_follows_from_the_newest_snapshot_and_is_current(home: Home) 
     assert (snapshot_of(home, FIRST), snapshot_of(home, SECOND)) == (newest, newest)
     assert digest(home, FIRST) != own[0]
     assert digest(home, SECOND) == own[1]
+    for ds, before in ((FIRST, HISTORY), (SECOND, FIRST)):
+        manifest = ManifestStore(home.path / "manifests").get("infer", ds, "ctr")
+        assert manifest
+        assert {a.ds for a in manifest.inputs if "counts" in a.name} == {before}
     assert state(home, FIRST, "infer") == "done"
     assert "up to date" in home.derm("infer", "--ds", FIRST, "--upstream", "ctr").out
     back = digest(home, FIRST)
