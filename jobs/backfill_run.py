@@ -23,6 +23,7 @@ def follow(settings: Settings, progress: backfill.Progress) -> int:
 
     Raises:
         Unreachable: Airflow does not answer.
+        DermError: it stopped working; the same command continues once it is up again.
     """
     api = airflow.connect(settings)
     dag_id = _dag_of(progress)
@@ -71,7 +72,7 @@ def _watch(
     total, told = len(progress.plan.steps), -1
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("waiting", total=total)
+        task, health = bar.add_task("waiting", total=total), watch.Health(api)
         while (state := api.run_state(dag_id, run_id)) in ("queued", "running"):
             begun = backfill.load(settings.home)
             if begun and begun.done != told:
@@ -81,6 +82,7 @@ def _watch(
                 bar.update(task, completed=told, description=name)
                 if not console.is_terminal:
                     console.print(f"{told + 1:>4} of {total}  {name}")
+            health.check()
             time.sleep(_POLL_S)
         if state == "success":
             bar.update(task, completed=total, description="done")
