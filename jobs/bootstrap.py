@@ -148,7 +148,7 @@ def _begun_or_new(args: argparse.Namespace, settings: Settings) -> backfill.Prog
 
 def _last_pool(settings: Settings, home: Home, manifests: ManifestStore) -> str | None:
     try:
-        return survey(home, Lake(settings.home / "lake"), manifests).last
+        return survey(home, Lake(settings.lake_root), manifests).last
     except MissingInput:
         return None
 

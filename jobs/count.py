@@ -16,8 +16,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Protocol, TypeVar
 
-import pyarrow.parquet as pq
-
 from feature_store.contracts.base import ENTITIES, Entity, shift_day
 from feature_store.contracts.datasets import WINDOWS, counts_name
 from feature_store.contracts.errors import ContractViolation
@@ -26,6 +24,7 @@ from feature_store.spark.aggregation import Layout
 from feature_store.spark.counting import CountTask, DivideTask, count_bucket, divide_events
 from feature_store.spark.tasks import BucketTask
 from feature_store.staging import StagedFile, combined_digest
+from feature_store.storage import open_parquet
 from jobs.aggregation import layout_of, run_bucket_tasks
 from jobs.context import Outcome, RunContext
 
@@ -33,7 +32,7 @@ T = TypeVar("T", bound=BucketTask)
 R = TypeVar("R")
 
 
-class Runner(Protocol):
+class RunTasks(Protocol):
     """Something that runs a function on every task and returns the results in order."""
 
     def __call__(self, function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
@@ -56,7 +55,7 @@ def serially(function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
     return [function(task) for task in tasks]
 
 
-def count_day(ctx: RunContext, run_tasks: Runner) -> Outcome:
+def count_day(ctx: RunContext, run_tasks: RunTasks) -> Outcome:
     """Count the day; `run_tasks` says where."""
     layouts = {e: _layout(ctx, e) for e in ENTITIES}
     scratch = ctx.root.absolute() / "scratch"
@@ -104,14 +103,20 @@ def _divisions(ctx: RunContext, layouts: dict[Entity, Layout], folder: Path) -> 
     return [
         DivideTask(
             spec=ctx.spec,
-            file=str(Path(file).absolute()),
+            file=file,
             group=group,
             buckets={e: layout.buckets for e, layout in layouts.items()},
             folder=folder,
         )
         for file in ctx.lake.files(ctx.spec.events_table().name, ctx.ds)
-        for group in range(pq.read_metadata(file).num_row_groups)
+        for group in range(_row_groups(file))
     ]
+
+
+def _row_groups(file: str) -> int:
+    with open_parquet(file) as parquet:
+        groups: int = parquet.num_row_groups
+        return groups
 
 
 def _tasks(
@@ -120,7 +125,7 @@ def _tasks(
     earlier = [_files_before(ctx, entity, days) for days in (1, *WINDOWS[1:])]
     return [
         CountTask(
-            root=ctx.lake.root.absolute(),
+            root=ctx.lake.root,
             spec=ctx.spec,
             entity=entity,
             ds=ctx.ds,
@@ -138,10 +143,7 @@ def _files_before(ctx: RunContext, entity: Entity, days: int) -> dict[int, tuple
     ds = shift_day(ctx.ds, -days)
     if ds < ctx.home.first_ds:
         return {}
-    files = ctx.lake.bucket_files(counts_name(entity), ds)
-    return {
-        bucket: tuple(str(Path(f).absolute()) for f in found) for bucket, found in files.items()
-    }
+    return ctx.lake.bucket_files(counts_name(entity), ds)
 
 
 def _differs(ctx: RunContext, entity: Entity, staged: Sequence[StagedFile]) -> bool:

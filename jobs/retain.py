@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Apply the retention of the home's recipe."""
     config = recipe(Home.load(settings.home).recipe).retention
-    lake = Lake(settings.home / "lake")
+    lake = Lake(settings.lake_root)
     removed: dict[str, int] = {}
     if args.dry_run:
         expired = expired_days(lake, config, protected_days(settings, config))
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
             expired = expired_days(lake, config, protected_days(settings, config))
             for name, days in expired.items():
                 drop_days(lake, name, days)
-            for name in tables(lake):
+            for name in lake.tables():
                 removed[name] = tidy(lake, name, orphan_hours=config.orphan_hours)
     if args.json:
         out(json.dumps({"dropped": expired, "files_removed": removed}))
@@ -97,12 +97,6 @@ def protected_days(settings: Settings, config: RetentionConfig) -> frozenset[str
         plan = unfinished.plan
         days += days_between(plan.base or plan.first, plan.last)
     return frozenset(days)
-
-
-def tables(lake: Lake) -> tuple[str, ...]:
-    """Every table below the lake's root."""
-    logs = lake.root.rglob("_delta_log")
-    return tuple(sorted(str(log.parent.relative_to(lake.root)) for log in logs))
 
 
 def _releases(settings: Settings) -> list[Release]:

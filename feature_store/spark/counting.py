@@ -29,6 +29,7 @@ from feature_store.contracts.datasets import WINDOWS, DatasetSpec, counts_name
 from feature_store.contracts.errors import ContractViolation
 from feature_store.schemas import arrow_schema, count_matrix
 from feature_store.staging import StagedFile, read_files, read_parts, stage_file
+from feature_store.storage import Storage
 
 Counts = npt.NDArray[np.int32]
 Found = tuple[pa.Array, Counts]  # distinct ids [n] and what was counted of them
@@ -65,7 +66,7 @@ class CountTask:
         leaving: files of the bucket of the day that leaves each window but the first.
     """
 
-    root: Path
+    root: Storage
     spec: DatasetSpec
     entity: Entity
     ds: str

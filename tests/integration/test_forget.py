@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from feature_store.releases import Releases
 from jobs.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
-from tests.derm_process import derm
+from tests.derm_process import derm, start
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
@@ -106,6 +107,28 @@ def test_users_of_a_file_are_gone_everywhere(home: Path, tmp_path: Path) -> None
     assert json.loads(derm(home, "status", "--json"))["published"]["ds"] == DAYS[0]
     derm(home, "release", "--ds", DAYS[-1], "--force")
     derm(home, "audit", "--ds", DAYS[-1])
+
+
+def test_killed_half_way_the_same_command_finishes_it(home: Path) -> None:
+    user, other = in_every_pool(home, "user")[:2]
+    process = start(home, "forget", "--entity", "user", "--id", user)
+    first = Lake(home / "lake").open(pool_table("ctr", "user").name).version()
+    # Some partitions are rewritten, and no manifest says so yet.
+    while Lake(home / "lake").open(pool_table("ctr", "user").name).version() == first:
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    gate = start(home, "gate", "--ds", NEXT)
+    assert "a forget has begun" in gate.communicate()[1]
+    assert gate.returncode == 3
+    refused = start(home, "forget", "--entity", "user", "--id", other)
+    assert "others are being forgotten" in refused.communicate()[1]
+    assert refused.returncode == 2
+    derm(home, "forget", "--entity", "user", "--id", user)
+    assert traces(home, [user]) == []
+    days = json.loads(derm(home, "status", "--json"))["days"]
+    stale = {s["step"] for day in days for s in day["steps"] if s["state"] == "stale"}
+    assert stale <= {"report"}
 
 
 def test_a_pin_leaves_the_index_and_the_sequences(home: Path) -> None:
