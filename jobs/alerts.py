@@ -98,6 +98,6 @@ def _explanations(task: str) -> list[dict[str, str]]:
     ]
     return found or [
         {"step": c.name, "meaning": c.failure, "remedy": c.remedy, "runbook": "docs/runbook.md"}
-        for c in (*chores.BACKFILL, *chores.MAINTENANCE)
+        for c in (*chores.BACKFILL, *chores.BOOTSTRAP, *chores.MAINTENANCE)
         if c.name == task
     ]

@@ -60,7 +60,9 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         for upstream in (args.upstream,) if args.upstream else UPSTREAMS:
             snapshot = find_snapshot(settings, upstream, args.snapshot or LATEST, args.last)
             for ds in days:
-                manifest = back_infer(open_context(settings, ds, upstream), snapshot)
+                ctx = open_context(settings, ds, upstream)
+                _check_space(ctx, snapshot)
+                manifest = back_infer(ctx, snapshot)
                 run_step.show(StepResult(manifest=manifest, skipped=False), as_json=args.json)
     return 0
 
@@ -70,11 +72,9 @@ def back_infer(ctx: RunContext, snapshot: Artifact) -> StepManifest:
 
     Raises:
         MissingInput: a table of the day is not there.
-        SpaceMismatch: the snapshot lives in another space than the day's embeddings.
     """
     step = catalog.step("infer")
-    _check_space(ctx, snapshot)
-    inputs = tuple(snapshot if a.name == snapshot.name else a for a in resolve_inputs(ctx, step))
+    inputs = resolve_inputs(ctx, step, (snapshot,))
     return record(ctx, step, inputs, lambda: embed_day(ctx, snapshot))
 
 
@@ -111,8 +111,15 @@ def find_snapshot(settings: Settings, upstream: Upstream, wanted: str, last: str
 
 
 def _check_space(ctx: RunContext, snapshot: Artifact) -> None:
+    """Refuse a snapshot of another space than the one the day was embedded in.
+
+    Raises:
+        SpaceMismatch: naming both.
+    """
     store = SnapshotStore(ctx.root, upstream_of(ctx))
-    own = store.of(ctx.artifact(snapshot.name)).space_id
+    embedded = ctx.manifests.get("infer", ctx.ds, ctx.upstream)
+    used = [a for a in embedded.inputs if a.name == snapshot.name] if embedded else []
+    own = store.of(used[0] if used else ctx.artifact(snapshot.name)).space_id
     other = store.of(snapshot).space_id
     if own != other:
         raise SpaceMismatch(
@@ -120,5 +127,5 @@ def _check_space(ctx: RunContext, snapshot: Artifact) -> None:
             where=f"snapshot {Path(snapshot.uri).name}",
             expected=own,
             found=other,
-            hint="a new space begins in a home of its own, and is published side by side",
+            hint="derm bootstrap begins a new space, and publishes it side by side",
         )

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from feature_store.contracts.base import Contract
+from feature_store.contracts.base import Contract, days_between
 from feature_store.contracts.errors import InputError, ManifestCorrupt
-from jobs import catalog, exclusion, plan
+from jobs import catalog, exclusion, plan, spaces
 from jobs.cli import out
 from jobs.manifests import ManifestStore, write_atomic
 from jobs.run_step import show
-from jobs.runner import StepResult, run_step
+from jobs.runner import StepResult, keep_result, open_context, run_step
 from jobs.services import airflow
 from jobs.settings import Settings
 
@@ -36,6 +36,11 @@ class Progress(Contract):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm backfill`."""
     plan.configure(parser)
+    configure_execution(parser)
+
+
+def configure_execution(parser: argparse.ArgumentParser) -> None:
+    """Add how a plan is executed."""
     parser.add_argument("--dry-run", action="store_true", help="show the plan, do nothing")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument(
@@ -45,8 +50,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Show the plan, ask, execute it or continue it."""
+    return show_and_run(args, settings, _begun_or_new)
+
+
+def show_and_run(
+    args: argparse.Namespace,
+    settings: Settings,
+    begun_or_new: Callable[[argparse.Namespace, Settings], Progress],
+) -> int:
+    """Show a plan, ask, and execute it: in Airflow where it is up, in this process otherwise."""
     settings = settings.model_copy(update={"home": settings.home.resolve()})
-    progress = _begun_or_new(args, settings)
+    progress = begun_or_new(args, settings)
     out(progress.plan.model_dump_json() if args.json else plan.render(progress.plan))
     if args.dry_run:
         return 0
@@ -59,7 +73,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         return backfill_run.follow(settings, progress)
     with exclusion.alone(settings.home, command(progress.plan)):
         # Whoever had the home meanwhile may have changed what the plan was made from.
-        progress = _begun_or_new(args, settings)
+        progress = begun_or_new(args, settings)
         execute(settings, progress, report=lambda result: show(result, as_json=args.json))
     return 0
 
@@ -74,17 +88,34 @@ def execute(
     """
     steps = progress.plan.steps
     save(settings.home, progress)
+    if progress.plan.what == "space":
+        spaces.begin(settings.home, trained=progress.plan.last, pooled=progress.plan.first)
     _reopen(ManifestStore(settings.home / "manifests"), after=progress.plan.last)
     for number in range(progress.done, len(steps)):
         save(settings.home, progress.model_copy(update={"done": number}))
-        planned = steps[number]
-        step = catalog.step(planned.step)
-        report(run_step(settings, step, planned.ds, planned.upstream, force=planned.force))
+        report(_run(settings, steps[number]))
     path(settings.home).unlink(missing_ok=True)
+
+
+def _run(settings: Settings, planned: plan.PlannedStep) -> StepResult:
+    step = catalog.step(planned.step)
+    if planned.keep:
+        return keep_result(settings, step, planned.ds, planned.upstream)
+    if planned.snapshot_of is None:
+        return run_step(settings, step, planned.ds, planned.upstream, force=planned.force)
+    from jobs.back_inference import back_infer  # brings torch, which most commands here never need
+
+    ctx = open_context(settings, planned.ds, planned.upstream)
+    later = open_context(settings, planned.snapshot_of, planned.upstream)
+    snapshot = later.artifact(f"snapshot:{planned.upstream}")
+    return StepResult(manifest=back_infer(ctx, snapshot), skipped=False)
 
 
 def command(made: plan.BackfillPlan) -> str:
     """The command that makes, or continues, a plan."""
+    if made.what == "space":
+        back = len(days_between(made.first, made.last)) - 1
+        return f"derm bootstrap --ds {made.last} --back {back}"
     retrain = "--retrain" if made.retrain else "--no-retrain"
     days = f"--from {made.corrupted[0]} --to {made.corrupted[-1]}"
     return f"derm backfill {days} --what {made.what} {retrain}"
@@ -134,11 +165,17 @@ def _begun_or_new(args: argparse.Namespace, settings: Settings) -> Progress:
     asked = (plan.days_of(args), args.what, retrain)
     if asked == (begun.corrupted, begun.what, begun.retrain):
         return progress
-    raise InputError(
+    found = f"derm backfill --from {args.first} --to {args.last} --what {args.what}"
+    raise another_has_begun(settings, begun, found)
+
+
+def another_has_begun(settings: Settings, begun: plan.BackfillPlan, asked: str) -> InputError:
+    """What is said when another plan is under way than the one that is asked for."""
+    return InputError(
         "another backfill has begun and is not finished",
         where=str(path(settings.home)),
         expected=command(begun),
-        found=f"--from {args.first} --to {args.last} --what {args.what}",
+        found=asked,
         hint="finish it first, or remove the file to abandon it",
     )
 

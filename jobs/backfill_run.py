@@ -7,12 +7,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from feature_store.contracts.base import days_between
 from jobs import backfill, watch
 from jobs.services import airflow
 from jobs.services.airflow_api import AirflowApi, RunState
 from jobs.settings import Settings
-
-DAG_ID = "derm_backfill"
 
 _POLL_S = 1.0
 
@@ -24,43 +23,57 @@ def follow(settings: Settings, progress: backfill.Progress) -> int:
 
     Raises:
         Unreachable: Airflow does not answer.
+        DermError: it stopped working; the same command continues once it is up again.
     """
     api = airflow.connect(settings)
-    run_id = api.active_run(DAG_ID) or _start(api, progress)
+    dag_id = _dag_of(progress)
+    run_id = api.active_run(dag_id) or _start(api, dag_id, progress)
     console = Console(highlight=False)
-    url = f"{api.url}/dags/{DAG_ID}/runs/{quote(run_id, safe='')}"
+    url = f"{api.url}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
     console.print(f"in Airflow, also when this is interrupted: {url}", soft_wrap=True)
-    state = _watch(api, run_id, settings, progress, console)
+    state = _watch(api, dag_id, run_id, settings, progress, console)
     if state == "success":
-        console.print("finished: the days are repaired, the last one is published")
+        console.print("finished: every day is recomputed, the last one is published")
         return 0
-    run = RunState(run_id=run_id, ds=DAG_ID, state=state)
-    watch.explain(api, DAG_ID, watch.DayView(run=run, tasks=api.tasks(DAG_ID, run_id)), console)
+    run = RunState(run_id=run_id, ds=dag_id, state=state)
+    watch.explain(api, dag_id, watch.DayView(run=run, tasks=api.tasks(dag_id, run_id)), console)
     console.print(f"{state}; readers keep what they had; the same command continues it")
     return 1
 
 
-def _start(api: AirflowApi, progress: backfill.Progress) -> str:
+def _dag_of(progress: backfill.Progress) -> str:
+    return "derm_bootstrap" if progress.plan.what == "space" else "derm_backfill"
+
+
+def _start(api: AirflowApi, dag_id: str, progress: backfill.Progress) -> str:
     made = progress.plan
-    api.set_paused(DAG_ID, paused=False)
+    api.set_paused(dag_id, paused=False)
+    if made.what == "space":
+        back = len(days_between(made.first, made.last)) - 1
+        return api.trigger(dag_id, {"day": made.last, "days_back": back})
     conf = {
         "first_day": made.corrupted[0],
         "last_day": made.corrupted[-1],
         "what": made.what,
         "models": "retrain" if made.retrain else "keep",
     }
-    return api.trigger(DAG_ID, conf)
+    return api.trigger(dag_id, conf)
 
 
 def _watch(
-    api: AirflowApi, run_id: str, settings: Settings, progress: backfill.Progress, console: Console
+    api: AirflowApi,
+    dag_id: str,
+    run_id: str,
+    settings: Settings,
+    progress: backfill.Progress,
+    console: Console,
 ) -> str:
     """Show how many steps are done until the run has ended; return how it ended."""
     total, told = len(progress.plan.steps), -1
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("waiting", total=total)
-        while (state := api.run_state(DAG_ID, run_id)) in ("queued", "running"):
+        task, health = bar.add_task("waiting", total=total), watch.Health(api)
+        while (state := api.run_state(dag_id, run_id)) in ("queued", "running"):
             begun = backfill.load(settings.home)
             if begun and begun.done != told:
                 told = begun.done
@@ -69,6 +82,7 @@ def _watch(
                 bar.update(task, completed=told, description=name)
                 if not console.is_terminal:
                     console.print(f"{told + 1:>4} of {total}  {name}")
+            health.check()
             time.sleep(_POLL_S)
         if state == "success":
             bar.update(task, completed=total, description="done")

@@ -56,6 +56,31 @@ BACKFILL = (
     ),
 )
 
+_SPACE = "--ds {{ params.day }} --back {{ params.days_back }}"
+
+BOOTSTRAP = (
+    Chore(
+        name="plan",
+        summary="Show in the log which days are trained on, embedded and written.",
+        arguments=f"bootstrap {_SPACE} --dry-run",
+        timeout_minutes=10,
+        failure="No space can begin on that day; nothing was changed.",
+        remedy="The message names the days on which one can.",
+    ),
+    Chore(
+        name="bootstrap",
+        summary="Train from scratch, embed the days before, merge them; publish once, at the end.",
+        arguments=f"bootstrap {_SPACE} --yes --in-process",
+        # Its steps want whatever any step wants.
+        resource="gpu",
+        retries=1,
+        timeout_minutes=3 * 24 * 60,
+        failure="A step failed or a guard refused its result. Readers keep the present space.",
+        remedy="The log names the step: its section of the runbook applies. Then clear this task: "
+        "it continues with the step that failed. No day begins before it has finished.",
+    ),
+)
+
 MAINTENANCE = (
     Chore(
         name="retain",

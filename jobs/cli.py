@@ -40,6 +40,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm backfill --from 2025-03-03 --to 2025-03-04 --what embeddings",
     ),
     Command(
+        name="bootstrap",
+        module="jobs.bootstrap",
+        summary="begin a new embedding space, and publish it side by side with the present one",
+        example="derm bootstrap --ds 2025-03-14 --back 6",
+    ),
+    Command(
         name="daily",
         module="jobs.daily",
         summary="run days through Airflow, from nothing to a report; then stop everything",

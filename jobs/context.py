@@ -8,11 +8,13 @@ from feature_store.contracts.base import Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.manifests import Artifact, Metrics
+from feature_store.counts import Counting
 from feature_store.lake import Lake
 from jobs import catalog
 from jobs.manifests import ManifestStore
 from jobs.recipes import Recipe
 from jobs.settings import Home, Settings
+from jobs.spaces import Spaces
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,7 @@ class RunContext:
     ds: str
     upstream: Upstream | None
     log: logging.Logger
+    spaces: Spaces = field(default_factory=Spaces)
 
     @property
     def root(self) -> Path:
@@ -44,9 +47,25 @@ class RunContext:
         return self.settings.home
 
     @property
+    def counting(self) -> Counting:
+        """How counts become features here."""
+        return Counting(smoothing=self.recipe.counting.smoothing, first_ds=self.home.first_ds)
+
+    @property
     def is_first_day(self) -> bool:
         """Whether the pipeline starts with this day, so that there is no yesterday."""
         return self.ds <= self.home.start_ds
+
+    def has_previous(self, name: str) -> bool:
+        """Whether an artifact continues yesterday's: not on the first day, nor in a new space."""
+        if name.startswith("lake:counts/"):
+            return self.ds > self.home.first_ds
+        begins: tuple[str, ...] = ()
+        if name.startswith("snapshot:"):
+            begins = self.spaces.trained
+        elif name.endswith("/pool"):
+            begins = self.spaces.pooled
+        return not self.is_first_day and self.ds not in begins
 
     def artifact(self, name: str, offset: int = 0) -> Artifact:
         """An artifact as its producer's manifest records it.
@@ -69,9 +88,9 @@ class RunContext:
         return manifest.output(name)
 
     def previous(self, name: str) -> Artifact | None:
-        """Yesterday's artifact, None on the first day of the pipeline.
+        """Yesterday's artifact, None on the first day of the pipeline or of a new space.
 
         Raises:
-            MissingInput: it is not the first day, and yesterday has not finished.
+            MissingInput: there should be one, and yesterday has not finished.
         """
-        return None if self.is_first_day else self.artifact(name, -1)
+        return self.artifact(name, -1) if self.has_previous(name) else None

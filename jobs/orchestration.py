@@ -24,7 +24,7 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from feature_store.contracts.base import UPSTREAMS
-from jobs import alerts, chores, workflow
+from jobs import alerts, chores, spaces, workflow
 from jobs.settings import Home, Settings
 
 # The day a run is about: every command gets it spelled out, none asks the clock.
@@ -33,8 +33,10 @@ DAY = "{{ data_interval_start | ds }}"
 # `derm` promises that these exit codes mean "the same again would end the same way".
 HOPELESS_EXIT_CODES = (2, 3)
 
-# A day ends at midnight and is published six hours later.
-_DUE_AFTER = dt.timedelta(hours=6)
+# A day begins 24 hours before midnight, and is published within six hours after it.
+_DUE_AFTER = dt.timedelta(hours=24 + 6)
+# A day that is queued this long after it was due is history: catching up on it wakes nobody.
+_HISTORY = dt.timedelta(days=1)
 
 _SHARED_WITH_OTHERS = ("lake:events", "release")
 _SHARED_SUFFIX = "/pool"
@@ -91,13 +93,20 @@ def notify_failure(context: Any) -> None:
 
 
 def notify_late(context: Any) -> None:
-    """Say that a day is not published when it is due."""
+    """Say that a day is not published when it is due, unless it is history."""
     run = context["dag_run"]
+    due = str(context["deadline"]["deadline_time"])
+    queued = run["queued_at"]
+    if dt.datetime.fromisoformat(queued) - dt.datetime.fromisoformat(due) > _HISTORY:
+        alerts.log.info(
+            "%s was due at %s and queued at %s: catching up", run["dag_id"], due, queued
+        )
+        return
     document = alerts.day_late(
         dag=run["dag_id"],
         run=run["dag_run_id"],
         day=(run["data_interval_start"] or "")[:10],
-        due=str(context["deadline"]["deadline_time"]),
+        due=due,
     )
     alerts.send(document, _webhook())
 
@@ -111,11 +120,11 @@ def _webhook() -> str:
 def deadline() -> DeadlineAlert:
     """The alert for a day that is late.
 
-    Counted from when its run was queued, which is midnight for a day that is on time: days that are
-    caught up on would all be late at once if it were counted from the day itself.
+    Counted from the beginning of the day. DAGRUN_QUEUED_AT would start again whenever a task is
+    cleared, and Airflow 3.3 then cannot clear it at all: it adds seconds that are a document.
     """
     return DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
         interval=_DUE_AFTER,
         callback=SyncCallback(notify_late),
     )
@@ -126,11 +135,12 @@ def daily_arguments(settings: Settings) -> dict[str, Any]:
 
     One run at a time, oldest first. There is no `depends_on_past`: with one active run it
     deadlocks after a repair; the gate checks yesterday instead. After a failed day the DAG pauses.
+    Days up to a bootstrap are its own.
     """
     home = Home.load(settings.home)
     return {
         "schedule": CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
-        "start_date": _midnight(home.start_ds),
+        "start_date": _midnight(spaces.load(settings.home).first_daily(home)),
         "end_date": _midnight(settings.last_ds) if settings.last_ds else None,
         "catchup": True,
         "max_active_runs": 1,

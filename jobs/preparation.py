@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError
-from jobs import catalog, cli
+from jobs import catalog, cli, spaces
 from jobs.datasets import SIMULATED, open_adapter
 from jobs.recipes import recipe
 from jobs.runner import StepResult, run_step
 from jobs.settings import Home, Settings
 
 # Days before the first published one only feed the first training.
-HISTORY_STEPS = ("simulate", "ingest", "validate")
+HISTORY_STEPS = ("simulate", "ingest", "validate", "count")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,14 +47,15 @@ def days_to_publish(home: Home, settings: Settings, wanted: int) -> tuple[str, .
     """
     world = recipe(home.recipe).simulation
     last = open_adapter(home.dataset, home.source, settings.home, world).last_day()
-    days = tuple(shift_day(home.start_ds, i) for i in range(wanted))
+    first = spaces.load(settings.home).first_daily(home)
+    days = tuple(shift_day(first, i) for i in range(wanted))
     if last is None or days[-1] <= last:
         return days
     if days[0] > last:
         raise InputError(
             "the data ends before the first day that is published",
             expected=f"a first day up to {last}",
-            found=home.start_ds,
+            found=first,
             hint=f"use another DERM_HOME: derm init --dataset {home.dataset} --start DAY",
         )
     return tuple(ds for ds in days if ds <= last)
@@ -63,6 +64,8 @@ def days_to_publish(home: Home, settings: Settings, wanted: int) -> tuple[str, .
 def prepare_history(settings: Settings, home: Home) -> Iterator[StepResult]:
     """Bring the days before the first published one into the lake, a step at a time.
 
+    The process may live on for long: it does not keep the Spark that counted them.
+
     Raises:
         DermError: a day is missing or breaks its contract.
     """
@@ -70,3 +73,7 @@ def prepare_history(settings: Settings, home: Home) -> Iterator[StepResult]:
         for step in catalog.steps_for(home.dataset):
             if step.name in HISTORY_STEPS:
                 yield run_step(settings, step, ds, None, force=False)
+    if home.first_ds < home.start_ds:
+        from feature_store.spark.session import stop_spark
+
+        stop_spark()

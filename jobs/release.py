@@ -1,4 +1,9 @@
-"""Release: name the day's users and Pins of both upstreams in one manifest; flip the pointer."""
+"""Release: name the day's users and Pins of both upstreams in one manifest; flip the pointer.
+
+A store that restarted since `publish`, with what it had saved before, is brought to the day again.
+"""
+
+import dataclasses
 
 from feature_store.contracts.base import UPSTREAMS, Upstream
 from feature_store.contracts.errors import SpaceMismatch, StoreError
@@ -6,6 +11,7 @@ from feature_store.contracts.manifests import Artifact, PublishedUpstream, Relea
 from feature_store.index import read_manifest
 from feature_store.online import open_store, slot_state
 from feature_store.releases import Releases
+from jobs import publish
 from jobs.context import Outcome, RunContext
 from jobs.digest import content_digest
 from jobs.services.redis import ensure_redis, persist
@@ -28,7 +34,7 @@ def run(ctx: RunContext) -> Outcome:
 
 def _entry(ctx: RunContext, releases: Releases, upstream: Upstream) -> PublishedUpstream:
     """What the release says about one upstream, from the slot and the index themselves."""
-    users, index = ctx.artifact(f"users:{upstream}"), ctx.artifact(f"index:{upstream}")
+    users, index = _users(ctx, releases, upstream), ctx.artifact(f"index:{upstream}")
     state = slot_state(releases.store, users.uri)
     if state is None:
         raise StoreError(
@@ -60,6 +66,21 @@ def _entry(ctx: RunContext, releases: Releases, upstream: Upstream) -> Published
         index_digest=index.digest,
         pins=pins.pins,
     )
+
+
+def _users(ctx: RunContext, releases: Releases, upstream: Upstream) -> Artifact:
+    """The day's users in the store, published once more if it has lost them.
+
+    A slot that holds a later day is left alone: then the release is refused.
+    """
+    users = ctx.artifact(f"users:{upstream}")
+    pool = ctx.artifact(f"lake:embeddings/{upstream}/user/pool")
+    held = slot_state(releases.store, users.uri)
+    if held and (held.ds > ctx.ds or (held.state, held.pool_digest) == ("complete", pool.digest)):
+        return users
+    found = f"{held.state} {held.ds}" if held else "nothing"
+    ctx.log.warning("the online store has lost %s: %s holds %s", ctx.ds, users.uri, found)
+    return publish.run(dataclasses.replace(ctx, upstream=upstream)).outputs[0]
 
 
 def _outcome(ctx: RunContext, release: Release) -> Outcome:

@@ -10,14 +10,14 @@ import importlib
 import importlib.metadata
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from feature_store.contracts.base import UPSTREAMS, Upstream
-from feature_store.contracts.errors import ContractViolation
+from feature_store.contracts.errors import ContractViolation, MissingInput
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake import Lake
-from jobs import catalog
+from jobs import catalog, spaces
 from jobs.context import Outcome, RunContext
 from jobs.datasets import dataset_spec
 from jobs.manifests import ManifestStore
@@ -44,11 +44,12 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
         home=home,
         recipe=chosen,
         spec=dataset_spec(home.dataset, home.source, chosen.simulation),
-        lake=Lake(settings.home / "lake"),
+        lake=Lake(settings.lake_root),
         manifests=ManifestStore(settings.home / "manifests"),
         ds=ds,
         upstream=upstream,
         log=log,
+        spaces=spaces.load(settings.home),
     )
 
 
@@ -65,7 +66,7 @@ def run_step(
     """
     ctx = open_context(settings, ds, upstream)
     existing = ctx.manifests.get(step.name, ds, upstream)
-    inputs = resolve_inputs(ctx, step, existing)
+    inputs = resolve_inputs(ctx, step, existing.inputs if existing else ())
     if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:
         return StepResult(manifest=existing, skipped=True)
     module = importlib.import_module(f"jobs.{step.name}")
@@ -73,6 +74,23 @@ def run_step(
         manifest=record(ctx, step, resolve_inputs(ctx, step), lambda: module.run(ctx)),
         skipped=False,
     )
+
+
+def keep_result(
+    settings: Settings, step: catalog.Step, ds: str, upstream: Upstream | None
+) -> StepResult:
+    """Let what a step made stand, although its inputs have changed since.
+
+    Raises:
+        MissingInput: an input is not there, or the step never finished.
+    """
+    ctx = open_context(settings, ds, upstream)
+    existing = ctx.manifests.get(step.name, ds, upstream)
+    if existing is None:
+        raise MissingInput(f"{step.name} of {ds} made nothing that could be kept")
+    inputs = resolve_inputs(ctx, step, existing.inputs)
+    ctx.manifests.put(existing.model_copy(update={"inputs": inputs}))
+    return StepResult(manifest=existing, skipped=True)
 
 
 def record(
@@ -110,25 +128,25 @@ def record(
 
 
 def resolve_inputs(
-    ctx: RunContext, step: catalog.Step, existing: StepManifest | None = None
+    ctx: RunContext, step: catalog.Step, made_from: Iterable[Artifact] = ()
 ) -> tuple[Artifact, ...]:
     """The artifacts a step reads, as their producers recorded them.
 
     Args:
-        existing: what the step recorded before; where a later day's artifact may stand in for the
-            day's own, the one of the recorded day is looked up.
+        made_from: where a later day's artifact may stand in for the day's own, and is among these,
+            it is looked up in its place.
 
     Raises:
         MissingInput: a producer has not finished.
     """
     available = {s.name for s in catalog.steps_for(ctx.home.dataset)}
-    recorded = {a.name: a.ds for a in existing.inputs} if existing else {}
+    recorded = {a.name: a.ds for a in made_from}
     found: list[Artifact] = []
     for ref in step.inputs:
         for name in catalog.expand(ref.name, ctx.upstream):
             if catalog.producer(name)[0].name not in available:
                 continue
-            if ref.optional and ctx.is_first_day:
+            if ref.optional and not ctx.has_previous(name):
                 continue
             later = ref.or_later and recorded.get(name, "") > ctx.ds
             view = dataclasses.replace(ctx, ds=recorded[name]) if later else ctx

@@ -53,6 +53,6 @@ def run(ctx: RunContext) -> Outcome:
 
 def _write(path: Path, data: pa.Table) -> str:
     draft = path.with_suffix(".draft")
-    pq.write_table(data, draft, compression="zstd")
+    pq.write_table(data, draft, compression="zstd", write_page_checksum=True)
     draft.replace(path)
     return rows_digest(data)

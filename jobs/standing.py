@@ -54,7 +54,7 @@ def _standing(ctx: RunContext, step: catalog.Step, unsettled: set[tuple[str, str
         manifest = ctx.manifests.get(step.name, ctx.ds, ctx.upstream)
         if manifest is not None:
             settled = not any((a.name, a.ds) in unsettled for a in manifest.inputs)
-            current = is_current(ctx, step, manifest, resolve_inputs(ctx, step, manifest))
+            current = is_current(ctx, step, manifest, resolve_inputs(ctx, step, manifest.inputs))
             state = "done" if settled and current else "stale"
     except (MissingInput, ManifestCorrupt):
         state = "stale" if manifest else "missing"

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from feature_store.contracts.base import UPSTREAMS
+from feature_store.contracts.base import UPSTREAMS, days_between
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.lake import Lake
 from feature_store.late import QUARANTINE
 from jobs.cli import out
+from jobs.context import RunContext
 from jobs.rendering.published import Published, read_published
 from jobs.rendering.summary import DaySummary
 from jobs.rendering.terminal import print_status
@@ -28,11 +29,15 @@ class DayStatus:
 
     Attributes:
         superseded: readers see a newer day.
+        bootstrap: the command that makes the day anew, when it began a space.
+        closed: no day is built on it any more: a later one began a space.
     """
 
     summary: DaySummary
     standings: tuple[Standing, ...]
     superseded: bool
+    bootstrap: str = ""
+    closed: bool = False
 
     @property
     def open_steps(self) -> tuple[Standing, ...]:
@@ -42,19 +47,23 @@ class DayStatus:
         backfill only the newest day is.
         """
         passed = ("report", *(_PUBLISHING if self.superseded else ()))
+        begun = ("stale", "missing") if self.bootstrap else ("stale",)
         return tuple(
             s
             for s in self.standings
             if s.state != "done"
+            and not self.closed
             and s.step.name not in passed
-            and (s.step.name, s.state) != ("gate", "stale")
+            and not (s.step.name == "gate" and s.state in begun)
         )
 
     @property
     def command(self) -> str:
         """The command that completes the day; empty when it is complete."""
         ds = self.summary.ds
-        return f"derm run --from {ds} --to {ds}" if self.open_steps else ""
+        if not self.open_steps:
+            return ""
+        return self.bootstrap or f"derm run --from {ds} --to {ds}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +118,7 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
         published=published,
         problem=problem,
         days=tuple(
-            _day([s for s in found if s.ds == ds], ds, superseded=bool(seen) and ds < seen)
+            _day(ctx, ds, [s for s in found if s.ds == ds], superseded=bool(seen) and ds < seen)
             for ds in known
         ),
         quarantined=_quarantined(ctx.lake),
@@ -117,9 +126,16 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
     )
 
 
-def _day(found: Sequence[Standing], ds: str, *, superseded: bool) -> DayStatus:
-    summary = DaySummary.of(ds, [s.manifest for s in found if s.manifest])
-    return DayStatus(summary=summary, standings=tuple(found), superseded=superseded)
+def _day(ctx: RunContext, ds: str, found: Sequence[Standing], *, superseded: bool) -> DayStatus:
+    newest = ctx.spaces.trained[-1] if ctx.spaces.trained else ""
+    back = len(days_between(ctx.spaces.pooled[-1], newest)) - 1 if newest else 0
+    return DayStatus(
+        summary=DaySummary.of(ds, [s.manifest for s in found if s.manifest]),
+        standings=tuple(found),
+        superseded=superseded,
+        bootstrap=f"derm bootstrap --ds {ds} --back {back}" if ds == newest else "",
+        closed=ds < newest,
+    )
 
 
 def _quarantined(lake: Lake) -> int:

@@ -60,7 +60,7 @@ def follow(api: AirflowApi, dag_id: str, days: Sequence[str], display: Display) 
         DermError: Airflow stopped working meanwhile.
     """
     done: set[str] = set()
-    healthy_at = time.monotonic()
+    health = Health(api)
     while set(days) - done:
         for run in api.runs(dag_id):
             if run.ds in done or run.ds not in days or run.state == "queued":
@@ -71,14 +71,33 @@ def follow(api: AirflowApi, dag_id: str, days: Sequence[str], display: Display) 
                 return view
             if run.state == "success":
                 done.add(run.ds)
-        if not (unhealthy := api.unhealthy()):
-            healthy_at = time.monotonic()
-        elif time.monotonic() - healthy_at > _UNHEALTHY_FOR_S:
-            raise DermError(
-                "Airflow stopped working", where=api.url, found=f"not healthy: {unhealthy}"
-            )
+        health.check()
         time.sleep(_POLL_S)
     return None
+
+
+class Health:
+    """Notices when Airflow does not only answer slowly, but has stopped working."""
+
+    def __init__(self, api: AirflowApi) -> None:
+        self._api = api
+        self._seen_at = time.monotonic()
+
+    def check(self) -> None:
+        """Look once.
+
+        Raises:
+            DermError: a component has been missing for a minute.
+        """
+        if not (unhealthy := self._api.unhealthy()):
+            self._seen_at = time.monotonic()
+        elif time.monotonic() - self._seen_at > _UNHEALTHY_FOR_S:
+            raise DermError(
+                "Airflow stopped working",
+                where=self._api.url,
+                found=f"not healthy: {', '.join(unhealthy)}",
+                hint="make down, then the same command again: it takes up where it was",
+            )
 
 
 def explain(api: AirflowApi, dag_id: str, view: DayView, console: Console) -> None:

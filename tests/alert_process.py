@@ -2,8 +2,11 @@
 
 `failure`: a run of `derm_backfill` whose command fails, through Airflow's own task runner.
 `late`: the deadline's callback, found by its path and called by Airflow's own callback runner.
+`history`: the same, for a day that is queued long after it was due.
+`due`: a run of `derm_daily` fails and is cleared; when it is due is logged.
 """
 
+import datetime as dt
 import logging
 import sys
 from typing import Any
@@ -16,6 +19,7 @@ LATE = {
         "dag_id": "derm_daily",
         "dag_run_id": "scheduled__2025-03-09",
         "data_interval_start": "2025-03-08T00:00:00Z",
+        "queued_at": "2025-03-09T00:00:01Z",
     },
     "deadline": {"id": "1", "deadline_time": "2025-03-09T06:00:00Z"},
 }
@@ -27,12 +31,32 @@ def dag_of(folder: str, dag_id: str) -> Any:
     return bag.dags[dag_id]
 
 
+def show_deadline(dag: Any) -> None:
+    from airflow.models import DagRun
+    from airflow.models.deadline import Deadline
+    from airflow.models.taskinstance import clear_task_instances
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    dag.test(logical_date=dt.datetime(2025, 3, 8, tzinfo=dt.UTC))
+    with create_session() as session:
+        (run,) = session.scalars(select(DagRun).where(DagRun.dag_id == dag.dag_id))
+        clear_task_instances(run.get_task_instances(session=session), session)
+        (due,) = session.scalars(select(Deadline.deadline_time))
+        logging.getLogger("deadline").warning("DUE %s", due)
+
+
 def main(what: str, folder: str) -> None:
+    if what == "due":
+        show_deadline(dag_of(folder, "derm_daily"))
+        return
     if what == "failure":
         days = {"first_day": "2025-03-08", "last_day": "2025-03-08"}
         dag_of(folder, "derm_backfill").test(run_conf=days)
         return
     alert = dag_of(folder, "derm_daily").deadline[0]
+    if what == "history":
+        LATE["dag_run"]["queued_at"] = "2025-03-10T06:00:01Z"
     log = logging.getLogger("callback")
     done, problem = execute_callback(alert.callback.path, {"context": LATE}, "", None, log)
     assert done, problem

@@ -71,8 +71,9 @@ def read_parquet(
         if doubled := sorted({n for n in names if names.count(n) > 1}):
             problems.add(path.stem, " ".join(doubled), rule="one column of a name", found=str(path))
             return _NOTHING
-        data = pq.read_table(path, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
+        # Only files that were written with checksums have any to verify.
+        data = pq.read_table(path, partitioning=None, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         problems.add(path.stem, rule="a readable Parquet file", found=f"{path}: {reason}")
         return _NOTHING

@@ -13,13 +13,13 @@ from jobs.experiments.upstream import BASELINE, TOP_K, Run, Size, Variant
 # Metric, what it is, and which way is better (None: neither).
 METRICS: tuple[tuple[str, str, str | None], ...] = (
     ("auc", "AUC of the model on the next day, before it is trained on", "up"),
-    ("ne", "normalised entropy of the same predictions", "down"),
+    ("ne", "normalised entropy of the model on the next day", "down"),
     ("dot_auc", "AUC of the inner product of yesterday's embeddings alone", "up"),
     (f"recall_at_{TOP_K}", f"clicked Pins among the user's {TOP_K} nearest of all Pins", "up"),
     ("cosine_user", "cosine of a user's embedding to the one of its last active day", "up"),
-    ("cosine_pin", "the same for Pins", "up"),
+    ("cosine_pin", "cosine of a Pin's embedding to the one of its last active day", "up"),
     ("effective_rank_user", "effective rank of the day's user embeddings", None),
-    ("effective_rank_pin", "the same for Pins", None),
+    ("effective_rank_pin", "effective rank of the day's Pin embeddings", None),
 )
 
 

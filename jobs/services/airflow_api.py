@@ -4,6 +4,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -96,7 +97,7 @@ class AirflowApi:
         }
         return tuple(by_day[ds] for ds in sorted(by_day))
 
-    def trigger(self, dag_id: str, conf: dict[str, str]) -> str:
+    def trigger(self, dag_id: str, conf: Mapping[str, str | int]) -> str:
         """Start a run with these parameters; return its id."""
         wanted = {"logical_date": None, "conf": conf}
         return str(self._call("POST", f"dags/{dag_id}/dagRuns", wanted)["dag_run_id"])

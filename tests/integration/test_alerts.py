@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from feature_store.contracts.errors import DermError
-from jobs import alerts, catalog
+from jobs import alerts, catalog, workflow
 from jobs.settings import PROJECT
 from tests.airflow_fixtures import AIRFLOW_PYTHON, airflow_environment, make_home
 
@@ -87,12 +87,11 @@ def test_a_refused_alert_is_an_error_that_keeps_the_secret(receiver: Receiver) -
 
 
 def test_the_runbook_is_named_for_every_step() -> None:
-    for step in catalog.STEPS:
-        document = alerts.task_failed(
-            dag="d", run="r", day="", task=f"ctr.{step.task}" if step.per_upstream else step.task,
-            error="", log_url="",
-        )  # fmt: skip
-        assert f"docs/runbook.md#{step.name}" in [s["runbook"] for s in document["steps"]]
+    named = set()
+    for task in workflow.tasks():
+        document = alerts.task_failed(dag="d", run="r", day="", task=task.key, error="", log_url="")
+        named |= {s["runbook"] for s in document["steps"]}
+    assert named == {f"docs/runbook.md#{step.name}" for step in catalog.STEPS}
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +105,10 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_by_airflow(airflow_home: Path, what: str, webhook: str) -> str:
-    # Whatever the command of a task is, this program ends it with exit code 1.
+def run_by_airflow(airflow_home: Path, what: str, webhook: str, program: str = "/bin/false") -> str:
+    # Whatever the command of a task is, `program` ends it: by default with exit code 1.
     environment = airflow_environment(
-        airflow_home / "home", airflow_home, DERM_BIN="/bin/false", DERM_ALERT_WEBHOOK=webhook
+        airflow_home / "home", airflow_home, DERM_BIN=program, DERM_ALERT_WEBHOOK=webhook
     )
     script = str(PROJECT / "tests" / "alert_process.py")
     done = subprocess.run(
@@ -142,3 +141,19 @@ def test_a_day_that_is_late(airflow_home: Path, receiver: Receiver) -> None:
     (got,) = receiver.received
     assert (got["event"], got["day"]) == ("day_late", "2025-03-08")
     assert got["due"].startswith("2025-03-09T06:00")
+
+
+@pytest.mark.airflow
+@needs_airflow
+def test_history_that_is_caught_up_on_wakes_nobody(airflow_home: Path, receiver: Receiver) -> None:
+    said = run_by_airflow(airflow_home, "history", receiver.url)
+    assert "catching up" in said
+    assert receiver.received == []
+
+
+@pytest.mark.airflow
+@needs_airflow
+def test_clearing_a_failed_day_keeps_its_deadline(airflow_home: Path) -> None:
+    # `ls gate --ds` ends with exit code 2, which is not tried again.
+    said = run_by_airflow(airflow_home, "due", "", program="/bin/ls")
+    assert "DUE 2025-03-09 06:00:00+00:00" in said, said

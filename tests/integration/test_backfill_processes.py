@@ -10,19 +10,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream
-from feature_store.contracts.manifests import Artifact
+from feature_store.contracts.base import ENTITIES, UPSTREAMS
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake import Lake
-from feature_store.schemas import pack, unpack
-from feature_store.staging import read_files, stage_file
 from jobs import backfill, exclusion
 from jobs.manifests import ManifestStore
 from jobs.services.redis import stop_redis
 from tests.derm_process import derm, start
+from tests.spoilt import spoil
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
@@ -36,7 +33,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Three published days, and their digests before one of them was spoilt."""
     folder = tmp_path_factory.mktemp("backfill")
     derm(folder, "init", "--dataset", "simulated", "--days", "1")
-    derm(folder, "run", "--from", HISTORY, "--to", HISTORY, "--steps", "simulate,ingest,validate")
+    derm(
+        folder,
+        "run",
+        "--from",
+        HISTORY,
+        "--to",
+        HISTORY,
+        "--steps",
+        "simulate,ingest,validate,count",
+    )
     derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield folder
     stop_redis(folder)
@@ -51,7 +57,7 @@ def test_a_spoilt_day_spoils_the_days_after_it(home: Path, clean: dict[str, str]
     lake = Lake(home / "lake")
     manifests = ManifestStore(home / "manifests")
     for upstream in UPSTREAMS:
-        outputs = tuple(spoil(lake, upstream, e) for e in ENTITIES)
+        outputs = tuple(spoil(lake, upstream, e, WRONG) for e in ENTITIES)
         recorded = manifests.get("infer", WRONG, upstream)
         assert recorded
         manifests.put(recorded.model_copy(update={"outputs": outputs}))
@@ -104,21 +110,6 @@ def test_a_day_that_was_under_way_begins_again(home: Path) -> None:
     )
     derm(home, *_BACKFILL)
     assert {m.step for m in manifests.of_day(NEXT)} == {"simulate", "ingest", "validate"}
-
-
-def spoil(lake: Lake, upstream: Upstream, entity: Entity) -> Artifact:
-    """Turn every embedding of the wrong day round."""
-    table = raw_table(upstream, entity)
-    properties = lake.properties(table.name)
-    dim = int(properties["dim"])
-    staged = []
-    for bucket, files in lake.bucket_files(table.name, WRONG).items():
-        rows = read_files(files, table)
-        turned = pack(-unpack(rows["embedding"], dim))
-        position = rows.column_names.index("embedding")
-        rows = rows.set_column(position, rows.schema.field(position), pa.chunked_array([turned]))
-        staged.append(stage_file(lake.root, table, WRONG, rows, bucket=bucket))
-    return lake.commit(table, WRONG, staged, properties=properties)
 
 
 def digests(home: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ import redis
 
 from feature_store.client import FeatureClient
 from feature_store.contracts.base import UPSTREAMS, shift_day
-from feature_store.contracts.errors import StoreError
+from feature_store.contracts.errors import GuardFailed, StoreError
 from feature_store.online import open_store, slot_state
 from feature_store.releases import Releases
 from jobs.services import redis as service
@@ -197,6 +197,28 @@ def test_two_publishes_at_once(published):
         published.world.step("publish", NEXT, "ctr")
     attempt.join()
     assert attempt.error is None
+
+
+def test_a_store_that_lost_the_day_before_its_release_gets_it_again(published):
+    """Killed after both publishes, it comes back with what it saved after the last release."""
+    for u in UPSTREAMS:
+        published.world.step("publish", NEXT, u)
+    os.kill(int(published.admin.info("server")["process_id"]), signal.SIGKILL)
+    published.assert_readers_see(START, published.seen)
+    published.world.step("release", NEXT)
+    published.assert_readers_see(NEXT, published.pool())
+    assert published.world.step("audit", NEXT).metrics["audited"] == 1
+
+
+def test_a_slot_that_holds_a_later_day_is_left_alone(published):
+    published.complete()
+    later = shift_day(NEXT, 1)
+    published.world.grow(later)
+    for u in UPSTREAMS:
+        published.world.step("publish", later, u)
+    with pytest.raises(GuardFailed, match="does not hold the users of this release"):
+        published.world.step("release", START)
+    assert slot_state(open_store(published.url), published.idle.replace(":b:", ":a:")).ds == later
 
 
 def test_a_publisher_killed_at_random_points_loses_nothing(published):

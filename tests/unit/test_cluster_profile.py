@@ -1,14 +1,18 @@
 """The cluster profile names only things that exist."""
 
+import itertools
 import re
 import runpy
 import shlex
 import stat
+import zipfile
 from pathlib import Path
 
+import pyspark
 import pytest
 import yaml
 
+from jobs.services.airflow import _POOLS
 from jobs.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +20,9 @@ COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = (ROOT / "infra/docker/Dockerfile").read_text()
 SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
 OURS = {n: s for n, s in SERVICES.items() if s["image"].startswith("derm:")}
+# Where the programs of other images listen unless they are told otherwise.
+_DEFAULT_PORTS = {"postgres": {5432}, "broker": {6379}, "store": {6379}, "node-exporter": {9100}}
+_DEFAULT_PORTS |= {"prometheus": {9090}, "grafana": {3000}}
 
 
 def test_every_image_is_pinned_to_a_patch_version() -> None:
@@ -58,6 +65,79 @@ def test_queues_are_those_of_the_catalog() -> None:
     assert served == {"cpu", "gpu"}
 
 
+def test_the_pools_that_tasks_ask_for_are_made() -> None:
+    command = shlex.join(OURS["airflow-migrate"]["command"])
+    assert set(re.findall(r"airflow pools set (\w+)", command)) == set(_POOLS)
+
+
+def test_every_host_and_port_that_is_named_is_a_service_that_listens_there() -> None:
+    named = [
+        (host, int(port))
+        for text in (COMPOSE.read_text(), (ROOT / "infra/prometheus/prometheus.yml").read_text())
+        for host, port in re.findall(r"(?<=[@/\"])([a-z][a-z-]+):(\d{4,5})\b", text)
+        if host != "localhost"
+    ]
+    assert len(named) >= 5
+    for host, port in named:
+        assert port in listens(host), f"{host}:{port}"
+
+
+def test_published_ports_are_those_the_service_listens_on() -> None:
+    for name, service in SERVICES.items():
+        for port in service.get("ports", []):
+            assert int(port.split(":")[-1]) in listens(name), (name, port)
+
+
+def listens(service: str) -> set[int]:
+    """Ports of a service: those its command names, else those of its program."""
+    words = [word for part in SERVICES[service].get("command", []) for word in part.split()]
+    flags = {"--port", "--webui-port"}
+    given = {int(b) for a, b in itertools.pairwise(words) if a in flags}
+    return given or _DEFAULT_PORTS[service]
+
+
+def test_networks_dependencies_and_conditions_hold() -> None:
+    networks = yaml.safe_load(COMPOSE.read_text())["networks"]
+    for name, service in SERVICES.items():
+        assert set(service["networks"]) <= set(networks), name
+        needs = service.get("depends_on", {})
+        for other, how in needs.items() if isinstance(needs, dict) else ():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in SERVICES[other], (name, other)
+            else:
+                assert SERVICES[other]["restart"] == "no", (name, other)
+
+
+def test_paths_of_the_image_are_copied_into_it() -> None:
+    copied = set(re.findall(r"^COPY [\w/.-]+ ([\w/.-]+)$", DOCKERFILE, re.MULTILINE))
+    named = set(re.findall(r"/opt/derm/([\w/.-]+)", COMPOSE.read_text() + DOCKERFILE))
+    for path in {p for p in named if not p.startswith(".venv")}:
+        assert (ROOT / path).exists(), path
+        assert any(f"{path}/".startswith(f"{c.rstrip('/')}/") for c in copied), path
+
+
+def test_what_a_service_writes_is_a_volume_or_temporary() -> None:
+    """The image's folders belong to root, its processes do not."""
+    text = COMPOSE.read_text() + DOCKERFILE.split("USER derm")[1]
+    written = re.findall(r"(?:DERM_HOME|AIRFLOW_HOME|SPARK_WORKER_DIR)[=:] *(/[\w/.-]+)", text)
+    mounted = {v.split(":")[1] for s in OURS.values() for v in s.get("volumes", [])}
+    assert len(written) >= 3
+    for path in written:
+        assert path in mounted or path.startswith("/tmp/"), path  # noqa: S108
+
+
+def test_spark_programs_exist() -> None:
+    text = COMPOSE.read_text()
+    jars = Path(pyspark.__file__).parent / "jars"
+    with zipfile.ZipFile(next(jars.glob("spark-core_*.jar"))) as core:
+        names = set(core.namelist())
+    classes = re.findall(r"spark-class\\?\" ([\w.]+)", text)
+    assert len(classes) == 2
+    for name in classes:
+        assert f"{name.replace('.', '/')}.class" in names
+    assert (Path(pyspark.__file__).parent / "bin" / "spark-class").exists()
+
+
 @pytest.mark.parametrize("path", re.findall(r"^COPY ([\w/.-]+) ", DOCKERFILE, re.MULTILINE))
 def test_the_image_copies_files_that_exist(path: str) -> None:
     assert (ROOT / path).exists()
@@ -70,7 +150,7 @@ def test_secrets_cover_the_compose_file_and_are_kept(tmp_path: Path) -> None:
     first = target.read_text()
     names = {line.split("=", 1)[0] for line in first.splitlines()}
     values = [line.split("=", 1)[1] for line in first.splitlines()]
-    assert names == set(re.findall(r"\$\{(\w+)", COMPOSE.read_text()))
+    assert names == set(re.findall(r"\$\{(\w+):\?", COMPOSE.read_text()))
     assert len(set(values)) == len(values)
     assert all(len(v) == 44 for v in values)
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
