@@ -31,7 +31,7 @@ up: .venv/.jobs .venv-airflow/.airflow ## leave Airflow's UI and Redis running; 
 down: .venv/.jobs .venv-airflow/.airflow ## stop what `make up` started
 	@$(DERM) down
 
-test: .venv/.dev .venv-airflow/.airflow ## every test this machine can run
+test: .venv/.dev .venv-airflow/.airflow .venv-s3/.s3 ## every test this machine can run
 	@$(PYTEST)
 
 test-fast: .venv/.dev ## the tests without JVM, Redis, Airflow or browser; about a minute
@@ -61,7 +61,7 @@ secrets: ## write the cluster profile's passwords to .env; existing ones are kep
 lock: ## pin every package again, from requirements/*.in
 	@$(PYTHON) -m venv --clear build/lock
 	@build/lock/bin/python -m pip install $(PIP_FLAGS) uv
-	@for name in jobs dev airflow; do \
+	@for name in jobs dev airflow s3; do \
 	    build/lock/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header \
 	        --no-annotate requirements/$$name.in --output-file requirements/$$name.lock || exit 1; \
 	done
@@ -70,7 +70,7 @@ lock: ## pin every package again, from requirements/*.in
 
 clean: ## remove environments, caches and everything runs wrote
 	@if [ -x $(DERM) ]; then $(DERM) down; fi
-	@rm -rf .venv .venv-airflow .derm .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf .venv .venv-airflow .venv-s3 .derm .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	    .import_linter_cache derm.egg-info
 
 # An environment is made again when its lock changes. pip's chatter goes to a log that is shown only
@@ -94,6 +94,11 @@ endef
 
 .venv/.dev: requirements/dev.lock .venv/.jobs
 	$(call install,.venv,-r requirements/dev.lock)
+	@touch $@
+
+.venv-s3/.s3: requirements/s3.lock
+	$(call python_env,.venv-s3)
+	$(call install,.venv-s3,-r requirements/s3.lock)
 	@touch $@
 
 .venv-airflow/.airflow: requirements/airflow.lock

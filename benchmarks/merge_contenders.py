@@ -50,7 +50,7 @@ class Ours:
         Spark ends workers that were idle for a minute, as they are while the others take their
         turn; in a real day dedup has just used them. Starting them belongs to the session.
         """
-        shutil.rmtree(self.lake.path(POOL) / f"ds={DS}", ignore_errors=True)
+        shutil.rmtree(Path(self.lake.path(POOL), f"ds={DS}"), ignore_errors=True)
         self.run(self.spark, nothing, self.tasks())
 
     def merge(self) -> int:

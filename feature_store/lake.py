@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
@@ -33,6 +32,7 @@ from feature_store.staging import (
     sort_rows,
     stage_file,
 )
+from feature_store.storage import Storage, locate, open_parquet
 
 __all__ = ["Lake", "StagedFile", "rows_digest", "sort_rows", "stage_file"]
 
@@ -40,14 +40,18 @@ _CHECKPOINT_INTERVAL = "10"
 
 
 class Lake:
-    """The tables below one root folder."""
+    """The tables below one root: a folder, or `s3://bucket/prefix`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path | str | Storage) -> None:
+        self.root = Storage.of(root)
 
-    def path(self, name: str) -> Path:
-        """The folder of a table."""
-        return self.root / name
+    def path(self, name: str) -> str:
+        """The address of a table."""
+        return self.root.uri(name)
+
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables there are, sorted."""
+        return self.root.tables()
 
     def open(self, name: str, version: int | None = None) -> DeltaTable:
         """A fresh handle on a table.
@@ -56,15 +60,15 @@ class Lake:
             MissingInput: the table does not exist.
         """
         try:
-            return DeltaTable(str(self.path(name)), version=version)
+            return DeltaTable(
+                self.path(name), version=version, storage_options=self.root.delta_options
+            )
         except TableNotFoundError as error:
-            raise MissingInput(
-                f"table {name} does not exist", where=str(self.path(name))
-            ) from error
+            raise MissingInput(f"table {name} does not exist", where=self.path(name)) from error
 
     def exists(self, name: str) -> bool:
         """Whether the table has been created."""
-        return DeltaTable.is_deltatable(str(self.path(name)))
+        return DeltaTable.is_deltatable(self.path(name), self.root.delta_options)
 
     def days(self, name: str) -> tuple[str, ...]:
         """The days of a table, oldest first; empty when it does not exist."""
@@ -101,7 +105,7 @@ class Lake:
         buckets = int(handle.metadata().configuration["derm.buckets"])
         by_bucket: dict[int, list[str]] = {b: [] for b in range(buckets)}
         for file in self._files_of(handle, name, ds):
-            by_bucket[int(file["partition.bucket"])].append(str(self.path(name) / file["path"]))
+            by_bucket[int(file["partition.bucket"])].append(self.root.uri(name, file["path"]))
         return {b: tuple(sorted(files)) for b, files in by_bucket.items()}
 
     def artifact(self, name: str, ds: str) -> Artifact:
@@ -121,7 +125,7 @@ class Lake:
             digest=combined_digest(parts),
             rows=sum(f["num_records"] for f in files),
             size=sum(f["size_bytes"] for f in files),
-            uri=str(self.path(name)),
+            uri=self.path(name),
         )
 
     def _files_of(self, handle: DeltaTable, name: str, ds: str) -> list[dict[str, Any]]:
@@ -137,7 +141,7 @@ class Lake:
     def _no_day(self, name: str, ds: str) -> MissingInput:
         return MissingInput(
             f"table {name} has no day {ds}",
-            where=str(self.path(name)),
+            where=self.path(name),
             expected=f"a partition ds={ds}",
             found=f"days {' '.join(self.days(name)[-5:]) or 'none'}",
         )
@@ -157,7 +161,11 @@ class Lake:
     def dataset(self, table: Table, days: Iterable[str]) -> pads.Dataset:
         """The files of several days as one lazily read Arrow dataset."""
         files = [f for ds in days for f in self.files(table.name, ds)]
-        return pads.dataset(files, schema=arrow_schema(table), format="parquet")
+        filesystem, _ = locate(self.root.root)
+        paths = [locate(f)[1] for f in files]
+        return pads.dataset(
+            paths, schema=arrow_schema(table), format="parquet", filesystem=filesystem
+        )
 
     def overwrite(
         self, table: Table, ds: str, data: pa.Table, *, properties: dict[str, str] | None = None
@@ -196,7 +204,7 @@ class Lake:
             digest=combined_digest(parts),
             rows=sum(f.rows for f in staged),
             size=sum(f.size for f in staged),
-            uri=str(self.path(table.name)),
+            uri=self.path(table.name),
         )
 
     def replace_bucket(self, table: Table, ds: str, staged: StagedFile) -> Artifact:
@@ -243,7 +251,7 @@ class Lake:
         except CommitFailedError as error:
             raise CommitConflict(
                 f"another writer changed {table.name} while {ds} was being committed",
-                where=str(self.path(table.name)),
+                where=self.path(table.name),
                 expected="one writer per table",
                 found=str(error),
                 hint="run the step again once the other writer has finished",
@@ -252,9 +260,10 @@ class Lake:
     def _create(self, table: Table, properties: dict[str, str]) -> None:
         if self.exists(table.name):
             return
-        self.path(table.name).mkdir(parents=True, exist_ok=True)
+        if not self.root.is_remote:
+            Path(self.path(table.name)).mkdir(parents=True, exist_ok=True)
         DeltaTable.create(
-            str(self.path(table.name)),
+            self.path(table.name),
             DeltaSchema.from_json(table.delta_schema_json()),
             mode="ignore",
             partition_by=list(table.partition_by),
@@ -263,6 +272,7 @@ class Lake:
                 **{f"derm.{k}": v for k, v in properties.items()},
             },
             raise_if_key_not_exists=False,
+            storage_options=self.root.delta_options,
         )
 
     def _check_staged(
@@ -277,13 +287,13 @@ class Lake:
             )
         buckets = range(int(properties["buckets"])) if table.bucketed else (None,)
         for file in staged:
-            path = self.path(table.name) / file.path
-            found = pq.read_schema(path) if path.exists() else None
+            path = self.root.uri(table.name, file.path)
+            found = _schema_of(path) if self.root.exists(path) else None
             fits = file.ds == ds and file.bucket in buckets
             if found is None or not fits or not found.equals(expected):
                 raise ContractViolation(
                     f"staged file does not belong to {table.name} of {ds}",
-                    where=str(path),
+                    where=path,
                     expected=f"day {ds}, a bucket of {buckets}, schema {expected.to_string()}",
                     found=f"day {file.ds}, bucket {file.bucket}, schema "
                     + (found.to_string() if found else "none: no such file"),
@@ -294,7 +304,7 @@ class Lake:
         if json.loads(handle.schema().to_json()) != json.loads(declared.to_json()):
             raise ContractViolation(
                 f"table {table.name} on disk has another schema than its declaration",
-                where=str(self.path(table.name)),
+                where=self.path(table.name),
                 expected=declared.to_json(),
                 found=handle.schema().to_json(),
                 hint="the data set or the software changed: use a new DERM_HOME or migrate",
@@ -304,10 +314,15 @@ class Lake:
             if found != value:
                 raise ContractViolation(
                     f"table {table.name} was created with another {key}",
-                    where=str(self.path(table.name)),
+                    where=self.path(table.name),
                     expected=value,
                     found=str(found),
                 )
+
+
+def _schema_of(uri: str) -> pa.Schema:
+    with open_parquet(uri) as file:
+        return file.schema_arrow
 
 
 def _add_action(table: Table, file: StagedFile) -> AddAction:

@@ -50,7 +50,7 @@ def drop_days(lake: Lake, name: str, days: Iterable[str]) -> tuple[str, ...]:
     except CommitFailedError as error:
         raise CommitConflict(
             f"another writer changed {name} while days were being dropped",
-            where=str(lake.path(name)),
+            where=lake.path(name),
             found=str(error),
             hint="run it again",
         ) from error

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from feature_store.codec import ValueFormat, day_number, slot_key
 from feature_store.contracts.errors import ContractViolation, SpaceMismatch, StoreError
 from feature_store.online import BucketDone, OnlineStore
 from feature_store.schemas import unpack
+from feature_store.storage import open_parquet
 
 _BATCH_ROWS = 2048
 _SPOT_BUCKETS, _SPOT_ROWS = 4, 64
@@ -168,8 +168,10 @@ def _gone(files: BucketFiles) -> pa.Array:
 
 def ids_of(files: Sequence[str]) -> pa.Array:
     """Every entity id of some files, in file order."""
-    parts = [pq.read_table(f, columns=["entity_id"], partitioning=None)[0] for f in files]
-    chunks = [chunk for part in parts for chunk in part.chunks]
+    chunks = []
+    for file in files:
+        with open_parquet(file) as parquet:
+            chunks += parquet.read(["entity_id"])[0].chunks
     return pa.concat_arrays([pa.array([], pa.string()), *chunks])
 
 
@@ -177,7 +179,7 @@ def _batches(
     files: Sequence[str], columns: list[str], rows: int = _BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
     for file in files:
-        with pq.ParquetFile(file, memory_map=True, read_dictionary=_FEW_DISTINCT) as parquet:
+        with open_parquet(file, read_dictionary=_FEW_DISTINCT) as parquet:
             for batch in parquet.iter_batches(batch_size=rows, columns=columns, use_threads=False):
                 if batch.num_rows:
                     yield batch

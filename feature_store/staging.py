@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,8 +17,10 @@ import xxhash
 from feature_store.contracts.errors import ContractViolation, MissingInput
 from feature_store.contracts.tables import Table
 from feature_store.schemas import arrow_schema
+from feature_store.storage import Storage, open_parquet
 
 _GROUP_BYTES = 32 << 20
+_NO_STATISTICS = ("binary", "string", "int32")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +44,7 @@ class StagedFile:
 
 
 def stage_file(
-    root: Path, table: Table, ds: str, data: pa.Table, *, bucket: int | None = None
+    root: Storage, table: Table, ds: str, data: pa.Table, *, bucket: int | None = None
 ) -> StagedFile:
     """Write rows as one Parquet file below a table's root, invisible until committed.
 
@@ -54,7 +55,7 @@ def stage_file(
 
 
 def stage_parts(
-    root: Path, table: Table, ds: str, parts: Iterable[pa.Table], *, bucket: int | None = None
+    root: Storage, table: Table, ds: str, parts: Iterable[pa.Table], *, bucket: int | None = None
 ) -> StagedFile:
     """Write rows that arrive part by part as one Parquet file, like `stage_file`.
 
@@ -63,24 +64,27 @@ def stage_parts(
     """
     schema, digest = arrow_schema(table), RowsDigest(arrow_schema(table))
     folder = f"ds={ds}" if bucket is None else f"ds={ds}/bucket={bucket}"
-    draft = root / table.name / folder / f"{uuid.uuid4().hex}.draft"
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(draft, schema, **parquet_options(table)) as writer:
-        for part in parts:
-            _check_schema(table, ds, part)
-            digest.update(part)
-            writer.write_table(part, row_group_size=_group_rows(part))
+    name, footer = uuid.uuid4().hex, list[pq.FileMetaData]()
+    draft = root.uri(table.name, folder, f"{name}.draft")
+    options = parquet_options(table) | {"metadata_collector": footer}
+    with root.create(draft) as file:
+        with pq.ParquetWriter(file, schema, **options) as writer:
+            for part in parts:
+                _check_schema(table, ds, part)
+                digest.update(part)
+                writer.write_table(part, row_group_size=_group_rows(part))
+        size = file.tell()
     # The digest is part of the name, so that the log alone says what a partition holds.
-    relative = f"{folder}/{draft.stem}-{digest.hexdigest()}.parquet"
-    target = draft.replace(root / table.name / relative)
+    relative = f"{folder}/{name}-{digest.hexdigest()}.parquet"
+    root.move(draft, root.uri(table.name, relative))
     return StagedFile(
         path=relative,
         ds=ds,
         bucket=bucket,
         rows=digest.rows,
-        size=target.stat().st_size,
+        size=size,
         digest=digest.hexdigest(),
-        stats=_delta_stats(target),
+        stats=_delta_stats(footer[0]),
         modified_ms=int(time.time() * 1000),
     )
 
@@ -94,11 +98,16 @@ def read_files(
 
 
 def read_parts(
-    files: Sequence[str], table: Table, columns: Sequence[str] | None = None
+    files: Sequence[str],
+    table: Table,
+    columns: Sequence[str] | None = None,
+    *,
+    group: int | None = None,
 ) -> Iterator[pa.Table]:
     """The rows of some files of a table, a row group at a time.
 
-    The files are mapped, not read: uncompressed pages are decoded where they lie.
+    Args:
+        group: only this row group of each file.
 
     Raises:
         MissingInput: a file is gone or cut short.
@@ -106,9 +115,9 @@ def read_parts(
     schema = _projected(table, columns)
     for file in files:
         try:
-            with pq.ParquetFile(file, memory_map=True) as parquet:
-                for group in range(parquet.num_row_groups):
-                    part = parquet.read_row_group(group, schema.names, use_threads=False)
+            with open_parquet(file) as parquet:
+                for number in range(parquet.num_row_groups) if group is None else (group,):
+                    part = parquet.read_row_group(number, schema.names, use_threads=False)
                     yield part.cast(schema)
         except (pa.ArrowInvalid, OSError) as error:
             raise MissingInput(
@@ -169,13 +178,14 @@ def parquet_options(table: Table) -> dict[str, object]:
 
     Packed vectors do not compress: 2.5 times the CPU for 7 % of the size. Keys of embedding
     tables hardly repeat within a file, so a dictionary of them is thrown away again. Strings have
-    no statistics: the log keeps those for weeks, and ids of people do not belong there.
+    no statistics: the log keeps those for weeks, and ids of people do not belong there. Nor have
+    int32 columns: counts fill dozens of them, and nobody looks for a value.
     """
     strings = [c.name for c in table.columns if c.dtype == "string"]
     return {
         "compression": {c.name: "none" if c.dtype == "binary" else "zstd" for c in table.columns},
         "use_dictionary": [c for c in strings if not (table.bucketed and c in table.key)],
-        "write_statistics": [c.name for c in table.columns if c.dtype not in ("binary", "string")],
+        "write_statistics": [c.name for c in table.columns if c.dtype not in _NO_STATISTICS],
     }
 
 
@@ -256,9 +266,8 @@ def _text(array: pa.Array) -> memoryview:
     return memoryview(data or b"")[positions[array.offset] : positions[array.offset + len(array)]]
 
 
-def _delta_stats(path: Path) -> str:
+def _delta_stats(metadata: pq.FileMetaData) -> str:
     """Delta statistics from a Parquet footer: row count, and finite minima and maxima."""
-    metadata = pq.read_metadata(path)
     stats: dict[str, object] = {"numRecords": metadata.num_rows}
     low: dict[str, object] = {}
     high: dict[str, object] = {}

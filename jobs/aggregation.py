@@ -42,7 +42,7 @@ def layout_of(lake: Lake, name: str) -> Layout:
     except KeyError as error:
         raise ContractViolation(
             f"table {name} does not say how it is laid out",
-            where=str(lake.path(name)),
+            where=lake.path(name),
             expected="table properties derm.dtype, derm.dim and derm.buckets",
             found=f"derm.{' derm.'.join(found)}" if found else "none",
         ) from error

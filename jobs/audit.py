@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from feature_store.buckets import bucket_of
 from feature_store.contracts.base import Upstream
@@ -24,6 +23,7 @@ from feature_store.online import OnlineStore, open_store
 from feature_store.releases import Releases
 from feature_store.schemas import unpack
 from feature_store.slots import files_by_bucket, ids_of, mismatches
+from feature_store.storage import open_parquet
 from jobs.context import Outcome, RunContext
 from jobs.publish import slot_write
 from jobs.services.redis import ensure_redis
@@ -125,8 +125,8 @@ def _different_pins(
     compared = different = 0
     start = _first(ctx.ds, len(files))
     for file in (*files[start:], *files[:start]):
-        rows = pq.read_table(file, columns=["entity_id", "embedding"], partitioning=None)
-        rows = rows.slice(0, _PINS - compared)
+        with open_parquet(file) as parquet:
+            rows = parquet.read(["entity_id", "embedding"]).slice(0, _PINS - compared)
         at = index.rows_of(rows["entity_id"].to_pylist())
         expected = normalise(unpack(rows["embedding"], int(properties["dim"]), dtype))
         found = index.vectors(at[at >= 0])

@@ -68,7 +68,7 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> plan
     window = max(shift_day(trained, 1 - chosen.training.window_days), home.first_ds)
     steps = _Steps(records_of(manifests))
     for missing in days_between(min(first, window), trained):
-        if manifests.get("validate", missing, None) is None:
+        if manifests.get(HISTORY_STEPS[-1], missing, None) is None:
             steps.add_day(missing, [s.name for s in catalog.steps_for(home.dataset)])
     steps.add_space(first, trained)
     return plan.BackfillPlan(
@@ -148,7 +148,7 @@ def _begun_or_new(args: argparse.Namespace, settings: Settings) -> backfill.Prog
 
 def _last_pool(settings: Settings, home: Home, manifests: ManifestStore) -> str | None:
     try:
-        return survey(home, Lake(settings.home / "lake"), manifests).last
+        return survey(home, Lake(settings.lake_root), manifests).last
     except MissingInput:
         return None
 

@@ -32,7 +32,7 @@ def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[DedupTask]:
     files = ctx.lake.bucket_files(raw_table(upstream, entity).name, ctx.ds)
     return [
         DedupTask(
-            root=ctx.lake.root.absolute(),
+            root=ctx.lake.root,
             upstream=upstream,
             entity=entity,
             ds=ctx.ds,

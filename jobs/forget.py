@@ -5,7 +5,7 @@ late rows, quarantine, raw, daily and every retained pool, both Redis slots and 
 and for Pins the index. Partitions are rewritten in place, a bucket at a time, and manifests take
 their new digests, so nothing has to be recomputed. Not removed: the source files, which are not the
 pipeline's, and what a model learned; its snapshots hold hashed ids, and no list of them.
-Pause the daily run first: files that a running step has staged would be vacuumed.
+It has the pipeline alone; killed anywhere, the same command finishes it, and no day begins before.
 """
 
 import argparse
@@ -53,6 +53,19 @@ class Forgotten(Contract):
     online: dict[str, int]
 
 
+class Begun(Contract):
+    """A forget that has begun, on disk until it is finished.
+
+    Attributes:
+        ids: SHA-256 of each id.
+        partitions: what may be rewritten, as it was before.
+    """
+
+    entity: Entity
+    ids: tuple[str, ...]
+    partitions: tuple[Artifact, ...]
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm forget`."""
     parser.add_argument("--entity", choices=ENTITIES, required=True, help="user or pin")
@@ -89,33 +102,75 @@ def forget(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> Forgotten:
         DermError: an id was found again after everything was removed.
     """
     gone = pa.array(ids, pa.string())
-    tables = (*source_tables(ctx.spec), *embedding_tables(entity))
+    tables = (*source_tables(ctx.spec), *embedding_tables(entity), ctx.spec.counts_table(entity))
     lists = lists_of(ctx.spec, entity)
+    begun = _begin(ctx, entity, ids, tables)
     found: dict[str, dict[str, int]] = {}
-    renamed: list[tuple[Artifact, Artifact]] = []
     for table in tables:
         for ds in ctx.lake.days(table.name):
-            was = ctx.lake.artifact(table.name, ds)
             if table.bucketed:
                 removed = _scrub_buckets(ctx.lake, table, ds, entity, gone)
             else:
                 removed = _scrub_day(ctx.lake, table, ds, entity, gone, lists)
             if removed:
-                found.setdefault(was.name, {})[ds] = removed
-                renamed.append((was, ctx.lake.artifact(table.name, ds)))
+                found.setdefault(f"lake:{table.name}", {})[ds] = removed
+    # Also what an attempt before this one has rewritten.
+    renamed = [(was, now) for was in begun.partitions if (now := _as_it_is(ctx.lake, was)) != was]
     ctx.manifests.relabel(renamed)
     online = unpublish(ctx, entity, gone, {was.digest: now for was, now in renamed})
     for table in tables:
         if ctx.lake.exists(table.name):
             tidy(ctx.lake, table.name, orphan_hours=0)
     prove_gone(ctx.lake, tables, entity, gone, lists)
+    begun_path(ctx.root).unlink()
     return Forgotten(
         entity=entity,
-        ids=tuple(hashlib.sha256(i.encode()).hexdigest() for i in ids),
+        ids=begun.ids,
         at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         found=found,
         online=online,
     )
+
+
+def begun_path(home: Path) -> Path:
+    """Where a forget that has begun is recorded; there is no file when none is under way."""
+    return home / "forgotten" / "begun.json"
+
+
+def _begin(ctx: RunContext, entity: Entity, ids: Sequence[str], tables: Sequence[Table]) -> Begun:
+    """Record what may be rewritten, or find the record of an attempt that was killed.
+
+    Raises:
+        InputError: others were being forgotten.
+    """
+    digests = tuple(hashlib.sha256(i.encode()).hexdigest() for i in ids)
+    path = begun_path(ctx.root)
+    if path.exists():
+        begun = Begun.model_validate_json(path.read_text())
+        if (begun.entity, begun.ids) == (entity, digests):
+            return begun
+        raise InputError(
+            "others are being forgotten, and that is not finished",
+            where=str(path),
+            expected=f"the {len(begun.ids)} {begun.entity} ids that were begun with",
+            found=f"{len(digests)} {entity} ids",
+            hint="run the interrupted command again first",
+        )
+    begun = Begun(
+        entity=entity,
+        ids=digests,
+        partitions=tuple(
+            ctx.lake.artifact(t.name, d) for t in tables for d in ctx.lake.days(t.name)
+        ),
+    )
+    write_atomic(path, begun.model_dump_json(indent=2) + "\n")
+    return begun
+
+
+def _as_it_is(lake: Lake, was: Artifact) -> Artifact:
+    name = was.name.removeprefix("lake:")
+    # Retention may have dropped the day since.
+    return lake.artifact(name, was.ds) if was.ds in lake.days(name) else was
 
 
 def source_tables(spec: DatasetSpec) -> tuple[Table, ...]:
@@ -168,14 +223,14 @@ def prove_gone(
         DermError: one was found; it names the file.
     """
     for table in tables:
-        for file in sorted(lake.path(table.name).rglob("*.parquet")):
-            if "_delta_log" in file.parts:
+        for file in lake.root.files(lake.path(table.name), ".parquet"):
+            if "/_delta_log/" in file:
                 continue
-            _, left = scrub(read_files([str(file)], table), entity, gone, lists)
+            _, left = scrub(read_files([file], table), entity, gone, lists)
             if left:
                 raise DermError(
                     "an id that was to be forgotten is still on disk",
-                    where=str(file),
+                    where=file,
                     expected="no trace of it",
                     found=f"{left} rows or list elements",
                     hint="a step was running: pause the daily run and forget again",

@@ -8,6 +8,7 @@ from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed
 from jobs import backfill
 from jobs.context import Outcome, RunContext
+from jobs.forget import begun_path
 from jobs.standing import standings
 
 
@@ -16,8 +17,8 @@ def run(ctx: RunContext) -> Outcome:
 
     Raises:
         MissingInput: yesterday was not released.
-        GuardFailed: yesterday was released from inputs that have changed since, or a backfill has
-            begun and is not finished.
+        GuardFailed: yesterday was released from inputs that have changed since, or a backfill or a
+            forget has begun and is not finished.
     """
     if unfinished := backfill.load(ctx.root):
         raise GuardFailed(
@@ -26,6 +27,14 @@ def run(ctx: RunContext) -> Outcome:
             expected="no day begins between its steps",
             found=f"{unfinished.done} of {len(unfinished.plan.steps)} steps done",
             hint=f"continue it: {backfill.command(unfinished.plan)}",
+        )
+    if begun_path(ctx.root).exists():
+        raise GuardFailed(
+            "a forget has begun and is not finished",
+            where=str(begun_path(ctx.root)),
+            expected="no day begins between its halves",
+            found="the record of an attempt that was interrupted",
+            hint="run the same derm forget again",
         )
     if ctx.is_first_day:
         return Outcome(outputs=())

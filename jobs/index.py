@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_store.buckets import stable_hash
 from feature_store.contracts.base import Entity, Upstream
@@ -25,6 +24,7 @@ from feature_store.index_build import Coded, Lineage, PinTable, build_checked, w
 from feature_store.index_graph import normalise
 from feature_store.schemas import unpack
 from feature_store.slots import space_of
+from feature_store.storage import open_parquet
 from jobs.context import Outcome, RunContext
 from jobs.digest import content_digest
 
@@ -148,7 +148,7 @@ def _batches(
     ctx: RunContext, upstream: Upstream, entity: Entity, columns: list[str]
 ) -> Iterator[pa.RecordBatch]:
     for file in ctx.lake.files(pool_table(upstream, entity).name, ctx.ds):
-        with pq.ParquetFile(file, memory_map=True) as parquet:
+        with open_parquet(file) as parquet:
             yield from parquet.iter_batches(batch_size=_READ_ROWS, columns=columns)
 
 

@@ -35,7 +35,7 @@ def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[MergeTask]:
     pool_files = _yesterday(ctx, entity, layout)
     return [
         MergeTask(
-            root=ctx.lake.root.absolute(),
+            root=ctx.lake.root,
             upstream=upstream,
             entity=entity,
             ds=ctx.ds,

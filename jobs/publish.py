@@ -107,7 +107,7 @@ def _target_state(ctx: RunContext, upstream: Upstream, pool: Artifact) -> SlotSt
     if space is None:
         raise GuardFailed(
             f"the {upstream} user pool of {ctx.ds} is empty",
-            where=str(ctx.lake.path(table)),
+            where=ctx.lake.path(table),
             expected="at least one user",
             found="0 rows",
             hint=f"derm status --ds {ctx.ds} shows which step lost them",

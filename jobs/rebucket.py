@@ -1,4 +1,4 @@
-"""`derm rebucket`: bring the embedding tables to the bucket counts of the recipe.
+"""`derm rebucket`: bring the tables of embeddings and counts to the bucket counts of the recipe.
 
 A table's bucket count is fixed when it is created. This command builds each table anew beside the
 old one, a Spark task per new bucket, and then gives it the old one's name; manifests take the new
@@ -62,16 +62,34 @@ def _rebucket_all(ctx: RunContext) -> None:
     for upstream in UPSTREAMS:
         for entity in ENTITIES:
             for declare in (raw_table, daily_table, pool_table):
-                table = declare(upstream, entity)
-                for artifact in rebucket(ctx, table, ctx.recipe.layout.buckets(entity)):
-                    out(f"{artifact.name} of {artifact.ds}: {artifact.rows} rows moved")
+                _rebucket(ctx, declare(upstream, entity), entity)
+    for entity in ENTITIES:
+        _rebucket(ctx, ctx.spec.counts_table(entity), entity)
     out("every table is laid out as the recipe says")
 
 
+def _rebucket(ctx: RunContext, table: Table, entity: Entity) -> None:
+    for artifact in rebucket(ctx, table, ctx.recipe.layout.buckets(entity)):
+        out(f"{artifact.name} of {artifact.ds}: {artifact.rows} rows moved")
+
+
 def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
-    """Move one table to another bucket count; its partitions as they are named afterwards."""
-    final, target = ctx.lake.path(table.name), f"{table.name}.rebucketed"
-    retired, done = (ctx.lake.path(f"{table.name}.{end}") for end in ("retired", "done"))
+    """Move one table to another bucket count; its partitions as they are named afterwards.
+
+    Raises:
+        InputError: the lake is an object store, where a table cannot be renamed at once.
+    """
+    if ctx.lake.root.is_remote:
+        raise InputError(
+            "tables of an object store cannot be re-bucketed in place",
+            where=ctx.lake.path(table.name),
+            expected="a lake in a folder: a table takes another's name in one rename",
+            found=str(ctx.lake.root),
+            hint="copy the lake into the home's folder, re-bucket there, copy it back",
+        )
+    target = f"{table.name}.rebucketed"
+    ends = (table.name, target, f"{table.name}.retired", f"{table.name}.done")
+    final, made, retired, done = (Path(ctx.lake.path(name)) for name in ends)
     shutil.rmtree(done, ignore_errors=True)
     if not retired.exists():
         if not ctx.lake.exists(table.name):
@@ -79,19 +97,21 @@ def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
         old = layout_of(ctx.lake, table.name)
         if old.buckets == buckets:
             return []
-        shutil.rmtree(ctx.lake.path(target), ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
         layout = Layout(dim=old.dim, buckets=buckets, dtype=old.dtype)
         for ds in ctx.lake.days(table.name):
             _move_day(ctx, table, target, ds, old.buckets, layout)
         final.rename(retired)
     # From here on a killed run is finished by the next one: the old table marks what is left to do.
     if not final.exists():
-        ctx.lake.path(target).rename(final)
+        made.rename(final)
     days = ctx.lake.days(table.name)
     moved = [ctx.lake.artifact(table.name, ds) for ds in days]
     was = [ctx.lake.artifact(f"{table.name}.retired", ds) for ds in days]
     renamed = [(w.model_copy(update={"name": m.name}), m) for w, m in zip(was, moved, strict=True)]
-    ctx.manifests.relabel(renamed, ctx.recipe.digest(catalog.step("infer").recipe_parts))
+    # Infer and count answer to the layout of the recipe, which it now is.
+    stamps = {s: ctx.recipe.digest(catalog.step(s).recipe_parts) for s in ("infer", "count")}
+    ctx.manifests.relabel(renamed, stamps)
     # Renamed first: a table half removed could not say any more what was.
     retired.rename(done)
     shutil.rmtree(done)
@@ -103,7 +123,7 @@ def import_raw(ctx: RunContext, upstream: Upstream, entity: Entity, files: list[
     table, buckets = raw_table(upstream, entity), ctx.recipe.layout.buckets(entity)
     tasks = [
         ImportTask(
-            root=ctx.lake.root.absolute(),
+            root=ctx.lake.root,
             upstream=upstream,
             entity=entity,
             ds=ctx.ds,
@@ -126,7 +146,7 @@ def _move_day(
     files = ctx.lake.bucket_files(table.name, ds)
     tasks = [
         MoveTask(
-            root=ctx.lake.root.absolute(),
+            root=ctx.lake.root,
             table=table,
             target=target,
             ds=ds,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 from feature_store.config import RetentionConfig
 from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream, days_between
+from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
@@ -37,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Apply the retention of the home's recipe."""
     config = recipe(Home.load(settings.home).recipe).retention
-    lake = Lake(settings.home / "lake")
+    lake = Lake(settings.lake_root)
     removed: dict[str, int] = {}
     if args.dry_run:
         expired = expired_days(lake, config, protected_days(settings, config))
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
             expired = expired_days(lake, config, protected_days(settings, config))
             for name, days in expired.items():
                 drop_days(lake, name, days)
-            for name in tables(lake):
+            for name in lake.tables():
                 removed[name] = tidy(lake, name, orphan_hours=config.orphan_hours)
     if args.json:
         out(json.dumps({"dropped": expired, "files_removed": removed}))
@@ -61,7 +62,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 def expired_days(
     lake: Lake, config: RetentionConfig, protected: frozenset[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The days of each embedding table that nothing keeps any more."""
+    """The days of each table of embeddings or counts that nothing keeps any more."""
     expired: dict[str, tuple[str, ...]] = {}
     for upstream in UPSTREAMS:
         for entity in ENTITIES:
@@ -70,6 +71,11 @@ def expired_days(
                 gone = set(days[table]) - keep(days[table], config) - protected
                 if gone:
                     expired[table(upstream, entity).name] = tuple(sorted(gone))
+    for entity in ENTITIES:
+        name = counts_name(entity)
+        counted = lake.days(name)
+        if gone := set(counted) - newest(counted, config.counts_days) - protected:
+            expired[name] = tuple(sorted(gone))
     return expired
 
 
@@ -91,12 +97,6 @@ def protected_days(settings: Settings, config: RetentionConfig) -> frozenset[str
         plan = unfinished.plan
         days += days_between(plan.base or plan.first, plan.last)
     return frozenset(days)
-
-
-def tables(lake: Lake) -> tuple[str, ...]:
-    """Every table below the lake's root."""
-    logs = lake.root.rglob("_delta_log")
-    return tuple(sorted(str(log.parent.relative_to(lake.root)) for log in logs))
 
 
 def _releases(settings: Settings) -> list[Release]:

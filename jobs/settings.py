@@ -23,6 +23,8 @@ class Settings(BaseSettings):
 
     Attributes:
         home: root of everything a run writes.
+        lake: where the lake's tables are, as `s3://bucket/prefix`; empty: `lake` below `home`.
+            An object store is reached with the AWS_* variables.
         redis_url: the online store; empty starts an embedded server below `home`.
         spark_master: Spark master URL; the default retries a task twice.
         spark_memory: memory of the Spark driver's JVM; Spark asks for 512m at least.
@@ -37,11 +39,14 @@ class Settings(BaseSettings):
         spark_slots: of them, tasks that hold a JVM.
         last_ds: last day the schedule starts by itself; empty: until today.
         alert_webhook: where failures and late days are sent, as JSON by POST; empty: nowhere.
+        airflow_metrics: where Airflow's own metrics go: `statsd://host:port` (UDP) or
+            `otlp://host:port` (OpenTelemetry over HTTP); empty: nowhere.
     """
 
     model_config = SettingsConfigDict(env_prefix="DERM_", extra="ignore", frozen=True)
 
     home: Path = Path(".derm")
+    lake: str = Field(default="", pattern=r"^(s3://[^/\s]+(/[^\s]*)?)?$")
     redis_url: SecretStr = SecretStr("")
     spark_master: str = "local[2,3]"
     spark_memory: str = "1g"
@@ -55,6 +60,12 @@ class Settings(BaseSettings):
     spark_slots: int = Field(default=2, ge=1)
     last_ds: Day | Literal[""] = ""
     alert_webhook: SecretStr = SecretStr("")
+    airflow_metrics: str = Field(default="", pattern=r"^((statsd|otlp)://[^:/\s]+:\d+)?$")
+
+    @property
+    def lake_root(self) -> str | Path:
+        """Where the lake's tables are."""
+        return self.lake or self.home / "lake"
 
     @classmethod
     def from_environment(cls) -> Self:

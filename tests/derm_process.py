@@ -23,9 +23,9 @@ def start(home: Path, *arguments: str, **environment: str) -> subprocess.Popen[s
     )
 
 
-def derm(home: Path, *arguments: str) -> str:
+def derm(home: Path, *arguments: str, **environment: str) -> str:
     """Run a command that succeeds; what it printed."""
-    process = start(home, *arguments)
+    process = start(home, *arguments, **environment)
     printed, said = process.communicate()
     assert process.returncode == 0, printed[-2000:] + said[-4000:]
     return printed

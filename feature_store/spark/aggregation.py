@@ -6,7 +6,6 @@ commits.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.schemas import arrow_schema
 from feature_store.staging import StagedFile, read_files, read_parts, stage_file, stage_parts
+from feature_store.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class Layout:
 class DedupTask:
     """One bucket of raw to turn into daily."""
 
-    root: Path
+    root: Storage
     upstream: Upstream
     entity: Entity
     ds: str
@@ -57,7 +57,7 @@ class DedupTask:
 class MergeTask:
     """One bucket of yesterday's pool and today's daily to turn into today's pool."""
 
-    root: Path
+    root: Storage
     upstream: Upstream
     entity: Entity
     ds: str

@@ -8,7 +8,6 @@ bucket of a new layout from those buckets of the old one that can hold its rows.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -17,6 +16,7 @@ from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.tables import Table, raw_table
 from feature_store.schemas import arrow_schema
 from feature_store.staging import StagedFile, read_parts, sort_rows, stage_file
+from feature_store.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +27,7 @@ class MoveTask:
         target: name of the table that is being built.
     """
 
-    root: Path
+    root: Storage
     table: Table
     target: str
     ds: str
@@ -45,7 +45,7 @@ class MoveTask:
 class ImportTask:
     """One file of raw rows without buckets; `number` is its place among the files."""
 
-    root: Path
+    root: Storage
     upstream: Upstream
     entity: Entity
     ds: str

@@ -11,6 +11,7 @@ import secrets
 import socket
 import subprocess
 import time
+import urllib.parse
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -147,6 +148,26 @@ def environment(settings: Settings, identity: Identity, database: str) -> dict[s
         "AIRFLOW__API__SECRET_KEY": identity.secret_key,
         "AIRFLOW__API_AUTH__JWT_SECRET": identity.jwt_secret,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
+        **metrics_environment(settings.airflow_metrics),
+    }
+
+
+def metrics_environment(target: str) -> dict[str, str]:
+    """What makes Airflow send its own metrics to `statsd://host:port` or `otlp://host:port`."""
+    if not target:
+        return {}
+    url = urllib.parse.urlsplit(target)
+    if url.scheme == "statsd":
+        return {
+            "AIRFLOW__METRICS__STATSD_ON": "True",
+            "AIRFLOW__METRICS__STATSD_HOST": str(url.hostname),
+            "AIRFLOW__METRICS__STATSD_PORT": str(url.port),
+        }
+    return {
+        "AIRFLOW__METRICS__OTEL_ON": "True",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{url.netloc}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_SERVICE_NAME": "derm-airflow",
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("jobs", "models", "feature_store", "simulator")
-_NOT_OURS = {".venv", ".venv-airflow", ".git", "build", "__pycache__", ".derm"}
+_NOT_OURS = {".venv", ".venv-airflow", ".venv-s3", ".git", "build", "__pycache__", ".derm"}
 
 
 def python_files(*folders: str) -> list[Path]:

@@ -100,7 +100,9 @@ class Lane:
     def begin(self) -> None:
         """Make the home, and the history that the first training reads."""
         self.derm("init", "--dataset", "simulated", "--days", "1")
-        self.derm("run", "--from", HISTORY, "--to", HISTORY, "--steps", "simulate,ingest,validate")
+        self.derm(
+            "run", "--from", HISTORY, "--to", HISTORY, "--steps", "simulate,ingest,validate,count"
+        )
 
     def restore(self, run: Run) -> None:
         """Put the home back to before the run."""

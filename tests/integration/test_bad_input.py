@@ -65,7 +65,7 @@ def lake_state(home: Home) -> dict[str, tuple[int, tuple[str, ...], list[str]]]:
         name: (
             lake.open(name).version(),
             lake.days(name),
-            sorted(str(p) for p in lake.path(name).rglob("*.parquet")),
+            lake.root.files(lake.path(name), ".parquet"),
         )
         for name in TABLES
     }

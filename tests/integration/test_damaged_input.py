@@ -63,7 +63,7 @@ class Delivery:
     def state(self) -> dict[str, object]:
         lake = Lake(self.path / "lake")
         return {
-            name: (lake.open(name).version(), sorted(map(str, lake.path(name).rglob("*.parquet"))))
+            name: (lake.open(name).version(), lake.root.files(lake.path(name), ".parquet"))
             for name in TABLES
         }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from feature_store.releases import Releases
 from jobs.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
-from tests.derm_process import derm
+from tests.derm_process import derm, start
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
@@ -31,7 +32,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two published days, so that both slots of Redis and two indexes are there."""
     folder = tmp_path_factory.mktemp("forget")
     derm(folder, "init", "--dataset", "simulated", "--days", "1")
-    derm(folder, "run", "--from", HISTORY, "--to", HISTORY, "--steps", "simulate,ingest,validate")
+    derm(
+        folder,
+        "run",
+        "--from",
+        HISTORY,
+        "--to",
+        HISTORY,
+        "--steps",
+        "simulate,ingest,validate,count",
+    )
     derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield folder
     stop_redis(folder)
@@ -83,7 +93,9 @@ def test_users_of_a_file_are_gone_everywhere(home: Path, tmp_path: Path) -> None
     listed = tmp_path / "ids.txt"
     listed.write_text("\n".join(gone) + "\n")
     said = json.loads(derm(home, "forget", "--entity", "user", "--file", str(listed), "--json"))
-    assert {"lake:events", "lake:users", "lake:embeddings/cvr/user/raw"} <= set(said["found"])
+    assert {"lake:events", "lake:users", "lake:counts/user", "lake:embeddings/cvr/user/raw"} <= set(
+        said["found"]
+    )
     assert set(said["online"].values()) == {3}
     assert traces(home, gone) == []
     assert published(home, gone) == 0
@@ -95,6 +107,28 @@ def test_users_of_a_file_are_gone_everywhere(home: Path, tmp_path: Path) -> None
     assert json.loads(derm(home, "status", "--json"))["published"]["ds"] == DAYS[0]
     derm(home, "release", "--ds", DAYS[-1], "--force")
     derm(home, "audit", "--ds", DAYS[-1])
+
+
+def test_killed_half_way_the_same_command_finishes_it(home: Path) -> None:
+    user, other = in_every_pool(home, "user")[:2]
+    process = start(home, "forget", "--entity", "user", "--id", user)
+    first = Lake(home / "lake").open(pool_table("ctr", "user").name).version()
+    # Some partitions are rewritten, and no manifest says so yet.
+    while Lake(home / "lake").open(pool_table("ctr", "user").name).version() == first:
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    gate = start(home, "gate", "--ds", NEXT)
+    assert "a forget has begun" in gate.communicate()[1]
+    assert gate.returncode == 3
+    refused = start(home, "forget", "--entity", "user", "--id", other)
+    assert "others are being forgotten" in refused.communicate()[1]
+    assert refused.returncode == 2
+    derm(home, "forget", "--entity", "user", "--id", user)
+    assert traces(home, [user]) == []
+    days = json.loads(derm(home, "status", "--json"))["days"]
+    stale = {s["step"] for day in days for s in day["steps"] if s["state"] == "stale"}
+    assert stale <= {"report"}
 
 
 def test_a_pin_leaves_the_index_and_the_sequences(home: Path) -> None:
@@ -110,7 +144,7 @@ def test_a_pin_leaves_the_index_and_the_sequences(home: Path) -> None:
     gone = next(pin for pin in in_every_pool(home, "pin") if pin in set(seen))
     derm(home, "get", "pin", gone)
     said = json.loads(derm(home, "forget", "--entity", "pin", "--id", gone, "--json"))
-    assert {"lake:pins", "lake:users"} <= set(said["found"])
+    assert {"lake:pins", "lake:users", "lake:counts/pin"} <= set(said["found"])
     assert traces(home, [gone]) == []
     client = FeatureClient(ensure_redis(Settings(home=home)), home=home, timeout_s=5)
     assert client.index.rows_of([gone])[0] < 0

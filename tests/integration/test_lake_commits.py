@@ -54,10 +54,10 @@ def test_of_two_writers_one_wins_and_the_others_files_are_vacuumed(tmp_path: Pat
         racer.join()
     assert set(found) == {"won", "lost"}
     assert lake.artifact(TABLE.name, FIRST).digest == found["won"]
-    assert len(list(lake.path(TABLE.name).rglob("ds=*/*/*.parquet"))) == 6
+    assert len(list(Path(lake.path(TABLE.name)).rglob("ds=*/*/*.parquet"))) == 6
     tidy(lake, TABLE.name, orphan_hours=0)
     live = set(lake.files(TABLE.name, FIRST))
-    assert {str(p) for p in lake.path(TABLE.name).rglob("ds=*/*/*.parquet")} == live
+    assert {str(p) for p in Path(lake.path(TABLE.name)).rglob("ds=*/*/*.parquet")} == live
 
 
 def die_before_commit(root: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_crash_before_the_commit_is_invisible_and_a_rerun_completes(tmp_path: 
     victim.start()
     victim.join()
     assert victim.exitcode == -signal.SIGKILL
-    assert len(list(lake.path(TABLE.name).rglob("ds=*/*/*.parquet"))) == 4
+    assert len(list(Path(lake.path(TABLE.name)).rglob("ds=*/*/*.parquet"))) == 4
     assert lake.artifact(TABLE.name, FIRST).digest == before
     after = put(lake, 1)
     assert lake.artifact(TABLE.name, FIRST).digest == after != before
@@ -112,7 +112,7 @@ def test_tidying_changes_no_content(tmp_path: Path) -> None:
         assert tidy(lake, name, orphan_hours=1) == 0
         assert tidy(lake, name, orphan_hours=0) == superseded
         assert [lake.artifact(name, ds) for ds in days] == before
-        assert (lake.path(name) / "_delta_log" / "_last_checkpoint").exists()
+        assert (Path(lake.path(name)) / "_delta_log" / "_last_checkpoint").exists()
 
 
 @pytest.mark.parametrize("wrong", ["bucket", "day", "file", "layout"])
@@ -120,9 +120,9 @@ def test_a_commit_checks_what_delta_does_not(tmp_path: Path, wrong: str) -> None
     lake = Lake(tmp_path)
     bucket = 7 if wrong == "bucket" else 0
     day = shift_day(FIRST, 1) if wrong == "day" else FIRST
-    staged = stage_file(tmp_path, TABLE, day, random_day(0, FIRST, "user"), bucket=bucket)
+    staged = stage_file(lake.root, TABLE, day, random_day(0, FIRST, "user"), bucket=bucket)
     if wrong == "file":
-        (lake.path(TABLE.name) / staged.path).unlink()
+        Path(lake.path(TABLE.name), staged.path).unlink()
     properties = {} if wrong == "layout" else LAYOUT
     with pytest.raises(ContractViolation):
         lake.commit(TABLE, FIRST, [staged], properties=properties)
@@ -134,7 +134,7 @@ def test_nulls_where_none_are_allowed_are_not_staged(tmp_path: Path) -> None:
     nulls = pa.nulls(len(rows), pa.string())
     rows = rows.set_column(1, rows.schema.field("event_id"), nulls)
     with pytest.raises(ContractViolation, match="event_id"):
-        stage_file(tmp_path, TABLE, FIRST, rows, bucket=0)
+        stage_file(Lake(tmp_path).root, TABLE, FIRST, rows, bucket=0)
 
 
 def test_a_file_cut_short_is_named(tmp_path: Path) -> None:

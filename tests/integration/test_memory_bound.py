@@ -19,6 +19,7 @@ from feature_store.spark.aggregation import Layout, MergeTask, merge_bucket
 from feature_store.spark.session import spark_context
 from feature_store.spark.tasks import run_tasks
 from feature_store.staging import read_files
+from feature_store.storage import Storage
 from tests.aggregation_fixtures import FIRST
 
 pytestmark = pytest.mark.spark
@@ -90,14 +91,14 @@ def daily_rows(pool: pa.Table) -> pa.Table:
     return pa.table(columns).cast(arrow_schema(DAILY))
 
 
-def bucket_task(root: Path, bucket: int, vectors: np.ndarray) -> MergeTask:
+def bucket_task(root: Storage, bucket: int, vectors: np.ndarray) -> MergeTask:
     """A bucket of the pool and of the day on disk, and the task that merges them."""
     pool = pool_rows(bucket, vectors)
     staged = {
         table.name: stage_file(root, table, ds, rows, bucket=bucket)
         for table, ds, rows in ((POOL, FIRST, pool), (DAILY, DAY, daily_rows(pool)))
     }
-    files = {name: (str(root / name / file.path),) for name, file in staged.items()}
+    files = {name: (root.uri(name, file.path),) for name, file in staged.items()}
     return MergeTask(
         root=root,
         upstream="ctr",
@@ -113,7 +114,7 @@ def bucket_task(root: Path, bucket: int, vectors: np.ndarray) -> MergeTask:
 
 def test_memory_is_bounded_by_a_bucket(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((ROWS, DIM), np.float32)
-    tasks = [bucket_task(tmp_path, bucket, vectors) for bucket in range(BUCKETS)]
+    tasks = [bucket_task(Storage.of(tmp_path), bucket, vectors) for bucket in range(BUCKETS)]
     spark = spark_context("local[2,3]", "512m", tmp_path / "scratch")
     results = run_tasks(spark, limited(merge_bucket), tasks)
     assert sum(r.file.size for r in results) > POOL_BYTES
@@ -122,7 +123,7 @@ def test_memory_is_bounded_by_a_bucket(tmp_path: Path) -> None:
     expected, _ = merge(pool, read_files(tasks[-1].daily_files, DAILY), DAY, CONFIG, DIM)
     assert results[-1].file.digest == rows_digest(expected.cast(arrow_schema(POOL)))
     everything = MergeTask(
-        root=tmp_path,
+        root=Storage.of(tmp_path),
         upstream="ctr",
         entity="user",
         ds=DAY,

@@ -55,8 +55,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     rules = folder / "users.acl"
     rules.write_text(
         "user default off\n"
-        "user writer on >secret-writer ~derm:* +@all -@dangerous +info\n"
-        "user reader on >secret-reader ~derm:* +@read +@connection +info\n"
+        "user writer on >secret-writer ~derm:* +@read +@write +@connection +info +cluster|slots\n"
+        "user reader on >secret-reader ~derm:* +get +mget +client +hello +info\n"
     )
     command = [str(server_program()), "--port", str(_free_port()), "--bind", "127.0.0.1"]
     command += ["--save", "", "--aclfile", str(rules), "--dir", str(folder)]
@@ -116,7 +116,7 @@ def _await(server: Server) -> None:
     for _ in range(400):
         with (
             contextlib.suppress(redis.ConnectionError),
-            redis.Redis.from_url(server.url("reader")) as client,
+            redis.Redis.from_url(server.url("writer")) as client,
         ):
             client.ping()
             return

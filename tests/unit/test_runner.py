@@ -10,6 +10,7 @@ import pytest
 
 from feature_store.contracts.errors import ContractViolation, GuardFailed, MissingInput
 from feature_store.contracts.manifests import Artifact
+from feature_store.storage import Storage
 from jobs import catalog, gate, runner
 from jobs.catalog import Ref, Step
 from jobs.context import Outcome, RunContext
@@ -284,7 +285,7 @@ def test_staleness_flows_along_the_steps_and_the_days(settings: Settings) -> Non
 def test_a_context_knows_its_place(settings: Settings) -> None:
     ctx = open_context(settings, D2, "ctr")
     assert ctx.root == settings.home
-    assert ctx.lake.root == settings.home / "lake"
+    assert ctx.lake.root == Storage.of(settings.home / "lake")
     assert not ctx.is_first_day
     assert open_context(settings, D1).is_first_day
     assert isinstance(ctx.log, logging.Logger)
