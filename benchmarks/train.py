@@ -33,9 +33,15 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from feature_store.contracts.base import days_between, shift_day
+from feature_store.counts import Counting
 from feature_store.examples import DayExamples, Order
 from feature_store.lake import Lake
+from jobs.count import count_day, serially
+from jobs.datasets import SIMULATED
 from jobs.recipes import Recipe, recipe
+from jobs.runner import open_context
+from jobs.settings import Home, Settings
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel
@@ -76,19 +82,26 @@ class Bench:
     def __init__(self, chosen: Recipe, root: Path, device: torch.device) -> None:
         self.recipe, self.root, self.device = chosen, root, device
         self.spec = world_spec(chosen.simulation)
-        self.lake = Lake(root)
+        self.lake = Lake(root / "lake")
+        Home(dataset=SIMULATED, recipe=chosen.name, first_ds=FIRST, start_ds=FIRST).save(root)
 
     def write_days(self, count: int, copies: int = 1) -> list[str]:
-        """Write days, each with its events repeated `copies` times."""
+        """Write days, each with its events repeated `copies` times, and the counts before them."""
         world = World(self.recipe.simulation, 0, FIRST)
-        days = [f"{FIRST[:8]}{i:02d}" for i in range(1, count + 1)]
+        days = days_between(FIRST, shift_day(FIRST, count))
         tables = (self.spec.events_table(), self.spec.users_table(), self.spec.pins_table())
         for ds in days:
             day = world.day(ds)
             events = day.events.take(np.tile(np.arange(day.events.num_rows), copies))
             for table, data in zip(tables, (events, day.users, day.pins), strict=True):
                 self.lake.overwrite(table, ds, data)
-        return days
+            count_day(open_context(Settings(home=self.root), ds), serially)
+        return list(days[1:])
+
+    @property
+    def counting(self) -> Counting:
+        """How counts become features."""
+        return Counting(smoothing=self.recipe.counting.smoothing, first_ds=FIRST)
 
     def trainer(self, examples: DayExamples) -> Trainer:
         """A fresh trainer."""
@@ -104,7 +117,7 @@ class Bench:
 
     def examples(self, ds: str) -> DayExamples:
         """The day's examples."""
-        return DayExamples(self.lake, self.spec, ds, "ctr")
+        return DayExamples(self.lake, self.spec, ds, "ctr", self.counting)
 
     def order(self) -> Order:
         """The order of training."""

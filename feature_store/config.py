@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from feature_store.contracts.datasets import WINDOWS
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayoutConfig:
@@ -18,6 +20,21 @@ class LayoutConfig:
     def buckets(self, entity: Literal["user", "pin"]) -> int:
         """Buckets of an entity type's tables."""
         return self.user_buckets if entity == "user" else self.pin_buckets
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CountingConfig:
+    """How counts become features.
+
+    Attributes:
+        smoothing: impressions that everybody's rate weighs in the rate of one user or Pin.
+    """
+
+    smoothing: float = 50.0
+
+    def __post_init__(self) -> None:
+        if self.smoothing <= 0:
+            raise ValueError(f"smoothing: expected > 0, found {self.smoothing}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +111,8 @@ class RetentionConfig:
         daily_pools: newest days whose pool is kept; then the pool of each Sunday,
         weekly_pools: for so many weeks more.
         raw_days, daily_days: days of raw and of daily embeddings.
+        counts_days: days of counts; those of 90 days back leave a window, the rest is how far back
+            a repair may begin.
         releases: newest releases whose pools are kept whatever their age.
         orphan_hours: files that no table refers to are removed when they are older; a step that
             runs longer than this would lose what it has staged.
@@ -103,10 +122,13 @@ class RetentionConfig:
     weekly_pools: int = 13
     raw_days: int = 7
     daily_days: int = 14
+    counts_days: int = 121
     releases: int = 3
     orphan_hours: int = 48
 
     def __post_init__(self) -> None:
+        if self.counts_days <= WINDOWS[-1]:
+            raise ValueError(f"counts_days: expected > {WINDOWS[-1]}, found {self.counts_days}")
         for name in ("daily_pools", "raw_days", "daily_days", "orphan_hours"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected >= 1, found {getattr(self, name)}")

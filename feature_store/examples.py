@@ -1,8 +1,8 @@
 """Training and inference examples: a day's events joined with the features of its snapshots.
 
-The snapshot tables become arrays, one row per entity; events are read a chunk at a time, and an
-event finds its entities by a sorted search over hashed ids. So memory is bounded by the entity
-tables and one chunk, whatever the number of events or days.
+The snapshot tables and yesterday's counts become arrays, one row per entity; events are read a
+chunk at a time, and an event finds its entities by a sorted search over hashed ids. So memory is
+bounded by the entity tables and one chunk, whatever the number of events or days.
 
 Features are as of the start of the day, sequences included: two events of a user on one day see
 the same sequence.
@@ -25,7 +25,7 @@ from feature_store.buckets import stable_hash
 from feature_store.contracts.base import ENTITIES, Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.contracts.errors import ContractViolation
-from feature_store.contracts.tables import Table
+from feature_store.counts import Counting, EntityCounts
 from feature_store.lake import Lake
 from feature_store.schemas import arrow_schema, unpack
 
@@ -56,14 +56,17 @@ class Order:
 
 
 class EntityFeatures:
-    """One snapshot table as arrays. The row after the last one stands for an unknown entity.
+    """One entity type as arrays. The row after the last one stands for an unknown entity.
 
     Attributes:
         arrays: feature -> [entities + 1, ...].
     """
 
-    def __init__(self, lake: Lake, table: Table, features: tuple[Feature, ...], ds: str) -> None:
-        (key,) = table.key
+    def __init__(
+        self, lake: Lake, spec: DatasetSpec, entity: Entity, ds: str, counting: Counting
+    ) -> None:
+        table = spec.users_table() if entity == "user" else spec.pins_table()
+        features, (key,) = spec.features_of(entity), table.key
         columns = [key, *(f.name for f in features)]
         hashes, parts = [], []
         for batch in lake.dataset(table, [ds]).to_batches(columns=columns, batch_size=_CHUNK_ROWS):
@@ -82,6 +85,7 @@ class EntityFeatures:
                 found=f"{same} repeated ids",
                 hint=f"derm validate --ds {ds}",
             )
+        self._counts = EntityCounts(lake, spec, entity, ds, counting, self)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -95,20 +99,21 @@ class EntityFeatures:
 
     def take(self, rows: npt.NDArray[np.int64]) -> Arrays:
         """The features of chosen rows."""
-        return {name: array[rows] for name, array in self.arrays.items()}
+        return {name: array[rows] for name, array in self.arrays.items()} | self._counts.take(rows)
 
 
 class DayExamples:
     """The examples of one day."""
 
-    def __init__(self, lake: Lake, spec: DatasetSpec, ds: str, upstream: Upstream) -> None:
+    def __init__(
+        self, lake: Lake, spec: DatasetSpec, ds: str, upstream: Upstream, counting: Counting
+    ) -> None:
         self.ds = ds
         self._spec, self._lake = spec, lake
         self._labels = tuple(x.name for x in spec.labels_of(upstream))
         self._context = spec.features_of("context")
         self.entities: dict[Entity, EntityFeatures] = {
-            "user": EntityFeatures(lake, spec.users_table(), spec.features_of("user"), ds),
-            "pin": EntityFeatures(lake, spec.pins_table(), spec.features_of("pin"), ds),
+            entity: EntityFeatures(lake, spec, entity, ds, counting) for entity in ENTITIES
         }
 
     def batches(self, order: Order) -> Iterator[Arrays]:

@@ -26,17 +26,13 @@ from pydantic import Field, ValidationError
 
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import InputError, ManifestCorrupt, StoreError
-
-Vectors = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+from feature_store.index_search import NodeSearch, Rows, Vectors, expand
 
 MANIFEST = "index.json"
 GRAPH = "graph.faiss"
 IDS = "ids.npy"
 OFFSETS = "offsets.npy"
 BY_ID = "by_id.npy"
-# Below this share of kept nodes the graph loses its way, and exact search over them is faster.
-_EXACT_SHARE = 0.2
 
 
 class IndexManifest(Contract):
@@ -105,7 +101,7 @@ class PinIndex:
                     found="no file" if found < 0 else f"{found} bytes",
                     hint="build it again: derm index --ds DAY --force; or derm rollback",
                 )
-        self.faiss_index = faiss.read_index(str(folder / GRAPH), faiss.IO_FLAG_MMAP_IFC)
+        self._nodes = NodeSearch(faiss.read_index(str(folder / GRAPH), faiss.IO_FLAG_MMAP_IFC))
         self.row_ids = np.load(folder / IDS, mmap_mode="r")
         self.offsets = np.load(folder / OFFSETS, mmap_mode="r")
         self._by_id = np.load(folder / BY_ID, mmap_mode="r")
@@ -135,11 +131,9 @@ class PinIndex:
                 hint="users and Pins of one release share a width: were both read from it?",
             )
         kept = self.kept(where) if where else None
-        among = None if kept is None else np.unique(self._nodes(kept))
+        among = None if kept is None else np.unique(self._nodes_of(kept))
         # K nodes hold K Pins or more.
-        node_scores, nodes = search_nodes(
-            self.faiss_index, queries, k, self.manifest.ef_search, among
-        )
+        node_scores, nodes = self._nodes.search(queries, k, self.manifest.ef_search, among)
         rows, ranks = expand(nodes, self.offsets, k, kept)
         hit = rows >= 0
         ids = np.full(rows.shape, "", object)
@@ -181,67 +175,12 @@ class PinIndex:
         """Stored vectors [len(rows), D], in float32."""
         found = np.empty((len(rows), self.manifest.dim), np.float32)
         if len(rows):
-            self.faiss_index.reconstruct_batch(self._nodes(rows), found)
+            self._nodes.index.reconstruct_batch(self._nodes_of(rows), found)
         return found
 
-    def _nodes(self, rows: Rows) -> Rows:
+    def _nodes_of(self, rows: Rows) -> Rows:
         """The node [n] of each row."""
         return np.searchsorted(self.offsets, rows, side="right") - 1
-
-
-def search_nodes(
-    index: faiss.Index, queries: Vectors, k: int, ef: int, among: Rows | None = None
-) -> tuple[Vectors, Rows]:
-    """Scores and nodes [Q, R], best first, R = min(K, nodes searched); -1 where none was found.
-
-    Args:
-        ef: candidates per query; an index without a graph compares every vector.
-        among: distinct nodes that may be found; all when absent.
-    """
-    available = index.ntotal if among is None else len(among)
-    found = min(k, available)
-    if found == 0:
-        return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
-    selector = None if among is None else faiss.IDSelectorBatch(among)
-    graph = isinstance(index, faiss.IndexHNSW)
-    if graph and available > _EXACT_SHARE * index.ntotal:
-        wider = int(max(ef, found) * index.ntotal / available)
-        params = faiss.SearchParametersHNSW(efSearch=wider, sel=selector)
-    else:
-        index = index.storage if graph else index
-        params = faiss.SearchParameters(sel=selector)
-    scores, nodes = index.search(queries, found, params=params)
-    return scores, nodes
-
-
-def expand(nodes: Rows, offsets: Rows, k: int, kept: Rows | None = None) -> tuple[Rows, Rows]:
-    """The first K Pins of ranked nodes.
-
-    Args:
-        nodes: [Q, R], best first, -1 for none.
-        offsets: [G + 1], as in the folder.
-        kept: ascending rows that may appear; all when absent.
-
-    Returns:
-        rows [Q, K], -1 where the nodes hold fewer Pins; and the rank [Q, K], below R, of the node
-        that each came from, 0 where there is none.
-    """
-    first, last = offsets[np.maximum(nodes, 0)], offsets[nodes + 1]
-    if kept is not None:
-        # The kept rows of a node lie together in `kept` too.
-        first, last = np.searchsorted(kept, first), np.searchsorted(kept, last)
-    sizes = np.where(nodes >= 0, last - first, 0)
-    before = np.cumsum(sizes, axis=1) - sizes
-    taken = np.clip(k - before, 0, sizes).ravel()
-    # The i-th Pin taken from a node stands at `before` + i of its query, and at `first` + i.
-    inside = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
-    query, rank = np.divmod(np.repeat(np.arange(nodes.size), taken), max(nodes.shape[1], 1))
-    column = np.repeat(before.ravel(), taken) + inside
-    position = np.repeat(first.ravel(), taken) + inside
-    rows, ranks = np.full((len(nodes), k), -1, np.int64), np.zeros((len(nodes), k), np.int64)
-    rows[query, column] = position if kept is None else kept[position]
-    ranks[query, column] = rank
-    return rows, ranks
 
 
 def read_manifest(folder: Path) -> IndexManifest:

@@ -24,11 +24,9 @@ from feature_store.index import (
     OFFSETS,
     IndexManifest,
     PinIndex,
-    Vectors,
-    expand,
-    search_nodes,
 )
 from feature_store.index_graph import Nodes, build, distinct, flat, replace_vectors
+from feature_store.index_search import NodeSearch, Vectors, expand
 
 _CHUNK_ROWS = 131_072
 # float16 rounds scores: results this close to the K-th best are as good as it.
@@ -116,16 +114,16 @@ def check(
         recall, efSearch (0 where there is no graph). The recall is below the bound when `ef_max`
         was not enough.
     """
-    graph = isinstance(index, faiss.IndexHNSW)
-    k, ef = min(10, len(pins.ids)), min(config.ef_search, config.ef_max) if graph else 0
+    search = NodeSearch(index)
+    k, ef = min(10, len(pins.ids)), min(config.ef_search, config.ef_max) if search.graph else 0
     if k == 0 or len(queries) == 0:
         return 1.0, ef
     kth = _exact_kth_score(pins.vectors, queries, k)
     while True:
-        _, found = search_nodes(index, queries, k, ef)
+        _, found = search.search(queries, k, ef)
         rows, _ = expand(found, nodes.offsets, k)
         recall = _recall(pins.vectors[nodes.order[rows]], queries, rows >= 0, kth)
-        if recall >= config.recall_at_10 or ef >= config.ef_max or not graph:
+        if recall >= config.recall_at_10 or ef >= config.ef_max or not search.graph:
             return recall, ef
         ef = min(2 * ef, config.ef_max)
 

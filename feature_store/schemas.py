@@ -32,6 +32,13 @@ def arrow_schema(table: Table) -> pa.Schema:
     return pa.schema([pa.field(c.name, arrow_type(c.dtype), c.nullable) for c in table.columns])
 
 
+def count_matrix(rows: pa.Table | pa.RecordBatch, number: int) -> npt.NDArray[np.int32]:
+    """The counts [rows, windows, number] of rows of a counts table; the first column is the id."""
+    columns = [column.to_numpy() for column in rows.columns[1:]]
+    shape = (len(rows), len(columns) // number, number)
+    return np.stack(columns, axis=1).astype(np.int32).reshape(shape)
+
+
 def unpack(column: pa.Array | pa.ChunkedArray, dim: int, dtype: str = "<f4") -> npt.NDArray:
     """View a BINARY column of packed vectors as an array [rows, dim], without copying.
 

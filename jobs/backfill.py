@@ -18,7 +18,7 @@ from jobs import catalog, exclusion, plan, spaces
 from jobs.cli import out
 from jobs.manifests import ManifestStore, write_atomic
 from jobs.run_step import show
-from jobs.runner import StepResult, open_context, run_step
+from jobs.runner import StepResult, keep_result, open_context, run_step
 from jobs.services import airflow
 from jobs.settings import Settings
 
@@ -98,8 +98,10 @@ def execute(
 
 
 def _run(settings: Settings, planned: plan.PlannedStep) -> StepResult:
+    step = catalog.step(planned.step)
+    if planned.keep:
+        return keep_result(settings, step, planned.ds, planned.upstream)
     if planned.snapshot_of is None:
-        step = catalog.step(planned.step)
         return run_step(settings, step, planned.ds, planned.upstream, force=planned.force)
     from jobs.back_inference import back_infer  # brings torch, which most commands here never need
 

@@ -68,7 +68,7 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> plan
     window = max(shift_day(trained, 1 - chosen.training.window_days), home.first_ds)
     steps = _Steps(records_of(manifests))
     for missing in days_between(min(first, window), trained):
-        if manifests.get("validate", missing, None) is None:
+        if manifests.get(HISTORY_STEPS[-1], missing, None) is None:
             steps.add_day(missing, [s.name for s in catalog.steps_for(home.dataset)])
     steps.add_space(first, trained)
     return plan.BackfillPlan(

@@ -19,7 +19,8 @@ class Ref:
 
     Attributes:
         offset: 0 for the step's own day, -1 for the day before.
-        optional: absent on the first day of the pipeline, and where a new space begins.
+        optional: absent on the first day of the pipeline, and where a new space begins; counts are
+            absent only on the first day with events.
         or_later: a result stays current when it was made from a later day's artifact instead.
     """
 
@@ -59,6 +60,8 @@ class Step:
 
 
 _SOURCE_TABLES = (Ref(name="lake:events"), Ref(name="lake:users"), Ref(name="lake:pins"))
+# Counts up to the end of yesterday. Nothing reads those of its own day: that would be a leak.
+_COUNTS = Ref(name="lake:counts/{e}", offset=-1, optional=True)
 _ALREADY_RAN = "Run it again: a finished step is skipped, an unfinished one starts afresh."
 
 STEPS: tuple[Step, ...] = (
@@ -106,12 +109,13 @@ STEPS: tuple[Step, ...] = (
         summary="train one upstream model on the new day from yesterday's snapshot",
         inputs=(
             *_SOURCE_TABLES,
+            _COUNTS,
             Ref(name="validated"),
             Ref(name="snapshot:{u}", offset=-1, optional=True),
         ),
         outputs=("snapshot:{u}",),
         per_upstream=True,
-        recipe_parts=("model", "training", "guards"),
+        recipe_parts=("model", "training", "counting", "guards"),
         task="train",
         resource="gpu",
         retries=1,
@@ -122,10 +126,10 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="infer",
         summary="embed the users and Pins of the day with the new snapshot",
-        inputs=(*_SOURCE_TABLES, Ref(name="snapshot:{u}", or_later=True)),
+        inputs=(*_SOURCE_TABLES, _COUNTS, Ref(name="snapshot:{u}", or_later=True)),
         outputs=("lake:embeddings/{u}/{e}/raw",),
         per_upstream=True,
-        recipe_parts=("inference", "layout"),
+        recipe_parts=("inference", "counting", "layout"),
         task="infer",
         resource="gpu",
         retries=1,
@@ -160,6 +164,18 @@ STEPS: tuple[Step, ...] = (
         resource="spark",
         retries=1,
         failure="Spark failed; the pool is as it was.",
+        remedy=_ALREADY_RAN,
+    ),
+    Step(
+        name="count",
+        summary="count impressions and positives in the windows that end with the day",
+        inputs=(Ref(name="lake:events"), Ref(name="validated"), _COUNTS),
+        outputs=("lake:counts/{e}",),
+        recipe_parts=("layout",),
+        task="aggregate",
+        resource="spark",
+        retries=1,
+        failure="Spark failed, or counts before the day are missing; no later day can be trained.",
         remedy=_ALREADY_RAN,
     ),
     Step(

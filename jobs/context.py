@@ -8,6 +8,7 @@ from feature_store.contracts.base import Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.manifests import Artifact, Metrics
+from feature_store.counts import Counting
 from feature_store.lake import Lake
 from jobs import catalog
 from jobs.manifests import ManifestStore
@@ -46,12 +47,19 @@ class RunContext:
         return self.settings.home
 
     @property
+    def counting(self) -> Counting:
+        """How counts become features here."""
+        return Counting(smoothing=self.recipe.counting.smoothing, first_ds=self.home.first_ds)
+
+    @property
     def is_first_day(self) -> bool:
         """Whether the pipeline starts with this day, so that there is no yesterday."""
         return self.ds <= self.home.start_ds
 
     def has_previous(self, name: str) -> bool:
         """Whether an artifact continues yesterday's: not on the first day, nor in a new space."""
+        if name.startswith("lake:counts/"):
+            return self.ds > self.home.first_ds
         begins: tuple[str, ...] = ()
         if name.startswith("snapshot:"):
             begins = self.spaces.trained

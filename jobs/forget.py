@@ -102,7 +102,7 @@ def forget(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> Forgotten:
         DermError: an id was found again after everything was removed.
     """
     gone = pa.array(ids, pa.string())
-    tables = (*source_tables(ctx.spec), *embedding_tables(entity))
+    tables = (*source_tables(ctx.spec), *embedding_tables(entity), ctx.spec.counts_table(entity))
     lists = lists_of(ctx.spec, entity)
     begun = _begin(ctx, entity, ids, tables)
     found: dict[str, dict[str, int]] = {}

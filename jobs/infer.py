@@ -126,7 +126,7 @@ def infer_day(ctx: RunContext, embedder: Embedder, ds: str) -> tuple[tuple[Artif
     Returns:
         The artifacts of the two tables, users first, and what was measured.
     """
-    examples = DayExamples(ctx.lake, ctx.spec, ds, embedder.snapshot.upstream)
+    examples = DayExamples(ctx.lake, ctx.spec, ds, embedder.snapshot.upstream, ctx.counting)
     spill = Path(mkdtemp(prefix="infer-", dir=_scratch(ctx)))
     try:
         artifacts, metrics = [], Metrics()

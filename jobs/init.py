@@ -6,8 +6,10 @@ from pathlib import Path
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import InputError
+from jobs import catalog
 from jobs.cli import day, out
 from jobs.datasets import REAL, SIMULATED, open_adapter
+from jobs.preparation import HISTORY_STEPS
 from jobs.recipes import RECIPES, recipe
 from jobs.settings import Home, Settings
 
@@ -45,7 +47,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     out(f"{settings.home} is now a home: {home.dataset}, recipe {home.recipe}, seed {home.seed}")
     out(f"data begins {home.first_ds}, published from {home.start_ds}, {history} days of history")
     if history:
-        steps = "simulate,ingest,validate" if home.dataset == SIMULATED else "ingest,validate"
+        steps = ",".join(s.name for s in catalog.steps_for(home.dataset) if s.name in HISTORY_STEPS)
         out(f"next: derm run --from {home.first_ds} --to {before} --steps {steps}")
     out(f"then: derm run --from {home.start_ds} --to DAY")
     return 0

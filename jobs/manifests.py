@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -56,7 +56,7 @@ class ManifestStore:
         return path
 
     def relabel(
-        self, renamed: Iterable[tuple[Artifact, Artifact]], infer_recipe: str | None = None
+        self, renamed: Iterable[tuple[Artifact, Artifact]], stamps: Mapping[str, str] | None = None
     ) -> int:
         """Give partitions that were rewritten in place their new digests, wherever they are named.
 
@@ -65,7 +65,7 @@ class ManifestStore:
 
         Args:
             renamed: each partition as it was, and as it is now.
-            infer_recipe: digest of the recipe that inference now answers to, when the layout is
+            stamps: by step, the digest of the recipe that it now answers to, when the layout is
                 what changed.
 
         Returns:
@@ -79,10 +79,9 @@ class ManifestStore:
         changed = 0
         for ds in self.days():
             for manifest in self.of_day(ds):
-                stamped = infer_recipe if manifest.step == "infer" else None
                 relabelled = manifest.model_copy(
                     update={
-                        "recipe": stamped or manifest.recipe,
+                        "recipe": (stamps or {}).get(manifest.step, manifest.recipe),
                         "inputs": current(manifest.inputs),
                         "outputs": current(manifest.outputs),
                     }

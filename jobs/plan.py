@@ -17,13 +17,14 @@ from feature_store.contracts.base import (
     days_between,
     shift_day,
 )
+from feature_store.contracts.datasets import WINDOWS
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.lake import Lake
 from jobs import catalog
 from jobs.cli import day, out
 from jobs.manifests import ManifestStore
 from jobs.settings import Home, Settings
-from jobs.survey import Survey, survey
+from jobs.survey import Record, Survey, survey
 
 What = Literal["labels", "features", "embeddings", "space"]
 _BEFORE_THE_SPACE = "what the present space began with is made anew by derm bootstrap"
@@ -36,6 +37,7 @@ class PlannedStep(Contract):
     Attributes:
         force: its record looks current, and must not be believed.
         snapshot_of: the later day whose snapshot embeds the day; None for the day's own.
+        keep: do not run it: its result stands, although what it was made from is repaired now.
     """
 
     step: str
@@ -43,6 +45,7 @@ class PlannedStep(Contract):
     upstream: Upstream | None
     force: bool
     snapshot_of: Day | None = None
+    keep: bool = False
     writes: tuple[str, ...]
     rows: int
     seconds: float
@@ -114,7 +117,7 @@ def render(plan: BackfillPlan) -> str:
     ]
     for ds in sorted({s.ds for s in plan.steps}):
         steps = [s for s in plan.steps if s.ds == ds]
-        names = " ".join(dict.fromkeys(s.step for s in steps))
+        names = " ".join(dict.fromkeys(s.step for s in steps if not s.keep))
         rows, seconds = sum(s.rows for s in steps), sum(s.seconds for s in steps)
         tables = sum(name.startswith("lake:") for s in steps for name in s.writes)
         lines.append(f"  {ds}  {names}")
@@ -149,7 +152,7 @@ def make_plan(
             hint=_BEFORE_THE_SPACE if survey.start > survey.origin else "",
         )
     learn = what != "embeddings" if retrain is None else retrain
-    first = _first_day(survey, days, retrain=learn)
+    first = _first_day(survey, days, retrain=learn, recount=what != "embeddings")
     planner = _Planner(survey, days, what, learn)
     for ds in days_between(first, survey.last):
         planner.plan_day(ds)
@@ -164,7 +167,7 @@ def make_plan(
     )
 
 
-def _first_day(survey: Survey, corrupted: tuple[str, ...], *, retrain: bool) -> str:
+def _first_day(survey: Survey, corrupted: tuple[str, ...], *, retrain: bool, recount: bool) -> str:
     """The latest day, not after the first wrong one, from which all later days can be recomputed.
 
     Raises:
@@ -175,13 +178,21 @@ def _first_day(survey: Survey, corrupted: tuple[str, ...], *, retrain: bool) -> 
         ds
         for ds in days_between(survey.start, survey.last)
         # A day after the wrong ones is tried as the one that is to be repaired.
-        if _has_state(survey, ds, corrupted if ds <= wanted else (ds,), retrain=retrain)
+        if _has_state(
+            survey,
+            ds,
+            corrupted if ds <= wanted else (ds,),
+            retrain=retrain,
+            recount=recount,
+        )
     ]
     if usable := [ds for ds in startable if ds <= wanted]:
         return usable[-1]
     raise MissingInput(
         f"nothing is left to repair {wanted} from",
-        where="pools" + (" and snapshots" if retrain else ", dailies, raws and snapshots"),
+        where="pools"
+        + (", counts" if recount else "")
+        + (" and snapshots" if retrain else ", dailies, raws and snapshots"),
         expected=f"the state of {shift_day(wanted, -1)} or of an earlier day, and what was "
         "inferred on the days since",
         found="it was removed by retention",
@@ -191,11 +202,14 @@ def _first_day(survey: Survey, corrupted: tuple[str, ...], *, retrain: bool) -> 
     )
 
 
-def _has_state(survey: Survey, ds: str, corrupted: tuple[str, ...], *, retrain: bool) -> bool:
+def _has_state(
+    survey: Survey, ds: str, corrupted: tuple[str, ...], *, retrain: bool, recount: bool
+) -> bool:
     """Whether the recomputation can start on `ds`: its yesterday, and what every day from it needs.
 
     Args:
         corrupted: the wrong days, none before `ds`.
+        recount: their events were wrong, so later days have other counts, and other features.
     """
     learns_from = corrupted[0]
     # Training continues from the snapshot of the day before the first wrong day.
@@ -204,11 +218,14 @@ def _has_state(survey: Survey, ds: str, corrupted: tuple[str, ...], *, retrain: 
     def embeddable(upstream: Upstream, day: str) -> bool:
         if retrain and day >= learns_from:
             return True
-        if day in corrupted:
+        # Counts are features, and change with the events of earlier days.
+        if day in corrupted or (recount and day >= learns_from):
             return day in survey.snapshots[upstream]
         return _replayable(survey, upstream, day)
 
-    return all(
+    windows = max(survey.first_ds, shift_day(learns_from, -WINDOWS[-1]))
+    countable = not recount or set(days_between(windows, parent)) <= set(survey.counted)
+    return countable and all(
         (ds == survey.origin or shift_day(ds, -1) in survey.pools[u])
         and (not retrain or parent < survey.origin or parent in survey.snapshots[u])
         and all(embeddable(u, d) for d in days_between(ds, survey.last))
@@ -230,10 +247,11 @@ class _Planner:
         self.steps: list[PlannedStep] = []
         self._survey, self._corrupted, self._what = survey, corrupted, what
         self._retrain = retrain
+        self._recount = what != "embeddings"
 
     def plan_day(self, ds: str) -> None:
         """Plan one day: its sources once, then each upstream, then what readers see."""
-        source_wrong = ds in self._corrupted and self._what != "embeddings"
+        source_wrong = ds in self._corrupted and self._recount
         if source_wrong:
             names = [s.name for s in catalog.steps_for(self._survey.dataset)]
             for name in ("simulate", "ingest", "validate"):
@@ -241,6 +259,8 @@ class _Planner:
                     self._add(name, ds, None, force=True)
         for upstream in UPSTREAMS:
             self._plan_upstream(ds, upstream)
+        if self._recount and ds >= self._corrupted[0]:
+            self._add("count", ds, None, force=source_wrong)
         if ds == self._survey.last:
             for upstream in UPSTREAMS:
                 self._add("index", ds, upstream, force=False)
@@ -250,11 +270,12 @@ class _Planner:
 
     def _plan_upstream(self, ds: str, upstream: Upstream) -> None:
         trained = self._retrain and ds >= self._corrupted[0]
+        fed_anew = self._recount and ds >= self._corrupted[0]
         has_raw = ds in self._survey.raws[upstream]
         has_daily = ds in self._survey.dailies[upstream]
-        inferred = ds in self._corrupted or trained or not (has_raw or has_daily)
-        if trained:
-            self._add("train", ds, upstream, force=False)
+        inferred = ds in self._corrupted or trained or fed_anew or not (has_raw or has_daily)
+        if trained or fed_anew:
+            self._add("train", ds, upstream, force=False, keep=not trained)
         if inferred:
             self._add("infer", ds, upstream, force=ds in self._corrupted or not has_raw)
         if inferred or not has_daily:
@@ -263,8 +284,11 @@ class _Planner:
         self._add("merge", ds, upstream, force=not has_pool)
         self._add("verify", ds, upstream, force=False)
 
-    def _add(self, step: str, ds: str, upstream: Upstream | None, *, force: bool) -> None:
-        record = self._survey.record((step, ds, upstream))
+    def _add(
+        self, step: str, ds: str, upstream: Upstream | None, *, force: bool, keep: bool = False
+    ) -> None:
+        kept = Record(rows=0, seconds=0.0)
+        record = kept if keep else self._survey.record((step, ds, upstream))
         templates = catalog.step(step).outputs
         self.steps.append(
             PlannedStep(
@@ -272,7 +296,10 @@ class _Planner:
                 ds=ds,
                 upstream=upstream,
                 force=force,
-                writes=tuple(n for t in templates for n in catalog.expand(t, upstream)),
+                keep=keep,
+                writes=()
+                if keep
+                else tuple(n for t in templates for n in catalog.expand(t, upstream)),
                 rows=record.rows,
                 seconds=record.seconds,
             )

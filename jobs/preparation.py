@@ -12,7 +12,7 @@ from jobs.runner import StepResult, run_step
 from jobs.settings import Home, Settings
 
 # Days before the first published one only feed the first training.
-HISTORY_STEPS = ("simulate", "ingest", "validate")
+HISTORY_STEPS = ("simulate", "ingest", "validate", "count")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +64,8 @@ def days_to_publish(home: Home, settings: Settings, wanted: int) -> tuple[str, .
 def prepare_history(settings: Settings, home: Home) -> Iterator[StepResult]:
     """Bring the days before the first published one into the lake, a step at a time.
 
+    The process may live on for long: it does not keep the Spark that counted them.
+
     Raises:
         DermError: a day is missing or breaks its contract.
     """
@@ -71,3 +73,7 @@ def prepare_history(settings: Settings, home: Home) -> Iterator[StepResult]:
         for step in catalog.steps_for(home.dataset):
             if step.name in HISTORY_STEPS:
                 yield run_step(settings, step, ds, None, force=False)
+    if home.first_ds < home.start_ds:
+        from feature_store.spark.session import stop_spark
+
+        stop_spark()

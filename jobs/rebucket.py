@@ -1,4 +1,4 @@
-"""`derm rebucket`: bring the embedding tables to the bucket counts of the recipe.
+"""`derm rebucket`: bring the tables of embeddings and counts to the bucket counts of the recipe.
 
 A table's bucket count is fixed when it is created. This command builds each table anew beside the
 old one, a Spark task per new bucket, and then gives it the old one's name; manifests take the new
@@ -62,10 +62,15 @@ def _rebucket_all(ctx: RunContext) -> None:
     for upstream in UPSTREAMS:
         for entity in ENTITIES:
             for declare in (raw_table, daily_table, pool_table):
-                table = declare(upstream, entity)
-                for artifact in rebucket(ctx, table, ctx.recipe.layout.buckets(entity)):
-                    out(f"{artifact.name} of {artifact.ds}: {artifact.rows} rows moved")
+                _rebucket(ctx, declare(upstream, entity), entity)
+    for entity in ENTITIES:
+        _rebucket(ctx, ctx.spec.counts_table(entity), entity)
     out("every table is laid out as the recipe says")
+
+
+def _rebucket(ctx: RunContext, table: Table, entity: Entity) -> None:
+    for artifact in rebucket(ctx, table, ctx.recipe.layout.buckets(entity)):
+        out(f"{artifact.name} of {artifact.ds}: {artifact.rows} rows moved")
 
 
 def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
@@ -104,7 +109,9 @@ def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
     moved = [ctx.lake.artifact(table.name, ds) for ds in days]
     was = [ctx.lake.artifact(f"{table.name}.retired", ds) for ds in days]
     renamed = [(w.model_copy(update={"name": m.name}), m) for w, m in zip(was, moved, strict=True)]
-    ctx.manifests.relabel(renamed, ctx.recipe.digest(catalog.step("infer").recipe_parts))
+    # Infer and count answer to the layout of the recipe, which it now is.
+    stamps = {s: ctx.recipe.digest(catalog.step(s).recipe_parts) for s in ("infer", "count")}
+    ctx.manifests.relabel(renamed, stamps)
     # Renamed first: a table half removed could not say any more what was.
     retired.rename(done)
     shutil.rmtree(done)

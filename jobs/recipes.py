@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from feature_store.config import (
     AggregationConfig,
+    CountingConfig,
     IndexConfig,
     LayoutConfig,
     PublishingConfig,
@@ -48,6 +49,7 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
+    counting: CountingConfig = field(default_factory=CountingConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
     publishing: PublishingConfig = field(default_factory=PublishingConfig)

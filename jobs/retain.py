@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 from feature_store.config import RetentionConfig
 from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream, days_between
+from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
@@ -61,7 +62,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 def expired_days(
     lake: Lake, config: RetentionConfig, protected: frozenset[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The days of each embedding table that nothing keeps any more."""
+    """The days of each table of embeddings or counts that nothing keeps any more."""
     expired: dict[str, tuple[str, ...]] = {}
     for upstream in UPSTREAMS:
         for entity in ENTITIES:
@@ -70,6 +71,11 @@ def expired_days(
                 gone = set(days[table]) - keep(days[table], config) - protected
                 if gone:
                     expired[table(upstream, entity).name] = tuple(sorted(gone))
+    for entity in ENTITIES:
+        name = counts_name(entity)
+        counted = lake.days(name)
+        if gone := set(counted) - newest(counted, config.counts_days) - protected:
+            expired[name] = tuple(sorted(gone))
     return expired
 
 

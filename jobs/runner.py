@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from feature_store.contracts.base import UPSTREAMS, Upstream
-from feature_store.contracts.errors import ContractViolation
+from feature_store.contracts.errors import ContractViolation, MissingInput
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake import Lake
 from jobs import catalog, spaces
@@ -74,6 +74,23 @@ def run_step(
         manifest=record(ctx, step, resolve_inputs(ctx, step), lambda: module.run(ctx)),
         skipped=False,
     )
+
+
+def keep_result(
+    settings: Settings, step: catalog.Step, ds: str, upstream: Upstream | None
+) -> StepResult:
+    """Let what a step made stand, although its inputs have changed since.
+
+    Raises:
+        MissingInput: an input is not there, or the step never finished.
+    """
+    ctx = open_context(settings, ds, upstream)
+    existing = ctx.manifests.get(step.name, ds, upstream)
+    if existing is None:
+        raise MissingInput(f"{step.name} of {ds} made nothing that could be kept")
+    inputs = resolve_inputs(ctx, step, existing.inputs)
+    ctx.manifests.put(existing.model_copy(update={"inputs": inputs}))
+    return StepResult(manifest=existing, skipped=True)
 
 
 def record(

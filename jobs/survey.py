@@ -1,8 +1,10 @@
 """What a repair can start from: the partitions and snapshots that are kept, what each step cost."""
 
+from collections.abc import Sequence
 from statistics import median
 
 from feature_store.contracts.base import ENTITIES, UPSTREAMS, Contract, Day, Upstream
+from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake import Lake
@@ -24,11 +26,14 @@ class Survey(Contract):
     """What is there to start from, per upstream; days are complete for users and Pins.
 
     Attributes:
-        origin: first day of the home, which starts from nothing.
+        first_ds: first day with events.
+        origin: first day of the home that is published; it starts from nothing.
         start, last: first day that can be repaired, and last day with a pool on record.
+        counted: days with counts, which serve both upstreams.
         records: finished steps as `step/day/upstream`.
     """
 
+    first_ds: Day
     origin: Day
     start: Day
     last: Day
@@ -37,6 +42,7 @@ class Survey(Contract):
     dailies: dict[Upstream, tuple[Day, ...]]
     raws: dict[Upstream, tuple[Day, ...]]
     snapshots: dict[Upstream, tuple[Day, ...]]
+    counted: tuple[Day, ...]
     records: dict[str, Record]
 
     def record(self, key: Key) -> Record:
@@ -77,23 +83,25 @@ def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
         raise MissingInput("there is no pool yet", hint="run the pipeline first")
     tables = {"pools": pool_table, "dailies": daily_table, "raws": raw_table}
     found = {
-        field: {
-            u: tuple(
-                sorted(set.intersection(*(set(lake.days(declare(u, e).name)) for e in ENTITIES)))
-            )
-            for u in UPSTREAMS
-        }
+        field: {u: _complete(lake, [declare(u, e).name for e in ENTITIES]) for u in UPSTREAMS}
         for field, declare in tables.items()
     }
     return Survey(
+        first_ds=home.first_ds,
         origin=home.start_ds,
         start=spaces.load(manifests.root.parent).first_daily(home),
         last=max(merged),
         dataset=home.dataset,
+        counted=_complete(lake, [counts_name(e) for e in ENTITIES]),
         records=records,
         snapshots={u: _snapshots(manifests, u) for u in UPSTREAMS},
         **found,
     )
+
+
+def _complete(lake: Lake, tables: Sequence[str]) -> tuple[str, ...]:
+    """Days that all of some tables have."""
+    return tuple(sorted(set.intersection(*(set(lake.days(name)) for name in tables))))
 
 
 def _merged(records: dict[str, Record], upstream: Upstream) -> set[str]:

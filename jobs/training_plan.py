@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from feature_store.contracts.base import UPSTREAMS, Upstream, days_between, shift_day
+from feature_store.contracts.base import ENTITIES, UPSTREAMS, Upstream, days_between, shift_day
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from jobs.context import RunContext
@@ -69,9 +69,13 @@ def make_plan(ctx: RunContext, store: SnapshotStore) -> Plan:
 
 def model_digest(ctx: RunContext) -> str:
     """Digest of everything that shapes the weights: the model, the features, the labels."""
-    parts = [f.model_dump_json() for f in ctx.spec.features]
+    spec = ctx.spec
+    inputs = (*spec.inputs_of("user"), *spec.inputs_of("pin"), *spec.inputs_of("context"))
+    parts = [f.model_dump_json() for f in inputs]
     labels = [x.model_dump_json() for x in ctx.spec.labels_of(upstream_of(ctx))]
-    return content_digest(ctx.recipe.digest(("model",)), *ctx.spec.surfaces, *parts, *labels)
+    return content_digest(
+        ctx.recipe.digest(("model", "counting")), *ctx.spec.surfaces, *parts, *labels
+    )
 
 
 def upstream_of(ctx: RunContext) -> Upstream:
@@ -128,5 +132,9 @@ def _check_parent(ctx: RunContext, parent: SnapshotManifest) -> None:
 
 
 def _tables_of(ctx: RunContext, ds: str) -> tuple[Artifact, ...]:
-    offset = len(days_between(ds, ctx.ds)) - 1
-    return tuple(ctx.artifact(name, -offset) for name in _TABLES)
+    """What a day is made of: its tables, and the counts of the day before it."""
+    offset = 1 - len(days_between(ds, ctx.ds))
+    tables = tuple(ctx.artifact(name, offset) for name in _TABLES)
+    if ds <= ctx.home.first_ds:
+        return tables
+    return tables + tuple(ctx.artifact(f"lake:counts/{e}", offset - 1) for e in ENTITIES)

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from feature_store.contracts.base import ENTITIES, Upstream
-from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.manifests import Metrics, SnapshotManifest
+from feature_store.counts import largest_counts
 from feature_store.examples import Arrays, DayExamples, Order, summarize
-from feature_store.lake import Lake
 from jobs.context import RunContext
 from jobs.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.training_guard import auc_bound
@@ -132,7 +131,8 @@ class TrainingRun:
     def _examples(self, ds: str) -> DayExamples:
         """The examples of a day; those of the last one asked for are kept."""
         if self._day is None or self._day.ds != ds:
-            self._day = DayExamples(self.ctx.lake, self.ctx.spec, ds, self.upstream)
+            ctx = self.ctx
+            self._day = DayExamples(ctx.lake, ctx.spec, ds, self.upstream, ctx.counting)
         return self._day
 
     def _on_step(self, state: PassState) -> None:
@@ -158,7 +158,7 @@ class TrainingRun:
                 self.progress.phase,
             )
         elif self.plan.parent is None:
-            window = first_window(self.ctx.lake, self.ctx.spec, self.plan.days, self.upstream)
+            window = first_window(self.ctx, self.plan.days, self.upstream)
             self.trainer.objective.model.fit(window)
 
     def _weights(self) -> Tensors:
@@ -240,17 +240,23 @@ class TrainingRun:
         self.store.write_draft(manifest, files)
 
 
-def first_window(
-    lake: Lake, spec: DatasetSpec, days: tuple[str, ...], upstream: Upstream
-) -> FirstWindow:
-    """What the days of a from-scratch training say about features and labels."""
-    found = summarize(lake, spec, days, upstream)
+def first_window(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> FirstWindow:
+    """What the days of a from-scratch training say about features and labels.
+
+    A window of counts fills up as days go by, so a count may become as large as the largest of one
+    day times the days of its window; a rate lies between 0 and 1.
+    """
+    found = summarize(ctx.lake, ctx.spec, days, upstream)
+    ranges = {
+        name: NumericRange(minimum=x.minimum, maximum=x.maximum, std=x.std)
+        for name, x in found.items()
+    }
+    # Counts of nothing but zeros have no spread, and are left out.
+    for name, most in largest_counts(ctx.lake, ctx.spec, days, ctx.counting).items():
+        ranges[name] = NumericRange(maximum=most, std=most)
+    labels = ctx.spec.labels_of(upstream)
     return FirstWindow(
-        ranges={
-            name: NumericRange(minimum=x.minimum, maximum=x.maximum, std=x.std)
-            for name, x in found.items()
-        },
-        base_rates={label.name: found[label.name].mean for label in spec.labels_of(upstream)},
+        ranges=ranges, base_rates={label.name: found[label.name].mean for label in labels}
     )
 
 

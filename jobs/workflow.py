@@ -72,11 +72,16 @@ class Task:
 def tasks() -> tuple[Task, ...]:
     """Every task of a day, in catalog order; ctr and cvr alternate.
 
+    A step that serves both upstreams, in a task that each of them has, is part of the first one's,
+    and uses what that one has started.
+
     A step that a data set does not need (real data is not simulated) is left out by `derm run`.
     """
     members: dict[tuple[str, Upstream | None], list[catalog.Step]] = {}
+    divided = {step.task for step in catalog.STEPS if step.per_upstream}
     for step in catalog.STEPS:
-        for upstream in UPSTREAMS if step.per_upstream else (None,):
+        once = UPSTREAMS[:1] if step.task in divided else (None,)
+        for upstream in UPSTREAMS if step.per_upstream else once:
             members.setdefault((step.task, upstream), []).append(step)
     return tuple(
         Task(name=name, upstream=upstream, steps=tuple(steps))

@@ -27,14 +27,11 @@ class Digest:
     """What later days need of one day.
 
     Attributes:
-        user_impressions, pin_impressions: rows [E, 2] of entity number and impressions.
         engaged: rows of the day's log with an action stronger than an impression.
         converted: rows of the log whose impression was followed by a conversion, at any time.
         converted_row: row number of each in the day's log, which is part of its event id.
     """
 
-    user_impressions: Ints
-    pin_impressions: Ints
     engaged: DayLog
     converted: DayLog
     converted_row: Ints
@@ -44,8 +41,6 @@ class Digest:
         """Reduce a day."""
         converted = np.flatnonzero(log.conversion >= 0)
         return cls(
-            user_impressions=_counted(log.user),
-            pin_impressions=_counted(log.pin),
             engaged=log.take(log.action > 0),
             converted=log.take(converted),
             converted_row=converted,
@@ -55,7 +50,7 @@ class Digest:
         """Write whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        arrays = {n: getattr(self, n) for n in _PLAIN}
+        arrays = {"converted_row": self.converted_row}
         for name in _LOGS:
             log = getattr(self, name)
             arrays |= {f"{name}.{f.name}": getattr(log, f.name) for f in fields(DayLog)}
@@ -67,17 +62,17 @@ class Digest:
         """Read back; None when the file is absent or damaged, since it can be made again."""
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = {n: file[n] for n in _PLAIN}
                 engaged, converted = (
                     DayLog(**{f.name: file[f"{name}.{f.name}"] for f in fields(DayLog)})
                     for name in _LOGS
                 )
-                return cls(**arrays, engaged=engaged, converted=converted)
+                return cls(
+                    engaged=engaged, converted=converted, converted_row=file["converted_row"]
+                )
         except (OSError, KeyError, ValueError, EOFError, BadZipFile):
             return None
 
 
-_PLAIN = ("user_impressions", "pin_impressions", "converted_row")
 _LOGS = ("engaged", "converted")
 
 
@@ -153,16 +148,6 @@ class History:
         self.converted, self.converted_day = converted.take(told), day[told]
         self.converted_row, self.heard_day = row[told], heard[told]
 
-    def impressions(self, entity: str, days: int) -> Ints:
-        """Impressions by entity number over the last `days` days; entity is `user` or `pin`."""
-        spans = getattr(self.population, f"{entity}s")
-        total = np.zeros(len(spans.born), np.int64)
-        for day, digest in self._digests.items():
-            if day >= self.day - days:
-                counted = getattr(digest, f"{entity}_impressions")
-                total[counted[:, 0]] += counted[:, 1]
-        return total
-
     def actions(self, entity: str, action: str, days: int) -> Ints:
         """Actions by entity number over the last `days` days."""
         chosen = (self.engaged.action == ACTIONS.index(action)) & (
@@ -170,12 +155,6 @@ class History:
         )
         size = len(getattr(self.population, f"{entity}s").born)
         return np.bincount(getattr(self.engaged, entity)[chosen], minlength=size)
-
-    def conversions(self, entity: str, days: int) -> Ints:
-        """Conversions heard of over the last `days` days, by entity number."""
-        chosen = (self.heard_day < self.day) & (self.heard_day >= self.day - days)
-        size = len(getattr(self.population, f"{entity}s").born)
-        return np.bincount(getattr(self.converted, entity)[chosen], minlength=size)
 
     def engagements_with(self, group: str, log: DayLog, day: Ints) -> Ints:
         """How often each row's user had engaged with the row's group before the row's day.
@@ -231,11 +210,6 @@ class History:
         else:
             groups, of_row = population.config.taste.topics, population.pin_topics[log.pin, 0]
         return log.user * np.int64(groups) + of_row
-
-
-def _counted(numbers: Ints) -> Ints:
-    values, counts = np.unique(numbers, return_counts=True)
-    return np.stack([values, counts], axis=1)
 
 
 def _joined(parts: Sequence[tuple[int, DayLog]]) -> tuple[DayLog, Ints]:

@@ -127,13 +127,7 @@ def _user_features(config: WorldConfig) -> tuple[Feature, ...]:
             "user",
             {
                 "tenure_days": "days since sign-up",
-                "user_impressions_7d": "ads seen in the 7 days before the day",
-                "user_impressions_30d": "ads seen in the 30 days before the day",
-                "user_clicks_7d": "clicks in the 7 days before the day",
-                "user_clicks_30d": "clicks in the 30 days before the day",
                 "user_saves_30d": "saves in the 30 days before the day",
-                "user_conversions_30d": "conversions heard of in the 30 days before the day",
-                "user_click_rate_30d": "smoothed clicks per impression of those 30 days",
             },
         ),
         sequence("engaged_pins", "Pins acted on in the 30 days before the day", 2 * config.pins),
@@ -170,13 +164,7 @@ def _pin_features(config: WorldConfig) -> tuple[Feature, ...]:
             {
                 "price": "price of the product, USD",
                 "pin_age_days": "days since it was created",
-                "pin_impressions_7d": "impressions in the 7 days before the day",
-                "pin_impressions_30d": "impressions in the 30 days before the day",
-                "pin_clicks_7d": "clicks in the 7 days before the day",
-                "pin_clicks_30d": "clicks in the 30 days before the day",
                 "pin_saves_30d": "saves in the 30 days before the day",
-                "pin_conversions_30d": "conversions heard of in the 30 days before the day",
-                "pin_click_rate_30d": "smoothed clicks per impression of those 30 days",
             },
         ),
     )

@@ -14,7 +14,6 @@ from simulator.outcomes import ACTIONS, DAY_US
 from simulator.population import Ints, Population
 from simulator.spec import typed_label
 
-_SMOOTHING = 50.0
 _AFFINITY_DIMS = 32  # of the content, which is a random view: enough for a cosine, and cheap
 _LISTS = pa.list_(pa.field("element", pa.string(), nullable=False))
 _CREATIVES = ("image", "video", "carousel", "collection")
@@ -104,7 +103,6 @@ class EventWriter:
 def users_table(spec: DatasetSpec, population: Population, history: History) -> pa.Table:
     """Everybody who exists on the history's day, with features as of its start."""
     user = population.users.alive(history.day)
-    clicks, impressions = history.actions("user", "click", 30), history.impressions("user", 30)
     columns = {
         "user_id": identifiers("u", user, 7),
         "country": identifiers("country_", population.user_country[user], 2),
@@ -113,13 +111,7 @@ def users_table(spec: DatasetSpec, population: Population, history: History) -> 
         "device": pc.take(pa.array(_DEVICES), population.user_device[user]),
         "interests": _interests(population, user),
         "tenure_days": history.day - population.users.born[user],
-        "user_impressions_7d": history.impressions("user", 7)[user],
-        "user_impressions_30d": impressions[user],
-        "user_clicks_7d": history.actions("user", "click", 7)[user],
-        "user_clicks_30d": clicks[user],
         "user_saves_30d": history.actions("user", "save", 30)[user],
-        "user_conversions_30d": history.conversions("user", 30)[user],
-        "user_click_rate_30d": _smoothed(clicks, impressions)[user],
         **_sequences(population, history, user),
     }
     return _typed(columns, arrow_schema(spec.users_table()))
@@ -128,7 +120,6 @@ def users_table(spec: DatasetSpec, population: Population, history: History) -> 
 def pins_table(spec: DatasetSpec, population: Population, history: History) -> pa.Table:
     """Every Pin that exists on the history's day, with features as of its start."""
     pin = population.pins.alive(history.day)
-    clicks, impressions = history.actions("pin", "click", 30), history.impressions("pin", 30)
     price = population.pin_price[pin]
     columns = {
         "pin_id": identifiers("p", pin, 7),
@@ -139,13 +130,7 @@ def pins_table(spec: DatasetSpec, population: Population, history: History) -> p
         "price_bucket": identifiers("price_", np.log2(1 + price).astype(np.int64), 2),
         "price": price,
         "pin_age_days": history.day - population.pins.born[pin],
-        "pin_impressions_7d": history.impressions("pin", 7)[pin],
-        "pin_impressions_30d": impressions[pin],
-        "pin_clicks_7d": history.actions("pin", "click", 7)[pin],
-        "pin_clicks_30d": clicks[pin],
         "pin_saves_30d": history.actions("pin", "save", 30)[pin],
-        "pin_conversions_30d": history.conversions("pin", 30)[pin],
-        "pin_click_rate_30d": _smoothed(clicks, impressions)[pin],
     }
     return _typed(columns, arrow_schema(spec.pins_table()))
 
@@ -191,13 +176,6 @@ def _late_labels(late: DayLog) -> dict[str, npt.NDArray | pa.Array]:
         for k, kind in enumerate(CONVERSION_TYPES)
         for a, attribution in enumerate(ATTRIBUTIONS)
     }
-
-
-def _smoothed(events: Ints, trials: Ints) -> npt.NDArray[np.float64]:
-    """Rates [E] pulled towards the overall rate by `_SMOOTHING` trials of it."""
-    overall = events.sum() / max(trials.sum(), 1)
-    rates: npt.NDArray[np.float64] = (events + _SMOOTHING * overall) / (trials + _SMOOTHING)
-    return rates
 
 
 def _interests(population: Population, user: Ints) -> pa.Array:

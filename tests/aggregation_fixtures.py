@@ -181,7 +181,7 @@ def event_rows(users: pa.Table, pins: pa.Table) -> pa.Table:
         "pin_id": pins["entity_id"],
         **{name: pa.array([value] * n, pa.string()) for name, value in constant.items()},
         "duration_s": pa.nulls(n, pa.float32()),
-        "click": pa.nulls(n, pa.int8()),
+        "click": pa.array([0] * n, pa.int8()),
         "long_view": pa.nulls(n, pa.int8()),
     }
     return pa.table(columns).cast(arrow_schema(table))

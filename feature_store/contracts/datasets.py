@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from feature_store.contracts.base import Contract, Entity, Upstream, shift_day
 from feature_store.contracts.tables import Column, Dtype, Table
 
+# Lengths, in days, of what is counted per user and Pin; the first is the day alone.
+WINDOWS = (1, 7, 28, 90)
+
 FeatureKind = Literal["categorical", "numeric", "list", "sequence", "embedding"]
 FeatureScope = Literal["user", "pin", "context"]
 
@@ -17,6 +20,11 @@ _FEATURE_DTYPE: dict[FeatureKind, Dtype] = {
     "sequence": "list<string>",
     "embedding": "binary",
 }
+
+
+def counts_name(entity: Entity) -> str:
+    """The table that holds the counts of an entity type."""
+    return f"counts/{entity}"
 
 
 class Feature(Contract):
@@ -117,9 +125,11 @@ class DatasetSpec(Contract):
         for scope in ("user", "pin"):
             if not self.features_of(scope):
                 raise ValueError(f"dataset {self.name}: no {scope} feature is declared")
-        names = [f.name for f in self.features]
+        names = [f.name for scope in ("user", "pin", "context") for f in self.inputs_of(scope)]
         if doubled := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"dataset {self.name}: features {doubled} are declared twice")
+        if "impressions" in self.counted[1:]:
+            raise ValueError(f"dataset {self.name}: no label may be called impressions")
         targets = [(x.name, x.upstream) for x in self.labels]
         if doubled_labels := sorted({t for t in targets if targets.count(t) > 1}):
             raise ValueError(f"dataset {self.name}: labels {doubled_labels} are declared twice")
@@ -136,6 +146,32 @@ class DatasetSpec(Contract):
     def features_of(self, scope: FeatureScope) -> tuple[Feature, ...]:
         """The features that one tower may see."""
         return tuple(f for f in self.features if f.scope == scope)
+
+    def inputs_of(self, scope: FeatureScope) -> tuple[Feature, ...]:
+        """What one tower sees: the declared features, then those that the pipeline counts."""
+        counts = () if scope == "context" else self.counting_features(scope)
+        return self.features_of(scope) + counts
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """What is counted: impressions, then the positives of every label."""
+        return ("impressions", *dict.fromkeys(x.name for x in self.labels))
+
+    def counting_features(self, entity: Entity) -> tuple[Feature, ...]:
+        """Counts, then smoothed rates, of one window after the other, before the day."""
+        impressions, *labels = self.counted
+        meanings: dict[str, str] = {}
+        for days in WINDOWS:
+            before = f"in the {days} days before the day"
+            meanings[f"{entity}_{impressions}_{days}d"] = f"impressions {before}"
+            for x in labels:
+                meanings[f"{entity}_{x}_count_{days}d"] = f"positives of {x} {before}"
+            for x in labels:
+                meanings[f"{entity}_{x}_rate_{days}d"] = f"smoothed rate of {x} {before}"
+        return tuple(
+            Feature(name=name, scope=entity, kind="numeric", meaning=meaning)
+            for name, meaning in meanings.items()
+        )
 
     def labels_of(self, upstream: Upstream) -> tuple[Label, ...]:
         """The tasks of an upstream, the primary one first."""
@@ -190,6 +226,29 @@ class DatasetSpec(Contract):
     def pins_table(self) -> Table:
         """The declaration of `pins` for this data set."""
         return self._snapshot("pin")
+
+    def counts_table(self, entity: Entity) -> Table:
+        """The declaration of the counts of an entity type, one column per window and count."""
+        return Table(
+            name=counts_name(entity),
+            grain=f"one {entity} with an event in the {WINDOWS[-1]} days that end with the day",
+            key=("entity_id",),
+            partition_by=("ds", "bucket"),
+            columns=(
+                Column(name="entity_id", dtype="string", meaning=f"{entity} id"),
+                *(
+                    Column(
+                        name=f"{name}_{days}d",
+                        dtype="int32",
+                        meaning=f"{name if name == 'impressions' else f'positives of {name}'} "
+                        f"of the {days} days that end with the day",
+                        minimum=0,
+                    )
+                    for days in WINDOWS
+                    for name in self.counted
+                ),
+            ),
+        )
 
     def _snapshot(self, scope: Literal["user", "pin"]) -> Table:
         key = f"{scope}_id"

@@ -71,6 +71,20 @@ def spark_context(master: str, memory: str, scratch: Path) -> SparkContext:
     return SparkContext.getOrCreate(conf)
 
 
+def stop_spark() -> None:
+    """End the process's Spark, if it has one, and wait for its JVM."""
+    context = SparkContext._active_spark_context
+    if context is None:
+        return
+    gateway: Any = context._gateway
+    context.stop()
+    gateway.shutdown()
+    gateway.proc.stdin.close()
+    gateway.proc.wait()
+    # Whoever needs Spark after this starts another JVM.
+    SparkContext._gateway = SparkContext._jvm = None
+
+
 def _local_options(java: Path, scratch: Path) -> list[str]:
     """Options of a JVM that lives in this process's machine for seconds."""
     log4j = scratch / "log4j2.properties"
@@ -90,13 +104,6 @@ def _local_options(java: Path, scratch: Path) -> list[str]:
 
 def _keep_archive(draft: Path, archive: Path) -> None:
     """Let the JVM end and write its class archive, then give it its name."""
-    context = SparkContext._active_spark_context
-    if context is None:
-        return
-    gateway: Any = context._gateway
-    context.stop()
-    gateway.shutdown()
-    gateway.proc.stdin.close()
-    gateway.proc.wait()
+    stop_spark()
     if draft.exists():
         draft.replace(archive)

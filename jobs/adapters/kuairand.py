@@ -15,7 +15,7 @@ from jobs.adapters.base import DayTables, read_parquet
 from jobs.adapters.rolling import DAY_US, Rolling, day_number, known_entities, utc
 from jobs.checks import Problems
 
-_ROLLING = Rolling(labels=("click", "long_view"), days=7)
+_ROLLING = Rolling(label="click", days=7)
 _RANGES = (
     "user_active_degree",
     "follow_user_num_range",
@@ -78,14 +78,13 @@ SPEC = DatasetSpec(
             Feature(name=name, scope="user", kind="numeric", meaning=f"{name} of the source")
             for name in _USER_NUMBERS
         ),
-        *_ROLLING.features("user"),
+        *_ROLLING.features(),
         Feature(name="author_id", scope="pin", kind="categorical", meaning="who made the video",
                 cardinality=4096),
         Feature(name="video_type", scope="pin", kind="categorical", meaning="normal or ad"),
         Feature(name="upload_type", scope="pin", kind="categorical", meaning="how it was made"),
         Feature(name="tag", scope="pin", kind="categorical", meaning="first tag of the video"),
         Feature(name="video_s", scope="pin", kind="numeric", meaning="length of the video, s"),
-        *_ROLLING.features("pin"),
         Feature(name="hour", scope="context", kind="categorical", meaning="hour, UTC"),
     ),
     daily_rows=(1_000, 10_000),
@@ -180,7 +179,7 @@ def _user_table(log: pd.DataFrame, users: pd.DataFrame, day: int) -> pa.Table:
     known = users.assign(user_id=users["user_id"].astype(str)).set_index("user_id").reindex(ids)
     codes = {n: _codes(known[n]) for n in (*_RANGES, *_ANONYMOUS)}
     numbers = {n: pa.array(known[n].to_numpy(), from_pandas=True) for n in _USER_NUMBERS}
-    rolling = _ROLLING.columns("user", log, ids, day)
+    rolling = _ROLLING.columns(log, ids, day)
     return pa.table({"user_id": pa.array(ids, pa.string()), **codes, **numbers, **rolling})
 
 
@@ -197,7 +196,6 @@ def _pin_table(log: pd.DataFrame, videos: pd.DataFrame, day: int) -> pa.Table:
             "upload_type": _codes(known["upload_type"]),
             "tag": _codes(known["tag"].str.split(",").str[0]),
             "video_s": pa.array(length.to_numpy(), from_pandas=True),
-            **_ROLLING.columns("pin", log, ids, day),
         }
     )
 

@@ -21,7 +21,7 @@ from jobs.adapters.rolling import (
 )
 from jobs.checks import Problems
 
-_ROLLING = Rolling(labels=("liked", "loved"), days=30)
+_ROLLING = Rolling(label="liked", days=30)
 _RATINGS = dict.fromkeys(("user_id", "item_id", "rating", "timestamp"), "integer")
 _USERS = {
     "user_id": "integer",
@@ -47,11 +47,10 @@ SPEC = DatasetSpec(
         Feature(name="gender", scope="user", kind="categorical", meaning="M or F"),
         Feature(name="occupation", scope="user", kind="categorical", meaning="occupation"),
         Feature(name="region", scope="user", kind="categorical", meaning="first of the zip code"),
-        *_ROLLING.features("user"),
+        *_ROLLING.features(),
         Feature(name="genres", scope="pin", kind="list", meaning="genres", cardinality=64,
                 max_len=6),
         Feature(name="release_year", scope="pin", kind="numeric", meaning="year of release"),
-        *_ROLLING.features("pin"),
         Feature(name="hour", scope="context", kind="categorical", meaning="hour, UTC"),
     ),
     daily_rows=(20, 5_000),
@@ -146,7 +145,7 @@ def _user_table(log: pd.DataFrame, users: pd.DataFrame, day: int) -> pa.Table:
             "gender": pa.array(known["gender"], pa.string(), from_pandas=True),
             "occupation": pa.array(known["occupation"], pa.string(), from_pandas=True),
             "region": pa.array(known["zip_code"].str[0], pa.string(), from_pandas=True),
-            **_ROLLING.columns("user", log, ids, day),
+            **_ROLLING.columns(log, ids, day),
         }
     )
 
@@ -160,6 +159,5 @@ def _pin_table(log: pd.DataFrame, items: pd.DataFrame, day: int) -> pa.Table:
             "pin_id": pa.array(ids, pa.string()),
             "genres": split_words(known["class"], " ", 6),
             "release_year": pa.array(year.to_numpy(), from_pandas=True),
-            **_ROLLING.columns("pin", log, ids, day),
         }
     )

@@ -1,4 +1,4 @@
-"""Features that look back over an event log: counts, smoothed rates and sequences before a day.
+"""Features that look back over an event log: what users engaged with before a day.
 
 A log is a data frame ordered by time, with columns day (days since 1970-01-01), user_id, pin_id,
 action and one 0/1 column per label. Only rows of earlier days are ever used.
@@ -16,7 +16,6 @@ from feature_store.contracts.datasets import Feature
 
 Scope = Literal["user", "pin"]
 
-_SMOOTHING = 20.0
 _STRINGS = pa.list_(pa.field("element", pa.string(), nullable=False))
 DAY_US = 86_400_000_000
 
@@ -28,67 +27,40 @@ def day_number(ds: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rolling:
-    """What is counted, and how far back.
+    """What a user has engaged with lately.
 
     Attributes:
-        labels: label columns; the rows where the first is 1 make up the sequences.
+        label: column of the log; the rows where it is 1 make up the sequences.
         days: length of the window.
     """
 
-    labels: tuple[str, ...]
+    label: str
     days: int
     max_len: int = 50
 
-    def features(self, scope: Scope) -> tuple[Feature, ...]:
+    def features(self) -> tuple[Feature, ...]:
         """The features that `columns` fills."""
-        window = f"in the {self.days} days before the day"
-        numeric = {f"{scope}_events": f"events {window}"}
-        for label in self.labels:
-            numeric[f"{scope}_{label}_count"] = f"events with {label} {window}"
-            numeric[f"{scope}_{label}_rate"] = f"smoothed share of {label} {window}"
-        counts = tuple(
-            Feature(name=name, scope=scope, kind="numeric", meaning=meaning)
-            for name, meaning in numeric.items()
-        )
-        if scope == "pin":
-            return counts
         sequences = {
-            "engaged_pins": (f"Pins with {self.labels[0]} {window}", 32_768),
-            "engaged_actions": ("the action on each of engaged_pins", 32),
+            "engaged_pins": f"Pins with {self.label} in the {self.days} days before the day",
+            "engaged_actions": "the action on each of engaged_pins",
         }
-        return counts + tuple(
+        return tuple(
             Feature(
                 name=name,
-                scope=scope,
+                scope="user",
                 kind="sequence",
                 meaning=meaning,
-                cardinality=cardinality,
+                cardinality=32_768 if name == "engaged_pins" else 32,
                 max_len=self.max_len,
                 ids_of="pin" if name == "engaged_pins" else None,
             )
-            for name, (meaning, cardinality) in sequences.items()
+            for name, meaning in sequences.items()
         )
 
-    def columns(
-        self, scope: Scope, log: pd.DataFrame, ids: pd.Series, day: int
-    ) -> dict[str, pa.Array]:
-        """The features of the entities `ids` as of the start of a day."""
+    def columns(self, log: pd.DataFrame, ids: pd.Series, day: int) -> dict[str, pa.Array]:
+        """The features of the users `ids` as of the start of a day."""
         past = log[(log["day"] < day) & (log["day"] >= day - self.days)]
-        grouped = past.groupby(f"{scope}_id", sort=False)
-        events = grouped.size().reindex(ids, fill_value=0).to_numpy()
-        columns = {f"{scope}_events": events}
-        for label in self.labels:
-            count = grouped[label].sum().reindex(ids, fill_value=0).to_numpy()
-            overall = past[label].mean() if len(past) else 0.0
-            columns[f"{scope}_{label}_count"] = count
-            columns[f"{scope}_{label}_rate"] = (count + _SMOOTHING * overall) / (
-                events + _SMOOTHING
-            )
-        if scope == "user":
-            columns |= self._sequences(past[past[self.labels[0]] == 1], ids)
-        return {name: pa.array(values) for name, values in columns.items()}
-
-    def _sequences(self, engaged: pd.DataFrame, ids: pd.Series) -> dict[str, pa.Array]:
+        engaged = past[past[self.label] == 1]
         newest = engaged.groupby("user_id", sort=False).tail(self.max_len)
         # Order by the place of the user in `ids`; a stable sort keeps time order within.
         place = pd.Index(ids).get_indexer(newest["user_id"])

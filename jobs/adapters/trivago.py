@@ -15,7 +15,7 @@ from jobs.adapters.base import DayTables, read_parquet
 from jobs.adapters.rolling import DAY_US, Rolling, Scope, day_number, known_entities, utc
 from jobs.checks import Problems
 
-_ROLLING = Rolling(labels=("engaged", "clickout"), days=7)
+_ROLLING = Rolling(label="engaged", days=7)
 _COLUMNS = {
     "timestamp": "integer",
     "step": "integer",
@@ -51,10 +51,9 @@ SPEC = DatasetSpec(
     ),
     features=(
         Feature(name="platform", scope="user", kind="categorical", meaning="country site"),
-        *_ROLLING.features("user"),
+        *_ROLLING.features(),
         Feature(name="city", scope="pin", kind="categorical", meaning="city it was searched in",
                 cardinality=8192),
-        *_ROLLING.features("pin"),
         Feature(name="device", scope="context", kind="categorical", meaning="kind of device"),
         Feature(name="position", scope="context", kind="numeric", meaning="place in the list"),
         Feature(name="price", scope="context", kind="numeric", meaning="price shown"),
@@ -169,6 +168,6 @@ def _table(log: pd.DataFrame, scope: Scope, properties: tuple[str, ...], day: in
         {
             f"{scope}_id": pa.array(ids, pa.string()),
             **{name: pa.array(first[name], pa.string(), from_pandas=True) for name in properties},
-            **_ROLLING.columns(scope, log, ids, day),
+            **(_ROLLING.columns(log, ids, day) if scope == "user" else {}),
         }
     )

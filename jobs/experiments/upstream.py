@@ -21,6 +21,7 @@ from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_betwee
 from feature_store.examples import Arrays, DayExamples, Order
 from jobs import ingest, simulate
 from jobs.context import RunContext
+from jobs.count import count_day, serially
 from jobs.experiments.quality import Vectors, dot_auc, recall_at
 from jobs.runner import open_context
 from jobs.settings import Home, Settings
@@ -123,6 +124,7 @@ def _world(root: Path, seed: int, upstream: Upstream, size: Size) -> RunContext:
         ctx = open_context(settings, ds, upstream)
         simulate.run(ctx)
         ingest.run(ctx)
+        count_day(ctx, serially)
     return ctx
 
 
@@ -153,7 +155,7 @@ class _Life:
         loss = dataclasses.replace(self.ctx.recipe.model.loss, ssl_weight=self.variant.ssl_weight)
         model = dataclasses.replace(self.ctx.recipe.model, loss=loss)
         objective = DermObjective(DermModel(self._inputs(), model))
-        objective.model.fit(first_window(self.ctx.lake, self.ctx.spec, days, self.upstream))
+        objective.model.fit(first_window(self.ctx, days, self.upstream))
         self.trainer = Trainer(
             objective,
             self.config,
@@ -177,7 +179,8 @@ class _Life:
         return dataclasses.replace(inputs, user=(*inputs.user, *moved))
 
     def _examples(self, ds: str) -> DayExamples:
-        return DayExamples(self.ctx.lake, self.ctx.spec, ds, self.upstream)
+        ctx = self.ctx
+        return DayExamples(ctx.lake, ctx.spec, ds, self.upstream, ctx.counting)
 
     def _train(self, ds: str) -> None:
         seed = self.ctx.home.seed

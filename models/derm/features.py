@@ -54,9 +54,9 @@ class ModelInputs:
         labels = spec.labels_of(upstream)
         return cls(
             upstream=upstream,
-            user=spec.features_of("user"),
-            pin=spec.features_of("pin"),
-            context=spec.features_of("context"),
+            user=spec.inputs_of("user"),
+            pin=spec.inputs_of("pin"),
+            context=spec.inputs_of("context"),
             tasks=tuple(x.name for x in labels),
             positives=tuple(x.name for x in labels if x.role != "auxiliary"),
             num_surfaces=len(spec.surfaces),

@@ -100,7 +100,9 @@ class Lane:
     def begin(self) -> None:
         """Make the home, and the history that the first training reads."""
         self.derm("init", "--dataset", "simulated", "--days", "1")
-        self.derm("run", "--from", HISTORY, "--to", HISTORY, "--steps", "simulate,ingest,validate")
+        self.derm(
+            "run", "--from", HISTORY, "--to", HISTORY, "--steps", "simulate,ingest,validate,count"
+        )
 
     def restore(self, run: Run) -> None:
         """Put the home back to before the run."""
@@ -155,6 +157,7 @@ class Lane:
 
     def _keep(self, run: Run) -> None:
         local.stop(Settings(home=self.home))
+        shutil.rmtree(self.folder / run, ignore_errors=True)
         _copy(self.home, self.folder / run)
 
     def spoil(self, **environment: str) -> None:

@@ -11,7 +11,7 @@ from feature_store.lake import Lake
 from jobs.manifests import ManifestStore
 from tests.data_fixtures import Home
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.spark]
 
 HISTORY, FIRST, SECOND = "2025-03-01", "2025-03-02", "2025-03-03"
 RAW = raw_table("ctr", "user").name
@@ -26,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("DERM_THREADS", "1")
         home = Home(path, patch)
         home.must("init", "--dataset", "simulated", "--days", "1")
-        steps = "simulate,ingest,validate"
+        steps = "simulate,ingest,validate,count"
         home.must("run", "--from", HISTORY, "--to", SECOND, "--steps", steps)
         steps, upstream = "train,infer", ("--upstream", "ctr")
         home.must("run", "--from", FIRST, "--to", SECOND, "--steps", steps, *upstream)
@@ -75,6 +75,10 @@ def test_the_window_follows_from_the_newest_snapshot_and_is_current(home: Home) 
     assert (snapshot_of(home, FIRST), snapshot_of(home, SECOND)) == (newest, newest)
     assert digest(home, FIRST) != own[0]
     assert digest(home, SECOND) == own[1]
+    for ds, before in ((FIRST, HISTORY), (SECOND, FIRST)):
+        manifest = ManifestStore(home.path / "manifests").get("infer", ds, "ctr")
+        assert manifest
+        assert {a.ds for a in manifest.inputs if "counts" in a.name} == {before}
     assert state(home, FIRST, "infer") == "done"
     assert "up to date" in home.derm("infer", "--ds", FIRST, "--upstream", "ctr").out
     back = digest(home, FIRST)

@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from feature_store.contracts.base import ENTITIES, UPSTREAMS, days_between, shift_day
+from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import pool_table
-from jobs import backfill, plan
+from jobs import backfill, catalog, gate, plan
 from jobs.context import Outcome, RunContext
+from jobs.count import count_day, serially
 from jobs.recipes import Recipe
+from jobs.runner import open_context, resolve_inputs
 from jobs.settings import Settings
+from jobs.standing import standings
 from jobs.survey import survey
 from tests.aggregation_fixtures import (
     FIRST,
@@ -82,11 +86,22 @@ def simulate(root: Path, settings: Settings, wrong: set[str] = frozenset()) -> N
         events = commit_events_of(ctx.lake, ds, random_day(0, ds, "user"), random_day(0, ds, "pin"))
         empty = [Artifact(name=f"lake:{t}", ds=ds, digest="x") for t in ("users", "pins")]
         produced(ctx, "ingest", events, *empty)
+        produced(ctx, "validate", Artifact(name="validated", ds=ds, digest="x"))
+        produced(ctx, "count", *count_day(ctx, serially).outputs)
         for upstream in UPSTREAMS:
             ctx = context(root, ds, upstream)
             produced(ctx, "train", Artifact(name=f"snapshot:{upstream}", ds=ds, digest="x"))
             produced(ctx, "infer", *infer(ctx, GARBAGE if ds in wrong else 0).outputs)
         aggregate(settings, ds)
+
+
+def settle(settings: Settings) -> None:
+    """Let every record follow from what is there, as if the runner had written it."""
+    for ds in DAYS:
+        for manifest in list(open_context(settings, ds).manifests.of_day(ds)):
+            ctx = open_context(settings, ds, manifest.upstream)
+            inputs = resolve_inputs(ctx, catalog.step(manifest.step))
+            ctx.manifests.put(manifest.model_copy(update={"inputs": inputs, "recipe": "recipe"}))
 
 
 def digests(root: Path) -> dict[tuple[str, str, str], str]:
@@ -155,6 +170,44 @@ def _killed_after(steps: int):
         return backfill_run_step(*args, **kwargs)  # type: ignore[arg-type]
 
     return run_or_die
+
+
+def test_models_that_are_kept_go_on_from_repaired_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[str] = []
+    stand_in(monkeypatch, published)
+    settings = declare_home(tmp_path, monkeypatch)
+    simulate(tmp_path, settings)
+    settle(settings)
+    wrong, last, ctx = DAYS[2], DAYS[-1], context(tmp_path, FIRST)
+    counts = f"lake:{counts_name('user')}"
+    before = {ds: context(tmp_path, ds).artifact(counts).digest for ds in DAYS}
+
+    def ingest(ctx: RunContext) -> Outcome:
+        events = commit_events_of(ctx.lake, ctx.ds, *(random_day(1, ctx.ds, e) for e in ENTITIES))
+        others = [Artifact(name=f"lake:{t}", ds=ctx.ds, digest="y") for t in ("users", "pins")]
+        return Outcome(outputs=(events, *others))
+
+    def validate(ctx: RunContext) -> Outcome:
+        return Outcome(outputs=(Artifact(name="validated", ds=ctx.ds, digest="y"),))
+
+    for function in (ingest, validate):
+        module = types.ModuleType(f"jobs.{function.__name__}")
+        module.run = function  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    made = plan.make_plan(
+        survey(ctx.home, ctx.lake, ctx.manifests), [wrong], "labels", retrain=False
+    )
+    backfill.execute(settings, backfill.Progress(plan=made), report=lambda _: None)
+    after = {ds: context(tmp_path, ds).artifact(counts).digest for ds in DAYS}
+    assert [ds for ds in DAYS if after[ds] != before[ds]] == list(DAYS[2:])
+    found = {(s.ds, s.step.name): s.state for s in standings(context(tmp_path, last), DAYS)}
+    for ds in DAYS[2:]:
+        states = {found[ds, name] for name in ("ingest", "train", "infer", "merge", "count")}
+        assert states == {"done"}, ds
+    gate.run(context(tmp_path, shift_day(last, 1), None))
+    assert "train/" not in "".join(published)
 
 
 def test_a_refused_result_publishes_nothing(

@@ -33,7 +33,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Three published days, and their digests before one of them was spoilt."""
     folder = tmp_path_factory.mktemp("backfill")
     derm(folder, "init", "--dataset", "simulated", "--days", "1")
-    derm(folder, "run", "--from", HISTORY, "--to", HISTORY, "--steps", "simulate,ingest,validate")
+    derm(
+        folder,
+        "run",
+        "--from",
+        HISTORY,
+        "--to",
+        HISTORY,
+        "--steps",
+        "simulate,ingest,validate,count",
+    )
     derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield folder
     stop_redis(folder)

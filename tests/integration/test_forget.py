@@ -32,7 +32,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two published days, so that both slots of Redis and two indexes are there."""
     folder = tmp_path_factory.mktemp("forget")
     derm(folder, "init", "--dataset", "simulated", "--days", "1")
-    derm(folder, "run", "--from", HISTORY, "--to", HISTORY, "--steps", "simulate,ingest,validate")
+    derm(
+        folder,
+        "run",
+        "--from",
+        HISTORY,
+        "--to",
+        HISTORY,
+        "--steps",
+        "simulate,ingest,validate,count",
+    )
     derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield folder
     stop_redis(folder)
@@ -84,7 +93,9 @@ def test_users_of_a_file_are_gone_everywhere(home: Path, tmp_path: Path) -> None
     listed = tmp_path / "ids.txt"
     listed.write_text("\n".join(gone) + "\n")
     said = json.loads(derm(home, "forget", "--entity", "user", "--file", str(listed), "--json"))
-    assert {"lake:events", "lake:users", "lake:embeddings/cvr/user/raw"} <= set(said["found"])
+    assert {"lake:events", "lake:users", "lake:counts/user", "lake:embeddings/cvr/user/raw"} <= set(
+        said["found"]
+    )
     assert set(said["online"].values()) == {3}
     assert traces(home, gone) == []
     assert published(home, gone) == 0
@@ -133,7 +144,7 @@ def test_a_pin_leaves_the_index_and_the_sequences(home: Path) -> None:
     gone = next(pin for pin in in_every_pool(home, "pin") if pin in set(seen))
     derm(home, "get", "pin", gone)
     said = json.loads(derm(home, "forget", "--entity", "pin", "--id", gone, "--json"))
-    assert {"lake:pins", "lake:users"} <= set(said["found"])
+    assert {"lake:pins", "lake:users", "lake:counts/pin"} <= set(said["found"])
     assert traces(home, [gone]) == []
     client = FeatureClient(ensure_redis(Settings(home=home)), home=home, timeout_s=5)
     assert client.index.rows_of([gone])[0] < 0

@@ -78,7 +78,7 @@ def _await(url: str) -> None:
 
 def _two_days(home: Path, *steps_only: str, **environment: str) -> None:
     derm(home, "init", "--dataset", "simulated", "--days", "1", **environment)
-    steps = ("--steps", "simulate,ingest,validate")
+    steps = ("--steps", "simulate,ingest,validate,count")
     derm(home, "run", "--from", HISTORY, "--to", HISTORY, *steps, **environment)
     derm(home, "run", "--from", DAYS[0], "--to", DAYS[1], *steps_only, **environment)
 
@@ -96,7 +96,7 @@ def remote(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iter
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same days in a folder, not published."""
     folder = tmp_path_factory.mktemp("local")
-    _two_days(folder, "--steps", "simulate,ingest,validate,train,infer,dedup,merge,verify")
+    _two_days(folder, "--steps", "simulate,ingest,validate,train,infer,dedup,merge,count,verify")
     return folder
 
 

@@ -15,7 +15,9 @@ from feature_store.config import LayoutConfig, RetentionConfig
 from feature_store.contracts.base import ENTITIES, days_between, shift_day
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
+from feature_store.lake import Lake, stage_file
 from feature_store.maintenance import pools_to_keep
+from feature_store.schemas import arrow_schema
 from feature_store.spark.rebucket import sources
 from jobs import backfill, catalog
 from jobs.context import RunContext
@@ -27,6 +29,7 @@ from jobs.runner import is_current, open_context, resolve_inputs
 from jobs.settings import Settings
 from tests.aggregation_fixtures import (
     FIRST,
+    SPEC,
     commit_day,
     commit_raw,
     context,
@@ -167,6 +170,21 @@ def test_retention_spares_what_a_release_or_a_backfill_needs(tmp_path: Path) -> 
     backfill.save(tmp_path, backfill.Progress(plan=plan))
     expired = expired_days(ctx.lake, config, protected_days(settings, config))
     assert expired == {name: days[:4]}
+
+
+def test_counts_are_kept_beyond_the_longest_window(tmp_path: Path) -> None:
+    lake, table = Lake(tmp_path), SPEC.counts_table("user")
+    days = [shift_day(FIRST, number) for number in (0, 29, 30, 120)]
+    rows = arrow_schema(table).empty_table()
+    for ds in days:
+        staged = [stage_file(lake.root, table, ds, rows, bucket=0)]
+        layout = {"dtype": "int32", "dim": "12", "buckets": "1"}
+        lake.commit(table, ds, staged, properties=layout)
+    config = RetentionConfig(counts_days=91)
+    assert expired_days(lake, config, frozenset()) == {table.name: tuple(days[:2])}
+    assert expired_days(lake, config, frozenset(days[:1])) == {table.name: tuple(days[1:2])}
+    with pytest.raises(ValueError, match="counts_days"):
+        RetentionConfig(counts_days=90)
 
 
 def test_retention_spares_what_readers_see_after_rollbacks(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ TRAIN = ("train", "--ds", DAY, "--upstream", "ctr")
 def validated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     derm(folder, "init", "--dataset", "simulated", "--days", "1")
-    derm(folder, "run", "--from", HISTORY, "--to", DAY, "--steps", "simulate,ingest,validate")
+    derm(folder, "run", "--from", HISTORY, "--to", DAY, "--steps", "simulate,ingest,validate,count")
     return folder
 
 

@@ -37,8 +37,9 @@ def objective(config: DermConfig = SMALL, upstream: str = "ctr") -> DermObjectiv
 def batch(rows: int, *, seed: int = 0, upstream: str = "ctr") -> dict[str, Tensor]:
     """Random rows; the first one is always a positive."""
     random = np.random.default_rng(seed)
-    declared = spec()
-    arrays = {f.name: _feature(f, rows, random) for f in declared.features}
+    declared, offered = spec(), inputs(upstream)
+    features = (*offered.user, *offered.pin, *offered.context)
+    arrays = {f.name: _feature(f, rows, random) for f in features}
     for label in declared.labels_of(upstream):
         arrays[f"label:{label.name}"] = random.integers(0, 2, rows).astype(np.float32)
         arrays[f"label:{label.name}"][:1] = 1

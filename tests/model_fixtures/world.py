@@ -15,6 +15,7 @@ from feature_store.lake import Lake
 from feature_store.schemas import arrow_schema, pack
 from jobs import infer, train
 from jobs.context import Outcome, RunContext
+from jobs.count import count_day, serially
 from jobs.manifests import ManifestStore
 from jobs.recipes import Recipe, toy
 from jobs.settings import Home, Settings
@@ -89,7 +90,7 @@ class World:
         )
 
     def add_day(self, ds: str, *, rows: int = 400, users: int = 40, pins: int = 30) -> None:
-        """Write one day and the manifests of ingest and validate."""
+        """Write one day and the manifests of ingest, validate and count."""
         tables = make_day(self.spec, ds, rows=rows, users=users, pins=pins)
         declared = (self.spec.events_table(), self.spec.users_table(), self.spec.pins_table())
         outputs = [
@@ -98,6 +99,11 @@ class World:
         ]
         self.record("ingest", ds, None, tuple(outputs))
         self.record("validate", ds, None, (Artifact(name="validated", ds=ds, digest="v"),))
+        self.count(ds)
+
+    def count(self, ds: str) -> None:
+        """`derm count`, without Spark."""
+        self.record("count", ds, None, count_day(self.context(ds), serially).outputs)
 
     def record(self, step: str, ds: str, upstream: str | None, outputs: tuple) -> None:
         """Write a step's manifest, as the runner does."""

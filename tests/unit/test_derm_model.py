@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from feature_store.contracts.base import ENTITIES
 from models.derm.config import LossConfig
 from models.derm.features import ScopeTokens, sequence_groups
 from models.derm.model import FirstWindow
@@ -36,9 +37,10 @@ def test_a_pin_does_not_depend_on_the_user_of_its_row():
 
 
 def test_the_three_lists_of_features_are_disjoint_and_complete():
-    chosen = inputs()
+    chosen, declared = inputs(), spec()
+    every = (*declared.features, *(f for e in ENTITIES for f in declared.counting_features(e)))
     lists = [{f.name for f in scope} for scope in (chosen.user, chosen.pin, chosen.context)]
-    assert sum(map(len, lists)) == len(set.union(*lists)) == len(spec().features)
+    assert sum(map(len, lists)) == len(set.union(*lists)) == len(every)
 
 
 @pytest.mark.parametrize("scope", ["user", "pin"])
@@ -113,8 +115,8 @@ def test_rare_tasks_weigh_more_up_to_the_cap():
 
 def test_heads_start_at_the_base_rate():
     built = model()
-    names = [f.name for f in spec().features if f.kind == "numeric"]
-    ranges = {name: NumericRange() for name in names}
+    offered = (*inputs().user, *inputs().pin, *inputs().context)
+    ranges = {f.name: NumericRange() for f in offered if f.kind == "numeric"}
     built.fit(FirstWindow(ranges=ranges, base_rates={"click": 0.03, "good_click": 0.01}))
     with torch.no_grad():
         for task in ("click", "good_click"):

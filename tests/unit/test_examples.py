@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from feature_store.buckets import stable_hash
 from feature_store.contracts.datasets import Feature
 from feature_store.contracts.errors import ContractViolation
+from feature_store.counts import Counting
 from feature_store.examples import DayExamples, NumericSummary, Order, encode, summarize
 from feature_store.schemas import pack
 from tests.model_fixtures.world import FIRST, World, next_day
 
 ROWS = 300
+COUNTING = Counting(smoothing=10.0, first_ds=FIRST)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def day(world):
-    return DayExamples(world.lake, world.spec, FIRST, "ctr")
+    return DayExamples(world.lake, world.spec, FIRST, "ctr", COUNTING)
 
 
 def feature(kind, **sizes):
@@ -102,7 +104,7 @@ def test_a_table_that_names_an_entity_twice_is_refused(tmp_path):
     users = world.lake.read(table, FIRST)
     world.lake.overwrite(table, FIRST, pa.concat_tables([users, users.slice(0, 1)]))
     with pytest.raises(ContractViolation, match="twice"):
-        DayExamples(world.lake, world.spec, FIRST, "ctr")
+        DayExamples(world.lake, world.spec, FIRST, "ctr", COUNTING)
 
 
 @settings(max_examples=25, deadline=None)

@@ -19,6 +19,7 @@ from feature_store.index_build import (
     write,
 )
 from feature_store.index_graph import build, distinct, normalise, on_storage
+from feature_store.index_search import NodeSearch
 
 LINEAGE = Lineage(ds="2025-03-01", space_id="s", pool_digest="p", config_digest="c")
 LATER = Lineage(ds="2025-03-02", space_id="s", pool_digest="q", config_digest="c")
@@ -124,6 +125,26 @@ def test_ef_search_is_raised_until_the_recall_is_reached():
     assert ef > 1
 
 
+def test_a_graph_that_is_inserted_in_pieces_finds_every_vector_by_itself():
+    # More nodes than go into the graph at once; each is its own nearest, and not a shifted one's.
+    rng = np.random.default_rng(0)
+    vectors = normalise(rng.standard_normal((10_000, 8)))
+    search = NodeSearch(build(vectors, CONFIG))
+    _, nodes = search.search(vectors, 1, 32)
+    assert (nodes[:, 0] == np.arange(len(vectors))).mean() > 0.99
+
+
+def test_a_narrow_search_reaches_every_island():
+    # Walking down the levels ends on the wrong one for some queries, and ten candidates do not
+    # lead off an island: the search has to begin on the right one.
+    rng = np.random.default_rng(0)
+    centres = normalise(rng.standard_normal((60, 32)))
+    vectors = normalise(np.repeat(centres, 150, axis=0) + 0.02 * rng.standard_normal((9000, 32)))
+    queries = vectors[::9] + np.float32(0.001)
+    _, nodes = NodeSearch(build(vectors, CONFIG)).search(queries, 1, 10)
+    assert (nodes[:, 0] // 150 == np.arange(0, 9000, 9) // 150).all()
+
+
 def test_a_recall_that_cannot_be_reached_fails_the_publish():
     table = pins(3000, dim=64)
     weak = IndexConfig(
@@ -181,15 +202,18 @@ def test_other_pins_are_never_warm_started(tmp_path):
 
 
 def test_a_graph_built_elsewhere_is_served_from_the_configured_storage(tmp_path):
-    # What happens to a graph that a GPU built: float32 storage is replaced, links are kept.
+    # What happens to a graph that a GPU built: the type that CAGRA is copied to, filled by the CPU;
+    # its float32 storage is replaced, its links are kept.
     table = pins(1500)
-    graph = build(table.vectors, IndexConfig(storage="float32"))
+    graph = faiss.IndexHNSWCagra(16, CONFIG.links, faiss.METRIC_INNER_PRODUCT)
+    graph.base_level_only = False
+    graph.add(table.vectors)
     index, nodes = on_storage(graph, table.vectors, CONFIG), distinct(table.vectors, CONFIG)
     assert check(index, table, nodes, queries(), CONFIG)[0] >= 0.95
     built = Built(index=index, nodes=nodes, built_ds="2025-03-01", recall_at_10=1.0, ef_search=64)
     write(tmp_path / "i", built, table, LINEAGE)
     hits = PinIndex(tmp_path / "i").search(queries(), 10)
-    rows = graph.search(queries(), 10, params=faiss.SearchParametersHNSW(efSearch=64))[1]
+    _, rows = NodeSearch(graph).search(queries(), 10, 64)
     same = [
         len({table.ids[r].decode() for r in a} & set(b))
         for a, b in zip(rows, hits.ids, strict=True)

@@ -19,6 +19,7 @@ def survey(
     record = Record(rows=10, seconds=2.0)
     names = ("train", "infer", "dedup", "merge", "verify", "index", "publish")
     return Survey(
+        first_ds=START,
         origin=START,
         start=start,
         last=DAYS[-1],
@@ -27,6 +28,7 @@ def survey(
         dailies=dict.fromkeys(UPSTREAMS, dailies),
         raws=dict.fromkeys(UPSTREAMS, dailies),
         snapshots=dict.fromkeys(UPSTREAMS, DAYS),
+        counted=DAYS,
         records={f"{n}/{ds}/{u}": record for n in names for ds in DAYS for u in UPSTREAMS},
     )
 
@@ -47,15 +49,35 @@ def test_wrong_embeddings_are_inferred_again_and_merged_to_the_end() -> None:
 
 def test_wrong_labels_are_learned_again_by_every_later_model() -> None:
     plan = make_plan(survey(), [DAYS[8]], "labels")
-    first = ["ingest", "validate", "train", "infer", "dedup", "merge", "verify"]
-    assert names(plan, DAYS[8]) == first
-    assert names(plan, DAYS[9])[:5] == ["train", "infer", "dedup", "merge", "verify"]
+    learned = ["train", "infer", "dedup", "merge", "verify", "count"]
+    assert names(plan, DAYS[8]) == ["ingest", "validate", *learned]
+    assert names(plan, DAYS[9])[:6] == learned
+    assert not any(s.keep for s in plan.steps)
 
 
-def test_without_retraining_only_the_wrong_days_are_inferred_again() -> None:
+def test_without_retraining_models_are_kept_and_see_other_counts() -> None:
     plan = make_plan(survey(), [DAYS[8]], "features", retrain=False)
-    assert names(plan, DAYS[8]) == ["ingest", "validate", "infer", "dedup", "merge", "verify"]
-    assert names(plan, DAYS[9])[:2] == ["merge", "verify"]
+    embedded = ["train", "infer", "dedup", "merge", "verify", "count"]
+    assert names(plan, DAYS[8]) == ["ingest", "validate", *embedded]
+    assert names(plan, DAYS[9])[:6] == embedded
+    assert {s.step for s in plan.steps if s.keep} == {"train"}
+    assert all(s.keep and not s.writes for s in plan.steps if s.step == "train")
+    assert "train" not in render(plan)
+
+
+def test_without_retraining_every_later_day_needs_its_snapshot() -> None:
+    state = survey().model_copy(update={"snapshots": dict.fromkeys(UPSTREAMS, DAYS[:9])})
+    with pytest.raises(MissingInput, match="snapshots"):
+        make_plan(state, [DAYS[8]], "labels", retrain=False)
+    assert make_plan(state, [DAYS[8]], "embeddings").first == DAYS[8]
+
+
+def test_windows_are_recounted_from_all_the_counts_before() -> None:
+    for lost in (DAYS[0], DAYS[7]):
+        state = survey().model_copy(update={"counted": tuple(d for d in DAYS if d != lost)})
+        with pytest.raises(MissingInput, match="counts"):
+            make_plan(state, [DAYS[8]], "labels")
+        assert make_plan(state, [DAYS[8]], "embeddings").first == DAYS[8]
 
 
 def test_a_missing_pool_is_replayed_from_an_older_one() -> None:
@@ -86,7 +108,7 @@ def test_wrong_embeddings_need_the_snapshot_that_infers_them_again() -> None:
     state = survey().model_copy(update={"snapshots": dict.fromkeys(UPSTREAMS, DAYS[8:])})
     with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[8]}"):
         make_plan(state, [DAYS[5]], "embeddings")
-    with pytest.raises(MissingInput, match="pools and snapshots"):
+    with pytest.raises(MissingInput, match="pools, counts and snapshots"):
         make_plan(state, [DAYS[5]], "labels")
 
 

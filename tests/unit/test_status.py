@@ -13,11 +13,12 @@ import pytest
 from deltalake import write_deltalake
 from rich.console import Console
 
+from jobs import catalog
 from jobs.manifests import ManifestStore
 from jobs.rendering.terminal import print_status
 from jobs.settings import Home, Settings
 from jobs.status import read_status
-from tests.report_fixtures import finish_day, make_home, publish
+from tests.report_fixtures import finish_day, make_home, manifest_of, publish
 
 _DERM = "import sys; from jobs.cli import main; sys.exit(main())"
 NOW = dt.datetime(2025, 3, 9, 12, tzinfo=dt.UTC)
@@ -119,7 +120,9 @@ def test_days_before_the_start_are_no_gap(tmp_path: Path) -> None:
     Home(dataset="simulated", recipe="toy", first_ds="2025-02-28", start_ds="2025-03-01").save(
         tmp_path
     )
-    finish_day(tmp_path, "2025-02-28", until="validate")
+    finish_day(tmp_path, "2025-02-28", until="train")
+    store = ManifestStore(tmp_path / "manifests")
+    store.put(manifest_of(store, catalog.step("count"), "2025-02-28", None))
     finish_day(tmp_path, "2025-03-01")
     assert [d.summary.ds for d in _status(tmp_path).days] == ["2025-03-01"]
     assert _open(tmp_path) == []
