@@ -5,6 +5,7 @@ Never touches what a release names, what a backfill on disk still needs, or the 
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable, Collection
 
 from feature_store.config import RetentionConfig
@@ -18,6 +19,7 @@ from feature_store.maintenance import drop_days, newest, pools_to_keep, tidy
 from jobs import backfill, exclusion
 from jobs.cli import out
 from jobs.recipes import recipe
+from jobs.retain_folders import expired_folders
 from jobs.settings import Home, Settings
 
 _KEPT: dict[
@@ -40,21 +42,31 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     config = recipe(Home.load(settings.home).recipe).retention
     lake = Lake(settings.lake_root)
     removed: dict[str, int] = {}
+    home = settings.home.resolve()
     if args.dry_run:
-        expired = expired_days(lake, config, protected_days(settings, config))
+        protected = protected_days(settings, config)
+        expired = expired_days(lake, config, protected)
+        folders = expired_folders(home, config, protected)
     else:
         with exclusion.alone(settings.home, "derm retain"):
-            expired = expired_days(lake, config, protected_days(settings, config))
+            protected = protected_days(settings, config)
+            expired = expired_days(lake, config, protected)
+            folders = expired_folders(home, config, protected)
             for name, days in expired.items():
                 drop_days(lake, name, days)
+            for folder in (f for found in folders.values() for f in found):
+                shutil.rmtree(folder)
             for name in lake.tables():
                 removed[name] = tidy(lake, name, orphan_hours=config.orphan_hours)
     if args.json:
-        out(json.dumps({"dropped": expired, "files_removed": removed}))
+        names = {kind: [f.name for f in found] for kind, found in folders.items()}
+        out(json.dumps({"dropped": expired, "folders": names, "files_removed": removed}))
         return 0
+    verb = "would go" if args.dry_run else "dropped"
     for name, days in expired.items():
-        verb = "would go" if args.dry_run else "dropped"
         out(f"{name}: {len(days)} days {verb}: {' '.join(days)}")
+    for kind, found in folders.items():
+        out(f"{kind}: {len(found)} folders {verb}: {' '.join(f.name for f in found)}")
     out(f"{sum(removed.values())} files removed" if removed else "nothing was removed")
     return 0
 

@@ -51,7 +51,7 @@ def run(ctx: RunContext) -> Outcome:
         digest=weights_digest(manifest),
         rows=rows,
         size=sum(f.stat().st_size for f in folder.iterdir()),
-        uri=str(folder),
+        uri=folder.relative_to(ctx.root).as_posix(),
     )
     return Outcome(outputs=(artifact,), metrics=metrics, timings=timings)
 

@@ -7,7 +7,7 @@ back by itself. An operator only clears what failed for good.
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,18 +45,23 @@ class Campaign:
         )
         expected = undisturbed.prepare()
         repaired = [expected["backfill"], *(undisturbed.repair() for _ in range(self.repairs - 1))]
-        lane = Lane(folder=self.folder, through="process", days=self.days - 1)
-        lane.begin()
-        own = (("DERM_LAST_DS", lane.day),)
-        compose = Compose(lane.home, self.folder / "cluster", own)
-        with running(compose) as (cluster, api):
+        lane = self._lane(self.days - 1)
+        with running(self._compose(lane), before=lane.begin) as (cluster, api):
             patiently(lambda: api.has_read(DAGS["daily"], lane.day))
             api.set_paused(DAGS["daily"], paused=False)
             for number in range(self.days):
                 yield self._case(cluster, api, number, "daily", expected["daily"])
             for number, wanted in enumerate(repaired[: self.repairs], start=self.days):
-                lane.spoil(DERM_REDIS_URL=compose.store_url)
+                lane.spoil(DERM_REDIS_URL=cluster.compose.store_url)
                 yield self._case(cluster, api, number, "backfill", wanted)
+
+    def _compose(self, lane: Lane) -> Compose:
+        return Compose(lane.home, self.folder / "cluster", (("DERM_LAST_DS", lane.day),))
+
+    def _lane(self, days: int) -> Lane:
+        lane = Lane(folder=self.folder, through="process", days=days)
+        told = self._compose(lane).lake_environment
+        return replace(lane, environment=tuple(told.items()))
 
     def _case(
         self, cluster: Cluster, api: AirflowApi, number: int, run: Run, expected: dict[str, str]
@@ -65,14 +70,14 @@ class Campaign:
         started = time.monotonic()
         rng = random.Random(f"{self.seed} cluster {number}")
         victim, after_s = VICTIMS[number % len(VICTIMS)], rng.uniform(0, _SPANS_S[run])
-        lane = Lane(folder=self.folder, through="process", days=min(number, self.days - 1))
+        lane = self._lane(min(number, self.days - 1))
         run_id = self._begin(api, lane, run)
         time.sleep(after_s)
         during = under_way(lane, run)
         died = cluster.kill(victim)
         state, commands = self._to_its_end(api, DAGS[run], run_id)
         last = run == "backfill" or number == self.days - 1
-        found = observe(lane.home, cluster.compose.store_url)
+        found = observe(lane.home, cluster.compose.store_url, lane.lake)
         wanted = expected if last else _of_day(expected, lane.day)
         found = found if last else _of_day(found, lane.day)
         return Result(

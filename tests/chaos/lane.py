@@ -34,16 +34,23 @@ class Lane:
 
     Attributes:
         days: how many are published before the daily run that is struck.
+        environment: what commands are told beside the home, such as where the lake is.
     """
 
     folder: Path
     through: Through
     days: int = 2
+    environment: tuple[tuple[str, str], ...] = ()
 
     @property
     def home(self) -> Path:
         """Where every run happens."""
         return self.folder / "home"
+
+    @property
+    def lake(self) -> Lake:
+        """Its tables."""
+        return Lake(dict(self.environment).get("DERM_LAKE") or self.home / "lake")
 
     @property
     def day(self) -> str:
@@ -129,6 +136,7 @@ class Lane:
             "DERM_HOME": str(self.home),
             "DERM_THREADS": "1",
             "PYTHONPATH": str(PROJECT),
+            **dict(self.environment),
             **more,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +170,7 @@ class Lane:
 
     def spoil(self, **environment: str) -> None:
         """Give the wrong day wrong embeddings; every later day, and readers, get what follows."""
-        lake, manifests = Lake(self.home / "lake"), ManifestStore(self.home / "manifests")
+        lake, manifests = self.lake, ManifestStore(self.home / "manifests")
         for upstream in UPSTREAMS:
             outputs = tuple(spoil(lake, upstream, e, self.wrong) for e in ENTITIES)
             recorded = manifests.get("infer", self.wrong, upstream)

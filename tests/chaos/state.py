@@ -5,11 +5,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 import redis
 
 from feature_store.codec import CURRENT_KEY
 from feature_store.lake import Lake, rows_digest
+from feature_store.storage import open_parquet
 from jobs.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
@@ -20,18 +21,24 @@ _TIMED = ("runs",)
 _HOW = ("base_ds", "base_digest", "done")
 
 
-def observe(home: Path, store_url: str = "") -> dict[str, str]:
+def observe(home: Path, store_url: str = "", lake: Lake | None = None) -> dict[str, str]:
     """Every table by day, every snapshot, what each step recorded, and everything published.
 
     Args:
         store_url: the online store; empty: the embedded one, started for this if need be.
+        lake: the tables, where they are not below the home.
     """
     try:
         published = _published(home, store_url or ensure_redis(Settings(home=home)))
     finally:
         if not store_url:
             stop_redis(home)
-    return {**_tables(home), **_snapshots(home), **_manifests(home), **published}
+    return {
+        **_tables(lake or Lake(home / "lake")),
+        **_snapshots(home),
+        **_manifests(home),
+        **published,
+    }
 
 
 def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
@@ -40,19 +47,22 @@ def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
     return [name for name in names if expected.get(name) != found.get(name)]
 
 
-def _tables(home: Path) -> dict[str, str]:
-    lake = Lake(home / "lake")
-    names = lake.tables()
+def _tables(lake: Lake) -> dict[str, str]:
     return {
         f"table {name} {ds}": _digest(
             # From the rows themselves: the log may say what it likes.
-            rows_digest(pq.read_table(file, partitioning=None)).encode()
+            rows_digest(_rows(file)).encode()
             for file in lake.files(name, ds)
         )
-        for name in names
+        for name in lake.tables()
         if name not in _TIMED
         for ds in lake.days(name)
     }
+
+
+def _rows(file: str) -> pa.Table:
+    with open_parquet(file) as parquet:
+        return parquet.read()
 
 
 def _snapshots(home: Path) -> dict[str, str]:

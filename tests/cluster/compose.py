@@ -85,6 +85,13 @@ class Compose:
         return self.translated(url, self.address("store"))
 
     @property
+    def lake_environment(self) -> dict[str, str]:
+        """How the services are told where the lake is."""
+        given = self.services["worker-cpu"]["environment"]
+        wanted = ("DERM_LAKE", *(name for name in given if name.startswith("AWS_")))
+        return {name: self.translated(given[name], self.address("objects")) for name in wanted}
+
+    @property
     def url(self) -> str:
         """Where Airflow answers."""
         return f"http://{self.address('airflow-api-server')}:8080"

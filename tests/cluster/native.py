@@ -5,6 +5,7 @@ python -m tests.cluster.native HOME      # until Ctrl-C
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import psutil
 from jobs.services import processes
 from jobs.services.airflow_api import AirflowApi, Unreachable
 from jobs.services.redis import server_program
-from tests.cluster import postgres
+from tests.cluster import objects, postgres
 from tests.cluster.compose import Compose, Process
 
 SERVICE = "DERM_TEST_SERVICE"
@@ -45,20 +46,32 @@ class Cluster:
         self._stopping = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
 
-    def start(self) -> AirflowApi:
-        """Start every service in the order of its dependencies; return once Airflow answers."""
+    def start(self, before: Callable[[], None]) -> AirflowApi:
+        """Start every service in the order of its dependencies; return once Airflow answers.
+
+        Args:
+            before: what an operator does once the object store is there: make the home.
+        """
         for folder in (self.compose.home, self.compose.folder / "airflow", self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         self.compose.folder.chmod(0o711)  # PostgreSQL's own user has to get to its data
-        for process in self._declared.values():
-            self._start(process)
-            if process.once:
-                code = self._running.pop(process.name).wait()
-                assert code == 0, f"{process.name}: exit code {code}, see {self.logs}"
-            elif process.name in ("postgres", "broker", "store"):
-                self.await_health(process.name)
+        first = ("objects", "objects-bucket")
+        for name in first:
+            self._bring_up(self._declared[name])
+        before()
+        for name, process in self._declared.items():
+            if name not in first:
+                self._bring_up(process)
         self._supervisor.start()
         return self._api()
+
+    def _bring_up(self, process: Process) -> None:
+        self._start(process)
+        if process.once:
+            code = self._running.pop(process.name).wait()
+            assert code == 0, f"{process.name}: exit code {code}, see {self.logs}"
+        elif process.name in ("postgres", "broker", "store", "objects"):
+            self.await_health(process.name)
 
     def stop(self) -> None:
         """End every process of every service."""
@@ -67,6 +80,9 @@ class Cluster:
             self._supervisor.join()
         processes.stop(self.compose.home)
         for process in self._running.values():
+            # A server that renames itself hides its mark: Redis.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     def kill(self, service: str) -> int:
@@ -78,21 +94,25 @@ class Cluster:
 
     def members(self, service: str) -> list[psutil.Process]:
         """The processes of one service."""
-        found = []
+        found = [psutil.Process(self._running[service].pid)] if self._alive(service) else []
         for process in processes.marked(self.compose.home):
             try:
-                if process.environ().get(SERVICE) == service:
+                if process.environ().get(SERVICE) == service and process not in found:
                     found.append(process)
             except psutil.Error:
                 continue
         return found
 
+    def _alive(self, service: str) -> bool:
+        return service in self._running and self._running[service].poll() is None
+
     def await_health(self, service: str) -> None:
         """Wait until the health check of the compose file passes."""
         process, deadline = self._declared[service], time.monotonic() + _READY_WITHIN_S
         while True:
+            check = objects.health(process) if service == "objects" else process.healthcheck
             done = subprocess.run(
-                self._found(process.healthcheck, process.environment),
+                self._found(check, process.environment),
                 env=self._environment(process),
                 capture_output=True,
                 text=True,
@@ -112,6 +132,8 @@ class Cluster:
         if process.name == "postgres":
             data = self.compose.folder / "postgres"
             command = postgres.command(process, data, self.compose.address("postgres"))
+        if process.name.startswith("objects"):
+            command = objects.command(process, self.compose.address("objects"))
         with (self.logs / f"{process.name}.log").open("ab") as log:
             self._running[process.name] = subprocess.Popen(
                 self._found(command, process.environment),
@@ -155,13 +177,21 @@ class Cluster:
 
 
 @contextmanager
-def running(compose: Compose) -> Iterator[tuple[Cluster, AirflowApi]]:
-    """The services for as long as the block lasts."""
+def running(
+    compose: Compose, before: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Cluster, AirflowApi]]:
+    """The services for as long as the block lasts; this process finds their lake as they do."""
     cluster = Cluster(compose)
+    told = {k: v for k, v in compose.lake_environment.items() if k.startswith("AWS_")}
+    was = dict(os.environ)
+    os.environ.update(told)
     try:
-        yield cluster, cluster.start()
+        yield cluster, cluster.start(before)
     finally:
         cluster.stop()
+        for name in told:
+            os.environ.pop(name)
+        os.environ.update(was)
 
 
 def _password(file: Path) -> str:

@@ -6,6 +6,7 @@ Takes about three minutes, most of it waiting: DERM_TEST_CLUSTER=1 runs it.
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.chaos.lane import Lane
 from tests.chaos.state import differences, observe
 from tests.cluster.compose import Compose
 from tests.cluster.native import Cluster, running
+from tests.cluster.objects import MOTO
 
 pytestmark = [
     pytest.mark.airflow,
@@ -26,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(
         not AIRFLOW_PYTHON.exists(), reason="Airflow is not installed: make .venv-airflow/.airflow"
     ),
+    pytest.mark.skipif(not MOTO.exists(), reason="no object store is installed: make .venv-s3/.s3"),
     pytest.mark.skipif(
         not os.environ.get("DERM_TEST_CLUSTER"), reason="long: DERM_TEST_CLUSTER=1 runs it"
     ),
@@ -36,6 +39,7 @@ pytestmark = [
 def folder() -> Iterator[Path]:
     # Not pytest's: PostgreSQL's own user has to get through to its data.
     with tempfile.TemporaryDirectory(prefix="derm-cluster-") as path:
+        Path(path).chmod(0o711)
         yield Path(path)
 
 
@@ -48,14 +52,17 @@ def expected(folder: Path) -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="module")
 def lane(folder: Path) -> Lane:
     made = Lane(folder=folder, through="process", days=1)
-    made.begin()
-    return made
+    told = compose_of(made).lake_environment
+    return replace(made, environment=tuple(told.items()))
+
+
+def compose_of(lane: Lane) -> Compose:
+    return Compose(lane.home, lane.folder / "cluster", (("DERM_LAST_DS", lane.day),))
 
 
 @pytest.fixture(scope="module")
 def services(lane: Lane) -> Iterator[tuple[Cluster, AirflowApi]]:
-    own = (("DERM_LAST_DS", lane.day),)
-    with running(Compose(lane.home, lane.folder / "cluster", own)) as started:
+    with running(compose_of(lane), before=lane.begin) as started:
         yield started
 
 
@@ -74,7 +81,8 @@ def test_days_through_the_cluster_are_those_of_one_machine(
     api.set_paused(DAGS["daily"], paused=False)
     days = patiently(lambda: _ended(api, 2))
     assert days == {lane.wrong: "success", lane.day: "success"}
-    found = observe(lane.home, cluster.compose.store_url)
+    assert not (lane.home / "lake").exists()
+    found = observe(lane.home, cluster.compose.store_url, lane.lake)
     assert differences(expected["daily"], found) == []
 
 
@@ -98,7 +106,7 @@ def test_a_repair_through_the_cluster_is_that_of_one_machine(
     ended = ("success", "failed")
     state = patiently(lambda: (s := api.run_state(DAGS["backfill"], run_id)) in ended and s)
     assert state == "success"
-    found = observe(lane.home, cluster.compose.store_url)
+    found = observe(lane.home, cluster.compose.store_url, lane.lake)
     assert differences(expected["backfill"], found) == []
 
 

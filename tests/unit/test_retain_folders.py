@@ -1,0 +1,80 @@
+"""Which snapshots and indexes go: none that a reader, a repair or the next day needs."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from feature_store.config import RetentionConfig
+from feature_store.contracts.base import UPSTREAMS, days_between
+from feature_store.contracts.manifests import Artifact, StepManifest
+from jobs.manifests import ManifestStore
+from jobs.retain_folders import expired_folders
+
+DAYS = days_between("2025-03-01", "2025-04-30")
+CONFIG = RetentionConfig(daily_pools=3, weekly_pools=2)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Two months of snapshots and indexes."""
+    store = ManifestStore(tmp_path / "manifests")
+    for ds in DAYS:
+        for upstream in UPSTREAMS:
+            _record(tmp_path, store, "train", ds, f"snapshots/{upstream}/{ds}", upstream)
+            _record(tmp_path, store, "index", ds, f"index/{upstream}/{ds}", upstream)
+    return tmp_path
+
+
+def _record(home: Path, store: ManifestStore, step: str, ds: str, uri: str, upstream) -> None:
+    (home / uri).mkdir(parents=True)
+    (home / uri / "content").write_text("x")
+    output = Artifact(name=f"{step}:{upstream}", ds=ds, digest="d", uri=uri)
+    store.put(
+        StepManifest(
+            step=step, ds=ds, upstream=upstream, inputs=(), outputs=(output,), recipe="r",
+            code="c", started_at="", finished_at="", duration_s=0.0,
+        )
+    )  # fmt: skip
+
+
+def left(home: Path, kind: str, protected: frozenset[str] = frozenset()) -> list[str]:
+    gone = expired_folders(home, CONFIG, protected).get(f"{kind}/ctr", ())
+    return sorted({p.name for p in (home / kind / "ctr").iterdir()} - {p.name for p in gone})
+
+
+def test_snapshots_stay_as_pools_do(home: Path) -> None:
+    # The newest three days, and the Sundays of two weeks more.
+    sundays = ["2025-04-20", "2025-04-27"]
+    assert left(home, "snapshots") == [*sundays, "2025-04-28", "2025-04-29", "2025-04-30"]
+
+
+def test_indexes_stay_while_somebody_may_read_them(home: Path) -> None:
+    assert left(home, "index") == ["2025-04-29", "2025-04-30"]
+    assert left(home, "index", frozenset({"2025-03-05"})) == [
+        "2025-03-05", "2025-04-29", "2025-04-30",
+    ]  # fmt: skip
+
+
+def test_what_a_repair_needs_stays(home: Path) -> None:
+    assert "2025-03-17" in left(home, "snapshots", frozenset({"2025-03-17"}))
+
+
+def test_a_folder_that_no_manifest_names_goes_when_it_is_old(home: Path) -> None:
+    for name, age_h in (("young", 1), ("old", 49)):
+        folder = home / "snapshots" / "ctr" / name
+        folder.mkdir()
+        then = time.time() - age_h * 3600
+        os.utime(folder, (then, then))
+    draft = home / "snapshots" / "ctr" / ".2025-04-30.draft"
+    draft.mkdir()
+    os.utime(draft, (0, 0))
+    names = left(home, "snapshots")
+    assert "young" in names
+    assert "old" not in names
+    assert draft.name in names
+
+
+def test_a_home_without_anything_has_nothing_to_remove(tmp_path: Path) -> None:
+    assert expired_folders(tmp_path, CONFIG, frozenset()) == {}
