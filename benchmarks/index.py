@@ -92,7 +92,9 @@ def main() -> None:
         "pins": len(vectors),
         "dim": vectors.shape[1],
         "threads": args.threads,
-        "warm_start": _warm(vectors, queries, args) if args.warm else None,
+        "warm_start": _warm(distinct(vectors, IndexConfig()).vectors, queries, args)
+        if args.warm
+        else None,
     }
     print(json.dumps(report, indent=2))
     if args.json:
