@@ -222,4 +222,4 @@ def _encode(
 def _day_numbers(column: pa.Array) -> npt.NDArray[np.int64]:
     """Days since 1970-01-01 of ISO dates; few distinct ones, so each is parsed once."""
     numbers = np.array([day_number(ds) for ds in column.dictionary.to_pylist()], np.int64)
-    return numbers[column.indices.to_numpy()] if len(column) else numbers
+    return numbers[column.indices.to_numpy()] if len(column) else numbers[:0]

@@ -1,5 +1,6 @@
-"""A day with wrong embeddings: every vector turned round."""
+"""A day with wrong embeddings: a part of each is another one's."""
 
+import numpy as np
 import pyarrow as pa
 
 from feature_store.contracts.base import Entity, Upstream
@@ -11,15 +12,21 @@ from feature_store.staging import read_files, stage_file
 
 
 def spoil(lake: Lake, upstream: Upstream, entity: Entity, ds: str) -> Artifact:
-    """Turn every embedding of a day round; the digest says so."""
+    """Mix a neighbour into every embedding of a day; no guard notices, the digest does."""
     table = raw_table(upstream, entity)
     properties = lake.properties(table.name)
     dim = int(properties["dim"])
     staged = []
     for bucket, files in lake.bucket_files(table.name, ds).items():
         rows = read_files(files, table)
-        turned = pack(-unpack(rows["embedding"], dim))
+        vectors = unpack(rows["embedding"], dim)
+        mixed = vectors + 0.5 * np.roll(vectors, 1, axis=0)
+        mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
         position = rows.column_names.index("embedding")
-        rows = rows.set_column(position, rows.schema.field(position), pa.chunked_array([turned]))
+        rows = rows.set_column(
+            position,
+            rows.schema.field(position),
+            pa.chunked_array([pack(mixed.astype(np.float32))]),
+        )
         staged.append(stage_file(lake.root, table, ds, rows, bucket=bucket))
     return lake.commit(table, ds, staged, properties=properties)

@@ -16,11 +16,12 @@ from tests.chaos.lane import Lane, Run
 # A run that was struck more often than this without ending well did not survive.
 _ATTEMPTS = 4
 _POLL_S = 0.02
+_BEFORE = "before the first step"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blow:
-    """Who is struck, and how long after it was first seen."""
+    """Who is struck, and how long after it was first seen in a run that has begun."""
 
     victim: str
     after_s: float
@@ -85,7 +86,7 @@ def _strike(lane: Lane, run: Run, blow: Blow, command: psutil.Process) -> list[d
     seen: float | None = None
     while command.is_running() and command.status() != psutil.STATUS_ZOMBIE:
         now = time.monotonic()
-        candidates = victims.find(blow.victim, lane.home, command)
+        candidates = victims.find(blow.victim, lane.home, command) if _begun(lane, run) else []
         if candidates and seen is None:
             seen = now
         if candidates and seen is not None and now - seen >= blow.after_s:
@@ -96,12 +97,17 @@ def _strike(lane: Lane, run: Run, blow: Blow, command: psutil.Process) -> list[d
     return []
 
 
+def _begun(lane: Lane, run: Run) -> bool:
+    """Whether the run itself is under way: below Airflow its services start long before."""
+    return lane.through == "process" or under_way(lane, run) not in (_BEFORE, "gate")
+
+
 def under_way(lane: Lane, run: Run) -> str:
     """The first step that has not finished."""
     if run == "backfill":
         begun = backfill.load(lane.home)
         if begun is None:
-            return "before the first step"
+            return _BEFORE
         step = begun.plan.steps[min(begun.done, len(begun.plan.steps) - 1)]
         return " ".join(filter(None, (step.step, step.upstream)))
     done = {(m.step, m.upstream) for m in ManifestStore(lane.home / "manifests").of_day(lane.day)}

@@ -55,7 +55,7 @@ class Campaign:
             for number in range(self.days):
                 yield self._case(cluster, api, number, "daily", expected["daily"])
             for number, wanted in enumerate(repaired[: self.repairs], start=self.days):
-                lane.spoil()
+                lane.spoil(DERM_REDIS_URL=compose.store_url)
                 yield self._case(cluster, api, number, "backfill", wanted)
 
     def _case(

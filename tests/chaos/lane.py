@@ -65,28 +65,36 @@ class Lane:
         return ("run", "--from", self.day, "--to", self.day)
 
     def prepare(self) -> dict[Run, dict[str, str]]:
-        """Make both prepared states; return what undisturbed runs from them end with."""
+        """Make both prepared states; return what undisturbed runs from them end with.
+
+        The undisturbed runs are single commands, whatever the lane goes through.
+        """
+        if (self.folder / "daily").exists():
+            self.restore("daily")
+        else:
+            self._publish_days()
+            self._keep("daily")
+        self.derm("run", "--from", self.day, "--to", self.day)
+        expected: dict[Run, dict[str, str]] = {"daily": observe(self.home)}
+        self.spoil()
+        self._keep("backfill")
+        expected["backfill"] = self._repaired()
+        return expected
+
+    def _publish_days(self) -> None:
         self.begin()
         if self.through == "airflow":
             self.derm("daily", "--days", str(self.days))
         else:
             self.derm("run", "--from", self.wrong, "--to", shift_day(self.day, -1))
-        self._keep("daily")
-        self.derm(*self.command("daily"))
-        expected: dict[Run, dict[str, str]] = {"daily": observe(self.home)}
-        self.spoil()
-        self._keep("backfill")
-        expected["backfill"] = self._backfilled()
-        return expected
 
     def repair(self) -> dict[str, str]:
         """Spoil the day once more, repair it; what that ends with."""
         self.spoil()
-        return self._backfilled()
+        return self._repaired()
 
-    def _backfilled(self) -> dict[str, str]:
-        with self.services("backfill"):
-            self.derm(*self.command("backfill"))
+    def _repaired(self) -> dict[str, str]:
+        self.derm(*self.command("backfill"), "--in-process")
         return observe(self.home)
 
     def begin(self) -> None:
@@ -114,14 +122,14 @@ class Lane:
         finally:
             local.stop(Settings(home=self.home))
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Begin a command; its output goes to the log of the lane."""
         environment = {
             **os.environ,
             "DERM_HOME": str(self.home),
             "DERM_THREADS": "1",
             "PYTHONPATH": str(PROJECT),
-            "PYTHONWARNINGS": "default",
+            **more,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
@@ -136,9 +144,9 @@ class Lane:
                 text=True,
             )
 
-    def derm(self, *arguments: str) -> None:
+    def derm(self, *arguments: str, **more: str) -> None:
         """Run a command that succeeds."""
-        with self.start(*arguments) as process:
+        with self.start(*arguments, **more) as process:
             code = process.wait()
         assert code == 0, f"derm {' '.join(arguments)}: exit code {code}, see {self.log}"
 
@@ -149,17 +157,22 @@ class Lane:
 
     def _keep(self, run: Run) -> None:
         local.stop(Settings(home=self.home))
+        shutil.rmtree(self.folder / run, ignore_errors=True)
         _copy(self.home, self.folder / run)
 
-    def spoil(self) -> None:
-        """Give the wrong day wrong embeddings, and let the days after it follow from them."""
+    def spoil(self, **environment: str) -> None:
+        """Give the wrong day wrong embeddings; every later day, and readers, get what follows."""
         lake, manifests = Lake(self.home / "lake"), ManifestStore(self.home / "manifests")
         for upstream in UPSTREAMS:
             outputs = tuple(spoil(lake, upstream, e, self.wrong) for e in ENTITIES)
             recorded = manifests.get("infer", self.wrong, upstream)
             assert recorded
             manifests.put(recorded.model_copy(update={"outputs": outputs}))
-        self.derm("run", "--from", self.wrong, "--to", self.day, "--steps", "dedup,merge")
+        merged = ("--from", self.wrong, "--to", self.day, "--steps", "dedup,merge,verify")
+        self.derm("run", *merged, **environment)
+        steps = "index,publish,release,audit,report"
+        published = ("--from", self.day, "--to", self.day, "--steps", steps)
+        self.derm("run", *published, **environment)
 
 
 def _copy(source: Path, target: Path) -> None:

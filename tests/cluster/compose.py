@@ -63,6 +63,7 @@ class Compose:
     def secrets(self) -> dict[str, str]:
         """What `make secrets` writes."""
         target = self.folder / ".env"
+        target.parent.mkdir(parents=True, exist_ok=True)
         script = runpy.run_path(str(PROJECT / "infra" / "make_secrets.py"))
         assert script["main"](str(COMPOSE), str(target)) == 0
         return dict(line.split("=", 1) for line in target.read_text().splitlines())

@@ -92,7 +92,7 @@ def test_a_repair_through_the_cluster_is_that_of_one_machine(
     services: tuple[Cluster, AirflowApi], lane: Lane, expected: dict[str, dict[str, str]]
 ) -> None:
     cluster, api = services
-    lane.spoil()
+    lane.spoil(DERM_REDIS_URL=cluster.compose.store_url)
     conf = {"first_day": lane.wrong, "last_day": lane.wrong, "what": "embeddings"}
     run_id = api.trigger(DAGS["backfill"], conf)
     ended = ("success", "failed")

@@ -8,6 +8,7 @@ import pytest
 from feature_store.client import FeatureClient
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed, SpaceMismatch
+from feature_store.contracts.tables import pool_table
 from feature_store.online import open_store, slot_state
 from feature_store.releases import Releases
 from jobs import cli
@@ -69,6 +70,17 @@ def test_publishing_the_current_day_again_goes_to_the_other_slot(world):
     assert after.upstreams[0].slot != before.upstreams[0].slot
     assert_exact(world, DAYS[1])
     assert Releases(world.root, store).roll_back() == before
+
+
+def test_a_slot_that_already_holds_the_pool_is_left_as_it_is(world):
+    """As after a repair that gave a day back what it had: no row is newer than the slot."""
+    for ds in (*DAYS[:2], DAYS[1]):
+        if ds not in world.lake.days(pool_table("ctr", "user").name):
+            world.grow(ds)
+        world.publish(ds)
+    done = world.publish(DAYS[1])
+    assert done["publish ctr"].metrics["written"] == 0
+    assert_exact(world, DAYS[1])
 
 
 def test_releasing_the_same_day_again_changes_nothing(world):
