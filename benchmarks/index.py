@@ -76,12 +76,7 @@ def main() -> None:
     args = _arguments()
     vectors, queries = _data(args)
     truth = _exact(vectors, queries)
-    contenders = {
-        "ours": _ours,
-        "hnswlib": _hnswlib,
-        "hnswlib_wide": partial(_hnswlib, config=IndexConfig(links=32, ef_construction=40)),
-        "usearch": _usearch,
-    }
+    contenders = {name: CONTENDERS[name] for name in args.contenders}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for number in range(args.rounds):
         for name, make in contenders.items():
@@ -97,7 +92,9 @@ def main() -> None:
         "pins": len(vectors),
         "dim": vectors.shape[1],
         "threads": args.threads,
-        "warm_start": _warm(vectors, queries, args) if args.warm else None,
+        "warm_start": _warm(distinct(vectors, IndexConfig()).vectors, queries, args)
+        if args.warm
+        else None,
     }
     print(json.dumps(report, indent=2))
     if args.json:
@@ -111,6 +108,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--pool", type=Path, help="a home, whose Pins of upstream ctr to index")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--warm", action="store_true", help="also the warm start, by drift")
     parser.add_argument("--json", type=Path, help="where the numbers go")
@@ -310,6 +308,13 @@ def _warm(vectors: np.ndarray, queries: np.ndarray, args: argparse.Namespace) ->
             )
     return rows
 
+
+CONTENDERS = {
+    "ours": _ours,
+    "hnswlib": _hnswlib,
+    "hnswlib_wide": partial(_hnswlib, config=IndexConfig(links=32, ef_construction=40)),
+    "usearch": _usearch,
+}
 
 if __name__ == "__main__":
     main()

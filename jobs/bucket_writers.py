@@ -2,8 +2,7 @@
 
 Threads, not processes: all the work on a row happens inside NumPy, Arrow and the socket, which
 let go of the interpreter, so two writers keep one Redis server busy without the cost of starting
-processes, and nothing outlives a publish that is killed. On a cluster of machines the same
-`write_bucket` is what one Spark task runs.
+processes, and nothing outlives a publish that is killed.
 """
 
 import logging
