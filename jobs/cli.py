@@ -4,6 +4,7 @@ Only the module of the command that was asked for is imported, so `derm --help` 
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import logging
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from feature_store.contracts.base import UPSTREAMS, check_day
-from feature_store.contracts.errors import DermError
+from feature_store.contracts.errors import DermError, InputError
 from jobs import catalog
 from jobs.settings import Settings
 
@@ -146,6 +147,7 @@ COMMANDS: tuple[Command, ...] = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run one command, return the exit code."""
+    _bind_threads()
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(argv[0] if argv else "").parse_args(argv)
     _configure_logging()
@@ -157,6 +159,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             out(json.dumps({"error": vars(error), "exit_code": error.exit_code}))
         sys.stderr.write(f"derm: {error}\n")
         return error.exit_code
+
+
+def _bind_threads() -> None:
+    """Give numerical libraries the threads of DERM_THREADS, before any of them is loaded.
+
+    They would take every core of the machine, and the last bits of a sum depend on how many.
+    """
+    with contextlib.suppress(InputError):  # the command says so
+        threads = str(Settings.from_environment().threads or os.cpu_count() or 1)
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        os.environ.update(dict.fromkeys(names, threads))
 
 
 def out(line: str) -> None:

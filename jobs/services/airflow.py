@@ -126,11 +126,7 @@ def environment(settings: Settings, identity: Identity, database: str) -> dict[s
     """Environment of Airflow's processes, and so of the tasks they start."""
     url = f"http://127.0.0.1:{identity.port}"
     folder = settings.home / "services" / "airflow"
-    threads = str(settings.threads or os.cpu_count() or 1)
     return {
-        # What a library takes when nobody tells it: every core, for each of the tasks at once.
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
         **os.environ,
         "PYTHONPATH": str(PROJECT),
         "DERM_HOME": str(settings.home),
