@@ -8,20 +8,20 @@ One embedded redis-server holds one released day. Contenders alternate in rounds
 - redis_py: the same MGET and one `np.frombuffer`, without pointer, header check or found mask;
 - feast: `get_online_features` of packed values, in its own environment (`--feast` makes it).
 
-`*_busy` are the same reads while a publish writes the other slot as fast as it can.
+`*_busy` are the same reads while a publish, a process of its own, writes the other slot as fast as
+it can.
 """
 
 import argparse
-import itertools
 import json
 import logging
+import multiprocessing
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +75,13 @@ def _compare(home: Path, url: str, args: argparse.Namespace) -> dict:
     names, seconds = ids.to_pylist(), {}
     contenders = {"ours": _ours(url), "redis_py": _plain(url, prefix, args.dim)}
     for busy in ("", "_busy"):
-        with _publishing(url, buckets, args) if busy else _quiet():
+        with _publishing(url, buckets, args) if busy else nullcontext():
             for _ in range(args.rounds):
                 for name, read in contenders.items():
                     seconds.setdefault(name + busy, []).extend(_time(read, names, args))
+            if args.feast:
+                seconds["feast" + busy] = writing.run_feast(url, "read", args)["seconds"]
     report = {name: _summary(values) for name, values in seconds.items()}
-    if args.feast:
-        report["feast"] = _summary(writing.run_feast(url, "read", args)["seconds"])
     return {"contenders": report, "ids": IDS, "users": args.users, "dim": args.dim}
 
 
@@ -134,27 +134,25 @@ def _time(read: Read, names: list[str], args: argparse.Namespace) -> Iterator[fl
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    yield
-
-
-@contextmanager
 def _publishing(url: str, buckets: list, args: argparse.Namespace) -> Iterator[None]:
-    """Write the other slot again and again in the background."""
-    stop = threading.Event()
-    prefix = users_prefix("ctr", "space", "b")
-
-    def publish() -> None:
-        for _ in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
-            writing.write_all(url, buckets, prefix, args.users, args.dim, threads=1)
-
-    thread = threading.Thread(target=publish)
-    thread.start()
+    """Another process writes the other slot again and again."""
+    made = multiprocessing.get_context("spawn")
+    writer = made.Process(target=_publish, args=(url, buckets, args.users, args.dim), daemon=True)
+    writer.start()
     try:
         yield
     finally:
-        stop.set()
-        thread.join()
+        alive = writer.is_alive()
+        writer.kill()
+        writer.join()
+    if not alive:
+        sys.exit("the publish ended before the reads did")
+
+
+def _publish(url: str, buckets: list, users: int, dim: int) -> None:
+    prefix = users_prefix("ctr", "space", "b")
+    while True:
+        writing.write_all(url, buckets, prefix, users, dim, threads=1)
 
 
 def _summary(seconds: list[float]) -> dict[str, float]:

@@ -10,7 +10,8 @@ from alternating rounds on the same threads; medians are reported.
 
 `saving` compares the forward passes of inference: one per distinct entity (ours), one per last
 row (the same, since features are as of the start of the day), one per event. `memory` is the peak
-of training processes over days of different numbers and sizes.
+of training processes over days of different numbers and sizes. `settings` is how much faster (or
+slower) a pass over rows of the lake is with one setting changed, compilation not counted.
 """
 
 import argparse
@@ -54,6 +55,12 @@ FIRST = "2025-03-01"
 ROUNDS = 5
 STEPS = 8
 MEMORY_CASES = ((1, 1), (4, 1), (1, 4))
+CHANGES: dict[str, dict[str, Any]] = {
+    "precision=bfloat16": {"precision": "bfloat16"},
+    "compile=True": {"compile": True},
+    "prefetch_batches=0": {"prefetch_batches": 0},
+}
+GPU_CHANGES = {**CHANGES, "tf32=False": {"tf32": False}}
 
 
 class MatmulRecorder(TorchDispatchMode):
@@ -103,13 +110,13 @@ class Bench:
         """How counts become features."""
         return Counting(smoothing=self.recipe.counting.smoothing, first_ds=FIRST)
 
-    def trainer(self, examples: DayExamples) -> Trainer:
-        """A fresh trainer."""
+    def trainer(self, examples: DayExamples, **changes: Any) -> Trainer:
+        """A fresh trainer, with settings that differ from the recipe's."""
         seed_torch(0)
         objective = DermObjective(DermModel(ModelInputs.of(self.spec, "ctr"), self.recipe.model))
         return Trainer(
             objective,
-            self.recipe.training,
+            dataclasses.replace(self.recipe.training, **changes),
             self.device,
             learning_rate=1e-3,
             empty=examples.empty(),
@@ -185,6 +192,7 @@ def measure(bench: Bench) -> dict:
         "contenders": contenders,
         "read_rows_per_s": reading(examples, bench.order()),
         "saving": saving(trainer, examples),
+        "settings": settings(bench, examples),
         "profile": profiled(train),
         "parameters": sum(p.numel() for p in trainer.objective.parameters()),
     }
@@ -241,6 +249,23 @@ def saving(trainer: Trainer, examples: DayExamples) -> dict[str, float]:
 
     every_s, last_s = alternate(embed(batch), embed(last))
     return {"events": len(batch["ts"]), "users": len(first), "times_faster": every_s / last_s}
+
+
+def settings(bench: Bench, examples: DayExamples) -> dict[str, float]:
+    """Seconds of a pass as the recipe has it over seconds with one setting changed."""
+    changes = GPU_CHANGES if bench.device.type == "cuda" else CHANGES
+    trainers = [bench.trainer(examples, **c) for c in ({}, *changes.values())]
+
+    def a_pass(trainer: Trainer) -> Callable[[], None]:
+        def run() -> None:
+            # One switch for the whole process.
+            torch.backends.cuda.matmul.allow_tf32 = trainer.config.tf32
+            trainer.train(itertools.islice(examples.batches(bench.order()), STEPS), seed=(1,))
+
+        return run
+
+    plain_s, *changed_s = alternate(*(a_pass(t) for t in trainers))
+    return {name: plain_s / s for name, s in zip(changes, changed_s, strict=True)}
 
 
 def profiled(work: Callable[[], None]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from feature_store.codec import CURRENT_KEY, ValueFormat, release_key
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import InputError, StoreError
 from feature_store.contracts.manifests import PublishedUpstream, Release
-from feature_store.index import Hits, PinIndex
+from feature_store.index import Hits, PinIndex, Wanted
 
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
@@ -141,15 +141,16 @@ class FeatureClient:
         *,
         user_id: str | None = None,
         k: int = 10,
-        where: Mapping[str, str] | None = None,
+        where: Mapping[str, Wanted] | None = None,
     ) -> Hits:
         """The K best Pins for a vector [D] or [Q, D], or for a user.
 
         Args:
-            where: metadata column -> value a Pin must have.
+            where: metadata column -> value a Pin must have, or least and most of a number.
 
         Raises:
-            InputError: neither or both of vector and user were given, or the user is unknown.
+            InputError: neither or both of vector and user were given, the user is unknown, or the
+                index has no such metadata.
             StoreError: the index of the release is not there.
         """
         if (vector is None) == (user_id is None) or k < 1:

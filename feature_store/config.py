@@ -64,9 +64,10 @@ class IndexConfig:
     """The Pin index: an HNSW graph over distinct normalised vectors, inner product.
 
     Attributes:
-        links: neighbours per Pin and level (twice as many on the lowest). 16 with a careful
-            construction keeps clusters connected and costs 0.64 of the bytes of float32 vectors;
-            32 with a careless one costs 0.77 and searches slower (benchmarks/index.py).
+        links: neighbours per Pin and level (twice as many on the lowest). 16 cost 0.64 of the bytes
+            of float32 vectors; 32 with a less careful construction cost 0.77 and search slower.
+        ef_construction: candidates among which links are chosen. At 48 clusters fall apart, more
+            than 64 is slower to build and finds no more (docs/publishing.md).
         recall_at_10: lowest recall against exact search. `ef_search` is raised up to `ef_max`; a
             new graph that fails is built once more, with twice the links and four times the
             `ef_construction`.
@@ -77,7 +78,7 @@ class IndexConfig:
 
     storage: Literal["float16", "float32", "int8"] = "float16"
     links: int = 16
-    ef_construction: int = 80
+    ef_construction: int = 64
     ef_search: int = 64
     ef_max: int = 512
     recall_at_10: float = 0.95

@@ -8,7 +8,8 @@ A folder on disk, beside `index.json`, which is written last (without it a folde
 `ids.npy`: row -> Pin id as UTF-8 bytes, rows ordered by node, then by id;
 `offsets.npy`: the Pins of node g are the rows offsets[g] to offsets[g + 1];
 `by_id.npy`: the rows in ascending order of id;
-`<column>.npy`: row -> code, for each metadata column.
+`where_<column>.npy`: row -> code, for each metadata column of values; row -> float32, NaN where
+unknown, for each one of numbers.
 
 Shapes: N Pins, G nodes (distinct vectors), D vector width, Q queries, K results.
 Source: Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using
@@ -34,6 +35,10 @@ IDS = "ids.npy"
 OFFSETS = "offsets.npy"
 BY_ID = "by_id.npy"
 
+# What a Pin's metadata must be: a value, or a number from the least to the most, both included;
+# None is no bound.
+Wanted = str | tuple[float | None, float | None]
+
 
 class IndexManifest(Contract):
     """What an index folder holds.
@@ -46,6 +51,7 @@ class IndexManifest(Contract):
         files: name -> digest of every other file of the folder.
         sizes: name -> bytes, checked on every load.
         columns: metadata column -> its distinct values; the column's file holds positions.
+        numbers: metadata columns that hold numbers.
     """
 
     ds: Day
@@ -62,6 +68,7 @@ class IndexManifest(Contract):
     files: dict[str, str]
     sizes: dict[str, int]
     columns: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    numbers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +113,22 @@ class PinIndex:
         self.offsets = np.load(folder / OFFSETS, mmap_mode="r")
         self._by_id = np.load(folder / BY_ID, mmap_mode="r")
         self._columns = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.manifest.columns
+            name: np.load(folder / column_file(name), mmap_mode="r")
+            for name in (*self.manifest.columns, *self.manifest.numbers)
         }
 
     def __len__(self) -> int:
         return len(self.row_ids)
 
-    def search(self, queries: Vectors, k: int, where: Mapping[str, str] | None = None) -> Hits:
+    def search(self, queries: Vectors, k: int, where: Mapping[str, Wanted] | None = None) -> Hits:
         """The K best Pins of each query.
 
         Args:
             queries: [Q, D], any norm: it scales the scores, not the order.
-            where: metadata column -> value that a Pin must have.
+            where: metadata column -> value that a Pin must have, or least and most of a number.
 
         Raises:
-            InputError: another width, or a column the index does not have.
+            InputError: another width, or a filter the index does not have.
         """
         queries = np.ascontiguousarray(np.atleast_2d(queries), np.float32)
         if queries.shape[1] != self.manifest.dim:
@@ -142,25 +150,34 @@ class PinIndex:
         scores[hit] = node_scores[np.nonzero(hit)[0], ranks[hit]]
         return Hits(ids=ids.astype(np.str_), scores=scores)
 
-    def kept(self, where: Mapping[str, str]) -> Rows:
-        """Rows, ascending, whose metadata equals every value asked for.
+    def kept(self, where: Mapping[str, Wanted]) -> Rows:
+        """Rows, ascending, whose metadata is all that is asked for; an unknown number never is.
 
         Raises:
-            InputError: the index has no such column.
+            InputError: the index has no such column of values, or of numbers.
         """
         mask = np.ones(len(self), np.bool_)
-        for name, value in where.items():
-            if name not in self.manifest.columns:
-                raise InputError(
-                    f"Pins cannot be filtered by {name!r}",
-                    where=str(self.folder),
-                    expected=" ".join(self.manifest.columns) or "no filter: it has no metadata",
-                    found=name,
-                )
-            values = self.manifest.columns[name]
-            code = values.index(value) if value in values else -1
-            mask &= self._columns[name] == code
+        for name, wanted in where.items():
+            mask &= self._matches(name, wanted)
         return np.flatnonzero(mask)
+
+    def _matches(self, name: str, wanted: Wanted) -> npt.NDArray[np.bool_]:
+        """Which rows [N] have the metadata."""
+        manifest = self.manifest
+        if name in manifest.columns and isinstance(wanted, str):
+            values, codes = manifest.columns[name], self._columns[name]
+            return np.asarray(codes == (values.index(wanted) if wanted in values else -1))
+        if name in manifest.numbers and not isinstance(wanted, str):
+            (least, most), numbers = wanted, self._columns[name]
+            from_least = numbers >= (-np.inf if least is None else least)
+            return np.asarray(from_least & (numbers <= (np.inf if most is None else most)))
+        raise InputError(
+            f"Pins cannot be filtered by {name!r}",
+            where=str(self.folder),
+            expected=f"a value of {' '.join(manifest.columns) or 'no column'}, "
+            f"or (least, most) of {' '.join(manifest.numbers) or 'no column'}",
+            found=f"{name}: {wanted!r}",
+        )
 
     def rows_of(self, ids: Sequence[str]) -> Rows:
         """The row [n] of each Pin id, -1 where it is not in the index."""
@@ -181,6 +198,11 @@ class PinIndex:
     def _nodes_of(self, rows: Rows) -> Rows:
         """The node [n] of each row."""
         return np.searchsorted(self.offsets, rows, side="right") - 1
+
+
+def column_file(name: str) -> str:
+    """The file of a metadata column; a feature may be called like any other file of the folder."""
+    return f"where_{name}.npy"
 
 
 def read_manifest(folder: Path) -> IndexManifest:

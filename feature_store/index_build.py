@@ -6,7 +6,7 @@ Shapes: N Pins, G nodes (distinct vectors), D vector width, Q queries, K results
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import faiss
@@ -24,6 +24,7 @@ from feature_store.index import (
     OFFSETS,
     IndexManifest,
     PinIndex,
+    column_file,
 )
 from feature_store.index_graph import Nodes, build, distinct, flat, replace_vectors
 from feature_store.index_search import NodeSearch, Vectors, expand
@@ -49,11 +50,13 @@ class PinTable:
         ids: UTF-8 bytes [N], sorted, distinct.
         vectors: L2-normalised [N, D].
         metadata: column -> strings [N], to filter by.
+        numbers: column -> float32 [N], NaN where unknown, to filter by.
     """
 
     ids: npt.NDArray[np.bytes_]
     vectors: Vectors
-    metadata: Mapping[str, Coded]
+    metadata: Mapping[str, Coded] = field(default_factory=dict)
+    numbers: Mapping[str, Vectors] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,8 +200,10 @@ def write(folder: Path, built: Built, pins: PinTable, lineage: Lineage) -> Index
         for name, column in pins.metadata.items():
             values, positions = np.unique(np.array(column.values, np.str_), return_inverse=True)
             codes = positions[column.codes[order]].astype(np.int32)
-            np.save(draft / f"{name}.npy", codes, allow_pickle=False)
+            np.save(draft / column_file(name), codes, allow_pickle=False)
             columns[name] = tuple(str(v) for v in values)
+        for name, numbers in pins.numbers.items():
+            np.save(draft / column_file(name), numbers[order], allow_pickle=False)
         files = sorted(p for p in draft.iterdir())
         manifest = IndexManifest(
             ds=lineage.ds,
@@ -215,6 +220,7 @@ def write(folder: Path, built: Built, pins: PinTable, lineage: Lineage) -> Index
             files={p.name: file_digest(p) for p in files},
             sizes={p.name: p.stat().st_size for p in files},
             columns=columns,
+            numbers=tuple(pins.numbers),
         )
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
         for path in draft.iterdir():

@@ -14,14 +14,18 @@ Two things keep dense clusters within reach of a search. Measured as recall@10 a
   mean; 0.85 and 0.98 with twice the links. Pools that are spread out lose nothing. Subtracting a
   constant from all Pins changes scores by a constant, so the order to find is the same.
 
-Two things make the build cheap; they leave the recall as it is. CPU cycles to insert 40,000 vectors
-of 256 values, hnswlib with the same settings as 1: float32 1.07, float16 0.86, and 0.73 with
-neighbours inserted one after another.
+Three things make the build cheap; they leave the recall as it is. CPU cycles to insert 40,000
+vectors of 256 values, hnswlib with the same settings as 1: float32 1.07, float16 0.86, and 0.73
+with neighbours inserted one after another.
 
 - The vectors are read in float16 while links are chosen: half the memory traffic.
 - A tenth of the nodes goes first, at random, as the skeleton that later ones are linked to; then
   the rest, neighbourhood by neighbourhood, so that what one insertion reads is still in the cache
   for the next.
+- Links are chosen in half the dimensions, the principal ones, where those hold most of the
+  variance, as in learned vectors they do. Of 500,000 clustered vectors (0.84 in half of 256) the
+  build takes 0.85 of the CPU, and the width for recall@10 of 0.95 falls from 64 to 20: the rest
+  was noise. Where all dimensions count alike it would ruin the graph (recall 0.66 becomes 0.38).
 
 FAISS inserts with all cores, so two builds of the same Pins differ in a few links and in nothing
 that the check can see; below `_SERIAL_NODES` one thread builds, and the bytes are the same too.
@@ -44,6 +48,9 @@ _SERIAL_NODES = 20_000
 # Insertion order: the share that goes first, nodes per neighbourhood, and nodes inserted at a time
 # (FAISS shuffles what it is given at once).
 _SKELETON, _NEIGHBOURHOOD, _AT_ONCE = 0.1, 256, 8_192
+# Wide vectors of pools above `_SERIAL_NODES` are halved where a sample says that so much variance
+# stays; narrower ones are read as fast as they are.
+_HALVED_WIDTH, _SAMPLE, _VARIANCE = 128, 16_384, 0.8
 # A GPU has nothing to gain from fewer; and converting a handful hangs (faiss issue 4260).
 _CAGRA_NODES = 100_000
 _QUANTIZER = {
@@ -147,13 +154,12 @@ def normalise(vectors: npt.NDArray) -> Vectors:
 
 def _hnsw_graph(vectors: Vectors, config: IndexConfig) -> faiss.IndexHNSW:
     """A graph over nodes [G, D]; its storage is of no use afterwards."""
-    graph = faiss.IndexHNSWSQ(
-        vectors.shape[1], _QUANTIZER["float16"], config.links, faiss.METRIC_L2
-    )
+    directions = _principal(_directions(vectors))
+    dim, metric = directions.shape[1], faiss.METRIC_L2
+    graph = faiss.IndexHNSWSQ(dim, _QUANTIZER["float16"], config.links, metric)
     graph.hnsw.efConstruction = config.ef_construction
     if len(vectors) == 0:
         return graph
-    directions = _directions(vectors)
     order, skeleton = _insertion_order(directions)
     graph.add(directions[order[:skeleton]])
     for start in range(skeleton, len(order), _AT_ONCE):
@@ -174,6 +180,20 @@ def _insertion_order(directions: Vectors) -> tuple[Rows, int]:
     _, near = faiss.knn(directions, centres, 1, metric=_METRIC)
     order = np.argsort(near[:, 0], kind="stable")
     return np.concatenate([np.flatnonzero(first), order[~first[order]]]), int(first.sum())
+
+
+def _principal(directions: Vectors) -> Vectors:
+    """The leading half of the principal components [G, D/2] where they hold the variance."""
+    count, dim = directions.shape
+    if count <= _SERIAL_NODES or dim < _HALVED_WIDTH:
+        return directions
+    chosen = np.random.default_rng(0).choice(count, min(count, _SAMPLE), replace=False)
+    sample = directions[chosen]
+    variances, components = np.linalg.eigh(sample.T @ sample)  # ascending
+    if variances[dim // 2 :].sum() < _VARIANCE * variances.sum():
+        return directions
+    leading: Vectors = directions @ np.ascontiguousarray(components[:, dim // 2 :])
+    return leading
 
 
 def _directions(vectors: Vectors) -> Vectors:

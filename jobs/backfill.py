@@ -8,15 +8,11 @@ begins before it has finished, and retention removes nothing that it still needs
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
-from pydantic import ValidationError
-
-from feature_store.contracts.base import Contract, days_between
-from feature_store.contracts.errors import InputError, ManifestCorrupt
-from jobs import catalog, exclusion, plan, spaces
+from feature_store.contracts.errors import InputError
+from jobs import backfill_run, begun, catalog, exclusion, plan, spaces
 from jobs.cli import out
-from jobs.manifests import ManifestStore, write_atomic
+from jobs.manifests import ManifestStore
 from jobs.run_step import show
 from jobs.runner import StepResult, keep_result, open_context, run_step
 from jobs.services import airflow
@@ -24,13 +20,6 @@ from jobs.settings import Settings
 
 # What a day holds before anything of yesterday enters it.
 _INDEPENDENT = ("simulate", "ingest", "validate")
-
-
-class Progress(Contract):
-    """A backfill that has begun: its plan, and how many steps of it are done."""
-
-    plan: plan.BackfillPlan
-    done: int = 0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +45,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 def show_and_run(
     args: argparse.Namespace,
     settings: Settings,
-    begun_or_new: Callable[[argparse.Namespace, Settings], Progress],
+    begun_or_new: Callable[[argparse.Namespace, Settings], begun.Progress],
 ) -> int:
     """Show a plan, ask, and execute it: in Airflow where it is up, in this process otherwise."""
     settings = settings.model_copy(update={"home": settings.home.resolve()})
@@ -68,10 +57,8 @@ def show_and_run(
         out("nothing was changed")
         return 0
     if not args.in_process and airflow.is_running(settings):
-        from jobs import backfill_run
-
         return backfill_run.follow(settings, progress)
-    with exclusion.alone(settings.home, command(progress.plan)):
+    with exclusion.alone(settings.home, begun.command(progress.plan)):
         # Whoever had the home meanwhile may have changed what the plan was made from.
         progress = begun_or_new(args, settings)
         execute(settings, progress, report=lambda result: show(result, as_json=args.json))
@@ -79,7 +66,7 @@ def show_and_run(
 
 
 def execute(
-    settings: Settings, progress: Progress, *, report: Callable[[StepResult], None]
+    settings: Settings, progress: begun.Progress, *, report: Callable[[StepResult], None]
 ) -> None:
     """Run the steps that are not done yet; the first error stops, and the same call continues.
 
@@ -87,14 +74,14 @@ def execute(
         DermError: a step failed or a guard refused its result; nothing was published.
     """
     steps = progress.plan.steps
-    save(settings.home, progress)
+    begun.save(settings.home, progress)
     if progress.plan.what == "space":
         spaces.begin(settings.home, trained=progress.plan.last, pooled=progress.plan.first)
     _reopen(ManifestStore(settings.home / "manifests"), after=progress.plan.last)
     for number in range(progress.done, len(steps)):
-        save(settings.home, progress.model_copy(update={"done": number}))
+        begun.save(settings.home, progress.model_copy(update={"done": number}))
         report(_run(settings, steps[number]))
-    path(settings.home).unlink(missing_ok=True)
+    begun.path(settings.home).unlink(missing_ok=True)
 
 
 def _run(settings: Settings, planned: plan.PlannedStep) -> StepResult:
@@ -111,73 +98,22 @@ def _run(settings: Settings, planned: plan.PlannedStep) -> StepResult:
     return StepResult(manifest=back_infer(ctx, snapshot), skipped=False)
 
 
-def command(made: plan.BackfillPlan) -> str:
-    """The command that makes, or continues, a plan."""
-    if made.what == "space":
-        back = len(days_between(made.first, made.last)) - 1
-        return f"derm bootstrap --ds {made.last} --back {back}"
-    retrain = "--retrain" if made.retrain else "--no-retrain"
-    days = f"--from {made.corrupted[0]} --to {made.corrupted[-1]}"
-    return f"derm backfill {days} --what {made.what} {retrain}"
-
-
-def path(home: Path) -> Path:
-    """Where the progress of a backfill is."""
-    return home / "backfill.json"
-
-
-def load(home: Path) -> Progress | None:
-    """The backfill that has begun, if any.
-
-    Raises:
-        ManifestCorrupt: the file cannot be read back.
-    """
-    file = path(home)
-    if not file.exists():
-        return None
-    try:
-        return Progress.model_validate_json(file.read_text())
-    except ValidationError as error:
-        raise ManifestCorrupt(
-            "the progress of a backfill cannot be read",
-            where=str(file),
-            found=str(error),
-            hint="remove the file and start the backfill again",
-        ) from error
-
-
-def save(home: Path, progress: Progress) -> None:
-    """Record how far a backfill has come."""
-    write_atomic(path(home), progress.model_dump_json(indent=2) + "\n")
-
-
-def _begun_or_new(args: argparse.Namespace, settings: Settings) -> Progress:
+def _begun_or_new(args: argparse.Namespace, settings: Settings) -> begun.Progress:
     """The backfill that was begun, if it is the one that is asked for; else a new one.
 
     Raises:
         InputError: another one was begun.
     """
-    progress = load(settings.home)
+    progress = begun.load(settings.home)
     if progress is None:
-        return Progress(plan=plan.from_arguments(args, settings))
-    begun = progress.plan
-    retrain = begun.retrain if args.retrain is None else args.retrain
+        return begun.Progress(plan=plan.from_arguments(args, settings))
+    planned = progress.plan
+    retrain = planned.retrain if args.retrain is None else args.retrain
     asked = (plan.days_of(args), args.what, retrain)
-    if asked == (begun.corrupted, begun.what, begun.retrain):
+    if asked == (planned.corrupted, planned.what, planned.retrain):
         return progress
     found = f"derm backfill --from {args.first} --to {args.last} --what {args.what}"
-    raise another_has_begun(settings, begun, found)
-
-
-def another_has_begun(settings: Settings, begun: plan.BackfillPlan, asked: str) -> InputError:
-    """What is said when another plan is under way than the one that is asked for."""
-    return InputError(
-        "another backfill has begun and is not finished",
-        where=str(path(settings.home)),
-        expected=command(begun),
-        found=asked,
-        hint="finish it first, or remove the file to abandon it",
-    )
+    raise begun.another_has_begun(settings, planned, found)
 
 
 def _reopen(manifests: ManifestStore, *, after: str) -> None:
@@ -189,7 +125,7 @@ def _reopen(manifests: ManifestStore, *, after: str) -> None:
                     manifests.remove(manifest.step, ds, manifest.upstream)
 
 
-def _agreed(progress: Progress) -> bool:
+def _agreed(progress: begun.Progress) -> bool:
     left = len(progress.plan.steps) - progress.done
     question = f"Run {left} steps? Readers keep what is published until the end. [y/N] "
     try:

@@ -8,7 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from feature_store.contracts.base import days_between
-from jobs import backfill, watch
+from jobs import begun, watch
+from jobs.begun import Progress
 from jobs.services import airflow
 from jobs.services.airflow_api import AirflowApi, RunState
 from jobs.settings import Settings
@@ -16,7 +17,7 @@ from jobs.settings import Settings
 _POLL_S = 1.0
 
 
-def follow(settings: Settings, progress: backfill.Progress) -> int:
+def follow(settings: Settings, progress: Progress) -> int:
     """Run a backfill in this home's Airflow; return 0 when it succeeded, 1 when it failed.
 
     Interrupted, it goes on there; called again, this finds it.
@@ -41,11 +42,11 @@ def follow(settings: Settings, progress: backfill.Progress) -> int:
     return 1
 
 
-def _dag_of(progress: backfill.Progress) -> str:
+def _dag_of(progress: Progress) -> str:
     return "derm_bootstrap" if progress.plan.what == "space" else "derm_backfill"
 
 
-def _start(api: AirflowApi, dag_id: str, progress: backfill.Progress) -> str:
+def _start(api: AirflowApi, dag_id: str, progress: Progress) -> str:
     made = progress.plan
     api.set_paused(dag_id, paused=False)
     if made.what == "space":
@@ -65,7 +66,7 @@ def _watch(
     dag_id: str,
     run_id: str,
     settings: Settings,
-    progress: backfill.Progress,
+    progress: Progress,
     console: Console,
 ) -> str:
     """Show how many steps are done until the run has ended; return how it ended."""
@@ -74,10 +75,10 @@ def _watch(
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task, health = bar.add_task("waiting", total=total), watch.Health(api)
         while (state := api.run_state(dag_id, run_id)) in ("queued", "running"):
-            begun = backfill.load(settings.home)
-            if begun and begun.done != told:
-                told = begun.done
-                step = begun.plan.steps[told]
+            reached = begun.load(settings.home)
+            if reached and reached.done != told:
+                told = reached.done
+                step = reached.plan.steps[told]
                 name = " ".join(filter(None, (step.ds, step.step, step.upstream)))
                 bar.update(task, completed=told, description=name)
                 if not console.is_terminal:

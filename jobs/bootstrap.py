@@ -11,7 +11,7 @@ import argparse
 from feature_store.contracts.base import UPSTREAMS, Upstream, days_between, shift_day
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.lake import Lake
-from jobs import backfill, catalog, plan
+from jobs import backfill, begun, catalog, plan
 from jobs.cli import day
 from jobs.manifests import ManifestStore
 from jobs.preparation import HISTORY_STEPS
@@ -129,21 +129,21 @@ class _Steps:
         )
 
 
-def _begun_or_new(args: argparse.Namespace, settings: Settings) -> backfill.Progress:
+def _begun_or_new(args: argparse.Namespace, settings: Settings) -> begun.Progress:
     """The bootstrap that was begun, if it is the one that is asked for; else a new one.
 
     Raises:
         InputError: another repair was begun.
     """
-    progress = backfill.load(settings.home)
+    progress = begun.load(settings.home)
     if progress is None:
-        return backfill.Progress(plan=make_bootstrap(settings, args.ds, args.back))
-    begun = progress.plan
-    back = len(days_between(begun.first, begun.last)) - 1
-    asked = (args.ds or begun.last, back if args.back is None else args.back)
-    if begun.what == "space" and asked == (begun.last, back):
+        return begun.Progress(plan=make_bootstrap(settings, args.ds, args.back))
+    planned = progress.plan
+    back = len(days_between(planned.first, planned.last)) - 1
+    asked = (args.ds or planned.last, back if args.back is None else args.back)
+    if planned.what == "space" and asked == (planned.last, back):
         return progress
-    raise backfill.another_has_begun(settings, begun, f"derm bootstrap --ds {asked[0]}")
+    raise begun.another_has_begun(settings, planned, f"derm bootstrap --ds {asked[0]}")
 
 
 def _last_pool(settings: Settings, home: Home, manifests: ManifestStore) -> str | None:

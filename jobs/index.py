@@ -89,14 +89,12 @@ def _yesterday(ctx: RunContext, upstream: Upstream, lineage: Lineage) -> PinInde
 
 
 def _pin_table(ctx: RunContext, upstream: Upstream) -> PinTable:
-    """Every Pin of the pool, sorted by id, normalised, with its categorical features."""
+    """Every Pin of the pool, sorted by id, normalised, with what it can be filtered by."""
     ids, vectors = _read_pool(ctx, upstream)
     order = np.argsort(ids, kind="stable")
-    return PinTable(
-        ids=ids[order],
-        vectors=normalise(vectors[order]),
-        metadata=_metadata(ctx, ids[order]),
-    )
+    ids = ids[order]
+    metadata, numbers = _metadata(ctx, ids)
+    return PinTable(ids=ids, vectors=normalise(vectors[order]), metadata=metadata, numbers=numbers)
 
 
 def _read_pool(
@@ -152,19 +150,31 @@ def _batches(
             yield from parquet.iter_batches(batch_size=_READ_ROWS, columns=columns)
 
 
-def _metadata(ctx: RunContext, ids: npt.NDArray[np.bytes_]) -> dict[str, Coded]:
-    """Categorical Pin features of the day's snapshot; "" where a Pin is not in it."""
-    names = [f.name for f in ctx.spec.features_of("pin") if f.kind == "categorical"]
-    if not names:
-        return {}
-    table = ctx.lake.read(ctx.spec.pins_table(), ctx.ds, columns=["pin_id", *names])
+def _metadata(
+    ctx: RunContext, ids: npt.NDArray[np.bytes_]
+) -> tuple[dict[str, Coded], dict[str, npt.NDArray[np.float32]]]:
+    """Categorical and numeric features of the day's snapshot; "" and NaN where there is none."""
+    features = ctx.spec.features_of("pin")
+    values = [f.name for f in features if f.kind == "categorical"]
+    numbers = [f.name for f in features if f.kind == "numeric"]
+    columns = ["pin_id", *values, *numbers]
+    table = ctx.lake.read(ctx.spec.pins_table(), ctx.ds, columns=columns).combine_chunks()
     known = _utf8(table.column("pin_id").combine_chunks())
     order = np.argsort(known, kind="stable")
     at = np.searchsorted(known[order], ids)
     # One row past the end stands for "not in the snapshot".
     rows = np.append(order, len(known))[at]
     rows[np.append(known, b"")[rows] != ids] = len(known)
-    return {name: _coded(table.column(name).combine_chunks(), rows) for name in names}
+    return (
+        {name: _coded(table.column(name).combine_chunks(), rows) for name in values},
+        {name: _numbers(table.column(name), rows) for name in numbers},
+    )
+
+
+def _numbers(column: pa.ChunkedArray, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """A numeric column picked by rows; nulls and the end are NaN."""
+    known = column.cast(pa.float32()).to_numpy().astype(np.float32)
+    return np.append(known, np.float32(np.nan))[rows]
 
 
 def _coded(column: pa.Array, rows: npt.NDArray[np.int64]) -> Coded:

@@ -49,6 +49,8 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     if history:
         steps = ",".join(s.name for s in catalog.steps_for(home.dataset) if s.name in HISTORY_STEPS)
         out(f"next: derm run --from {home.first_ds} --to {before} --steps {steps}")
+    else:
+        out("models that begin without history never learn from counts: --days 1 or more")
     out(f"then: derm run --from {home.start_ds} --to DAY")
     return 0
 

@@ -16,7 +16,7 @@ from feature_store.contracts.manifests import Release
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
 from feature_store.lake import Lake
 from feature_store.maintenance import drop_days, newest, pools_to_keep, tidy
-from jobs import backfill, exclusion
+from jobs import begun, exclusion
 from jobs.cli import out
 from jobs.recipes import recipe
 from jobs.retain_folders import expired_folders
@@ -105,7 +105,7 @@ def protected_days(settings: Settings, config: RetentionConfig) -> frozenset[str
     current = releases.get(pointer.read_text().strip()) if pointer.exists() else None
     for release in (current, releases.get(current.previous or "") if current else None):
         days += [release.ds] if release else []
-    if unfinished := backfill.load(settings.home):
+    if unfinished := begun.load(settings.home):
         plan = unfinished.plan
         days += days_between(plan.base or plan.first, plan.last)
     return frozenset(days)

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+from collections.abc import Collection
 
 from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.errors import InputError
+from feature_store.index import Wanted
 from jobs.cli import out
 from jobs.get import open_client
 from jobs.settings import Settings
@@ -20,14 +22,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="COLUMN=VALUE",
-        help="only Pins with this value of a categorical feature; may be repeated",
+        help="only Pins with this value of a categorical feature, or with a number between two: "
+        "COLUMN=LEAST..MOST, COLUMN=..MOST, COLUMN=LEAST..; may be repeated",
     )
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Print ids and scores, best first."""
     client = open_client(settings, args.upstream)
-    hits = client.search(user_id=args.user, k=args.k, where=_filter(args.filter))
+    where = _filters(args.filter, client.index.manifest.numbers) if args.filter else None
+    hits = client.search(user_id=args.user, k=args.k, where=where)
     pairs = [
         (str(pin), float(score))
         for pin, score in zip(hits.ids[0], hits.scores[0], strict=True)
@@ -44,8 +48,23 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _filter(texts: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    if bad := [text for text, pair in zip(texts, pairs, strict=True) if not pair[1]]:
-        raise InputError("a filter could not be read", expected="COLUMN=VALUE", found=" ".join(bad))
-    return {column: value for column, _, value in pairs}
+def _filters(texts: list[str], numbers: Collection[str]) -> dict[str, Wanted]:
+    return dict(_filter(text, numbers) for text in texts)
+
+
+def _filter(text: str, numbers: Collection[str]) -> tuple[str, Wanted]:
+    column, equals, value = text.partition("=")
+    if equals and column not in numbers:
+        return column, value
+    least, dots, most = value.partition("..")
+    if not dots:
+        raise _unreadable(text)
+    try:
+        return column, (float(least) if least else None, float(most) if most else None)
+    except ValueError as error:
+        raise _unreadable(text) from error
+
+
+def _unreadable(text: str) -> InputError:
+    expected = "COLUMN=VALUE, or COLUMN=LEAST..MOST of a number"
+    return InputError("a filter could not be read", expected=expected, found=text)

@@ -15,7 +15,7 @@ from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.contracts.tables import pool_table
 from feature_store.lake import Lake, stage_file
-from feature_store.schemas import pack
+from feature_store.schemas import arrow_schema, pack
 from jobs.context import Outcome, RunContext
 from jobs.manifests import ManifestStore
 from jobs.recipes import Recipe
@@ -35,6 +35,7 @@ SPEC = DatasetSpec(
     features=(
         Feature(name="country", scope="user", kind="categorical", meaning="country"),
         Feature(name="topic", scope="pin", kind="categorical", meaning="primary interest"),
+        Feature(name="age", scope="pin", kind="numeric", meaning="days since it was created"),
     ),
 )
 
@@ -93,10 +94,13 @@ class World:
                 self.pools[u, e] = self._next(rng, u, e, ds, change, prune, fresh)
                 self.commit(ds, u, e)
         pins = [f"pin{i}" for i in range(self.pins)]
-        features = pa.table(
-            {"pin_id": pins, "topic": [f"t{i % 4}" for i in range(self.pins)]},
-        ).cast(pa.schema([pa.field("pin_id", pa.string(), False), pa.field("topic", pa.string())]))
-        artifact = self.lake.overwrite(SPEC.pins_table(), ds, features)
+        topics = [f"t{i % 4}" for i in range(self.pins)]
+        ages = [float(i) if i % 3 else None for i in range(self.pins)]
+        table = SPEC.pins_table()
+        features = pa.table({"pin_id": pins, "topic": topics, "age": ages}).cast(
+            arrow_schema(table)
+        )
+        artifact = self.lake.overwrite(table, ds, features)
         self.record("ingest", ds, None, [artifact])
         for u in UPSTREAMS:
             self.record("verify", ds, u, [Artifact(name=f"verified:{u}", ds=ds, digest=ds)])

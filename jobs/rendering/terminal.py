@@ -1,17 +1,13 @@
 """The status as terminal tables. Colour only on a terminal, and never with NO_COLOR."""
 
-from typing import TYPE_CHECKING
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from feature_store.contracts.base import UPSTREAMS, Upstream
+from jobs.day_status import DayStatus, Status
 from jobs.rendering.numbers import Kind, show
 from jobs.rendering.summary import phases
-
-if TYPE_CHECKING:
-    from jobs.status import DayStatus, Status
 
 _MARKS = {"done": ("●", "green"), "stale": ("◐", "yellow"), "missing": ("○", "dim")}
 _WIDTH = 124
@@ -25,7 +21,7 @@ _NUMBERS: tuple[tuple[str, str, str, Kind], ...] = (
 )
 
 
-def print_status(status: "Status", console: Console | None = None) -> None:
+def print_status(status: Status, console: Console | None = None) -> None:
     """Write the status for people."""
     if console is None:
         console = Console(highlight=False)
@@ -45,7 +41,7 @@ def print_status(status: "Status", console: Console | None = None) -> None:
     _next(status, console)
 
 
-def _published(status: "Status", console: Console) -> None:
+def _published(status: Status, console: Console) -> None:
     if status.problem:
         console.print(Text(status.problem, style="red"))
         return
@@ -64,7 +60,7 @@ def _published(status: "Status", console: Console) -> None:
         )
 
 
-def _steps_table(status: "Status") -> Table:
+def _steps_table(status: Status) -> Table:
     """A row per day, a column per step: one mark, or one per upstream."""
     names = list(dict.fromkeys(s.step.name for d in status.days for s in d.standings))
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
@@ -87,7 +83,7 @@ def _legend() -> Text:
     return legend
 
 
-def _numbers_table(status: "Status") -> Table:
+def _numbers_table(status: Status) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
     for name in ("day", "upstream"):
         table.add_column(name, no_wrap=True)
@@ -105,7 +101,7 @@ def _numbers_table(status: "Status") -> Table:
     return table
 
 
-def _row(day: "DayStatus", upstream: Upstream, times: list[str]) -> list[str]:
+def _row(day: DayStatus, upstream: Upstream, times: list[str]) -> list[str]:
     summary = day.summary
     first = upstream == UPSTREAMS[0]
     spent = sum(m.duration_s for m in summary.steps.values()) or None
@@ -119,12 +115,12 @@ def _row(day: "DayStatus", upstream: Upstream, times: list[str]) -> list[str]:
     ]
 
 
-def _released(day: "DayStatus") -> str:
+def _released(day: DayStatus) -> str:
     released = day.summary.released
     return released.finished_at[:16].replace("T", " ") if released else "[yellow]no[/]"
 
 
-def _next(status: "Status", console: Console) -> None:
+def _next(status: Status, console: Console) -> None:
     unfinished = [d for d in status.days if d.open_steps]
     if not unfinished:
         return

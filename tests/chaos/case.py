@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from jobs import backfill, catalog
+from jobs import begun, catalog
 from jobs.manifests import ManifestStore
 from jobs.runner import upstreams_of
 from tests.chaos import state, victims
@@ -105,10 +105,10 @@ def _begun(lane: Lane, run: Run) -> bool:
 def under_way(lane: Lane, run: Run) -> str:
     """The first step that has not finished."""
     if run == "backfill":
-        begun = backfill.load(lane.home)
-        if begun is None:
+        progress = begun.load(lane.home)
+        if progress is None:
             return _BEFORE
-        step = begun.plan.steps[min(begun.done, len(begun.plan.steps) - 1)]
+        step = progress.plan.steps[min(progress.done, len(progress.plan.steps) - 1)]
         return " ".join(filter(None, (step.step, step.upstream)))
     done = {(m.step, m.upstream) for m in ManifestStore(lane.home / "manifests").of_day(lane.day)}
     wanted = [(s.name, u) for s in catalog.STEPS for u in upstreams_of(s, None)]

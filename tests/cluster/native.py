@@ -154,7 +154,8 @@ class Cluster:
 
     def _environment(self, process: Process) -> dict[str, str]:
         marks = {processes.MARK: str(self.compose.home), SERVICE: process.name, "SPT_NOENV": "1"}
-        return {**process.environment, **marks, "PATH": _path(process.environment)}
+        path = _path(process.environment)
+        return {**_arithmetic(), **process.environment, **marks, "PATH": path}
 
     def _found(self, command: Sequence[str], env: Mapping[str, str]) -> list[str]:
         program = shutil.which(command[0], path=_path(env))
@@ -174,6 +175,11 @@ class Cluster:
                 sick = (repr(error),)
             assert time.monotonic() < deadline, f"Airflow is not healthy: {sick}, see {self.logs}"
             time.sleep(0.5)
+
+
+def _arithmetic() -> dict[str, str]:
+    """Which kernels this machine's programs compute with: last bits depend on them."""
+    return {k: v for k, v in os.environ.items() if k.startswith(("OPENBLAS_", "MKL_", "NVPL_"))}
 
 
 @contextmanager

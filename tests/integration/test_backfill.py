@@ -16,7 +16,7 @@ from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import pool_table
-from jobs import backfill, catalog, gate, plan
+from jobs import backfill, begun, catalog, gate, plan
 from jobs.context import Outcome, RunContext
 from jobs.count import count_day, serially
 from jobs.recipes import Recipe
@@ -141,19 +141,19 @@ def test_a_backfill_restores_every_later_pool(
     ctx = context(root, FIRST)
     made = plan.make_plan(survey(home, ctx.lake, ctx.manifests), wrong, "embeddings")
     # Killed half-way, and called again.
-    half = backfill.Progress(plan=made)
+    half = begun.Progress(plan=made)
     monkeypatch.setattr("jobs.backfill.run_step", _killed_after(len(made.steps) // 2))
     with pytest.raises(KeyboardInterrupt):
         backfill.execute(settings, half, report=lambda _: None)
     assert published == []
     monkeypatch.setattr("jobs.backfill.run_step", backfill_run_step)
-    again = backfill.load(root)
+    again = begun.load(root)
     assert again is not None
     assert again.done == len(made.steps) // 2
     backfill.execute(settings, again, report=lambda _: None)
     assert digests(root) == clean
     assert {entry.split("/")[1] for entry in published} == {DAYS[-1]}
-    assert backfill.load(root) is None
+    assert begun.load(root) is None
 
 
 backfill_run_step = backfill.run_step
@@ -199,7 +199,7 @@ def test_models_that_are_kept_go_on_from_repaired_counts(
     made = plan.make_plan(
         survey(ctx.home, ctx.lake, ctx.manifests), [wrong], "labels", retrain=False
     )
-    backfill.execute(settings, backfill.Progress(plan=made), report=lambda _: None)
+    backfill.execute(settings, begun.Progress(plan=made), report=lambda _: None)
     after = {ds: context(tmp_path, ds).artifact(counts).digest for ds in DAYS}
     assert [ds for ds in DAYS if after[ds] != before[ds]] == list(DAYS[2:])
     found = {(s.ds, s.step.name): s.state for s in standings(context(tmp_path, last), DAYS)}
@@ -226,5 +226,5 @@ def test_a_refused_result_publishes_nothing(
     monkeypatch.setattr("jobs.verify.check_guards", refuse)
     monkeypatch.setitem(sys.modules["jobs.infer"].__dict__, "run", lambda ctx: infer(ctx, GARBAGE))
     with pytest.raises(GuardFailed):
-        backfill.execute(settings, backfill.Progress(plan=made), report=lambda _: None)
+        backfill.execute(settings, begun.Progress(plan=made), report=lambda _: None)
     assert published == []

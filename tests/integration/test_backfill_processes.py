@@ -15,7 +15,7 @@ import pytest
 from feature_store.contracts.base import ENTITIES, UPSTREAMS
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake import Lake
-from jobs import backfill, exclusion
+from jobs import begun, exclusion
 from jobs.manifests import ManifestStore
 from jobs.services.redis import stop_redis
 from tests.derm_process import derm, start
@@ -74,13 +74,13 @@ def test_killed_anywhere_the_same_command_finishes_it(home: Path, clean: dict[st
         time.sleep(moments.uniform(0.0, 6.0))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert backfill.load(home) is not None
+    assert begun.load(home) is not None
     waiting = start(home, "gate", "--ds", NEXT)
     assert "a backfill has begun and is not finished" in waiting.communicate()[1]
     assert waiting.returncode == 3
     derm(home, *_BACKFILL)
     assert digests(home) == clean
-    assert backfill.load(home) is None
+    assert begun.load(home) is None
     assert "Next:" not in derm(home, "status")
     derm(home, "gate", "--ds", NEXT)
 
@@ -90,7 +90,7 @@ def test_a_backfill_begins_when_no_step_runs_and_no_step_begins_before_it_ended(
         repair = start(home, *_BACKFILL)
         assert repair.stderr
         assert "waiting: steps of a day are running" in repair.stderr.readline()
-        assert backfill.load(home) is None
+        assert begun.load(home) is None
     await_progress(home, repair)
     day = start(home, "run", "--from", NEXT, "--to", NEXT, "--steps", "gate,simulate,ingest")
     assert repair.wait() == 0
@@ -124,6 +124,6 @@ def digests(home: Path) -> dict[str, str]:
 
 
 def await_progress(home: Path, process: subprocess.Popen[str]) -> None:
-    while backfill.load(home) is None:
+    while begun.load(home) is None:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)

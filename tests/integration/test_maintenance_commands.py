@@ -19,7 +19,7 @@ from feature_store.lake import Lake, stage_file
 from feature_store.maintenance import pools_to_keep
 from feature_store.schemas import arrow_schema
 from feature_store.spark.rebucket import sources
-from jobs import backfill, catalog
+from jobs import begun, catalog
 from jobs.context import RunContext
 from jobs.forget import forget, prove_gone, scrub
 from jobs.plan import BackfillPlan
@@ -167,7 +167,7 @@ def test_retention_spares_what_a_release_or_a_backfill_needs(tmp_path: Path) -> 
         last=days[9],
         steps=(),
     )
-    backfill.save(tmp_path, backfill.Progress(plan=plan))
+    begun.save(tmp_path, begun.Progress(plan=plan))
     expired = expired_days(ctx.lake, config, protected_days(settings, config))
     assert expired == {name: days[:4]}
 

@@ -213,7 +213,7 @@ def test_the_commands_say_what_readers_see(world, capsys):
     for ds in DAYS[:2]:
         world.grow(ds)
         world.publish(ds)
-    pool = world.pools["ctr", "user"]
+    pool, pins = world.pools["ctr", "user"], world.pools["ctr", "pin"]
     code, out, _ = run(capsys, "get", "user", pool.ids[0], "--json")
     body = json.loads(out)
     assert (code, body["ds"]) == (0, DAYS[1])
@@ -225,6 +225,12 @@ def test_the_commands_say_what_readers_see(world, capsys):
     assert len(json.loads(out)["pins"]) == 3
     code, out, _ = run(capsys, "search", "--user", "user1", "-k", "50", "--filter", "topic=t1")
     assert 0 < len(out.splitlines()) - 1 < 10
+    for wanted, ages in (("10..19", range(10, 20)), ("..4", range(5)), ("25..", range(25, 30))):
+        _, out, _ = run(
+            capsys, "search", "--user", "user1", "-k", "50", "--filter", f"age={wanted}", "--json"
+        )
+        found = {p["pin"] for p in json.loads(out)["pins"]}
+        assert found == {f"pin{i}" for i in ages if i % 3} & set(pins.ids)
     code, out, _ = run(capsys, "rollback")
     assert f"readers see {DAYS[0]}-" in out.replace(" (", "-")
     code, out, _ = run(capsys, "get", "user", "user1")
@@ -238,7 +244,9 @@ def test_the_commands_say_what_readers_see(world, capsys):
         (("get", "pin", "nothing"), "pin nothing is not published"),
         (("search", "--user", "nobody"), "user nobody is not in release"),
         (("search", "--user", "user1", "--filter", "topic"), "a filter could not be read"),
-        (("search", "--user", "user1", "--filter", "age=3"), "cannot be filtered by 'age'"),
+        (("search", "--user", "user1", "--filter", "size=3"), "cannot be filtered by 'size'"),
+        (("search", "--user", "user1", "--filter", "age=3"), "a filter could not be read"),
+        (("search", "--user", "user1", "--filter", "age=young.."), "a filter could not be read"),
         (("rollback",), "there is no release to roll back to"),
     ],
 )

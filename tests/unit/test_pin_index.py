@@ -39,7 +39,14 @@ def pins(count: int, dim: int = 16, seed: int = 0) -> PinTable:
             "parity": Coded(values=("even", "odd"), codes=codes % 2),
             "rank": Coded(values=("rare", "common"), codes=np.minimum(codes // 10, 1)),
         },
+        numbers={"age": ages(count)},
     )
+
+
+def ages(count: int) -> np.ndarray:
+    """Days 0 to 99 in turn, unknown for each eleventh Pin."""
+    number = np.arange(count)
+    return np.where(number % 11 == 0, np.nan, number % 100).astype(np.float32)
 
 
 def queries(count: int = 50, dim: int = 16) -> np.ndarray:
@@ -81,24 +88,43 @@ def test_tiny_pools_are_searched_whole(tmp_path, count):
     assert (hits.scores[hits.ids == ""] == -np.inf).all()
 
 
-@pytest.mark.parametrize("where", [{"rank": "rare"}, {"parity": "odd"}])
-def test_filters_keep_only_what_matches_and_find_the_best_of_it(tmp_path, where):
+NUMBER, AGE = np.arange(2000), ages(2000)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"rank": "rare"}, NUMBER < 10),
+        ({"parity": "odd"}, NUMBER % 2 == 1),
+        ({"age": (None, 30)}, AGE <= 30),
+        ({"age": (30, 40.0)}, (AGE >= 30) & (AGE <= 40)),
+        ({"age": (97, None), "parity": "even"}, AGE == 98),
+        ({"age": (None, None)}, ~np.isnan(AGE)),
+    ],
+)
+def test_filters_keep_only_what_matches_and_find_the_best_of_it(tmp_path, where, expected):
     table = pins(2000)
     index = stored(tmp_path / "i", table)
-    kept = index.kept(where)
+    matching = np.flatnonzero(expected)
     hits = index.search(queries(20), 5, where)
-    names = {i.decode() for i in table.ids[kept]}
-    assert set(hits.ids.ravel()) <= names
-    truth = [exact(table, q, 5, kept) for q in queries(20)]
+    assert set(hits.ids.ravel()) <= {i.decode() for i in table.ids[matching]}
+    truth = [exact(table, q, 5, matching) for q in queries(20)]
     overlap = np.mean([len(set(h) & set(t)) / 5 for h, t in zip(hits.ids, truth, strict=True)])
     assert overlap > 0.95
 
 
-def test_a_filter_that_keeps_nothing_or_a_column_that_is_not_there(tmp_path):
+def test_filters_that_keep_nothing_find_nothing(tmp_path):
     index = stored(tmp_path / "i", pins(100))
-    assert (index.search(queries(2), 3, {"rank": "rare", "parity": "no such"}).ids == "").all()
-    with pytest.raises(InputError, match="cannot be filtered by 'advertiser'"):
-        index.search(queries(2), 3, {"advertiser": "a"})
+    for where in ({"rank": "rare", "parity": "no such"}, {"age": (31.5, 31.7)}):
+        assert (index.search(queries(2), 3, where).ids == "").all()
+
+
+@pytest.mark.parametrize("where", [{"advertiser": "a"}, {"age": "30"}, {"parity": (0, 1)}])
+def test_a_filter_that_the_index_does_not_have_is_refused(tmp_path, where):
+    index = stored(tmp_path / "i", pins(100))
+    with pytest.raises(InputError, match="cannot be filtered by") as error:
+        index.search(queries(2), 3, where)
+    assert "a value of parity rank, or (least, most) of age" in str(error.value)
 
 
 def test_a_query_of_another_width_is_refused(tmp_path):
@@ -132,6 +158,19 @@ def test_a_graph_that_is_inserted_in_pieces_finds_every_vector_by_itself():
     search = NodeSearch(build(vectors, CONFIG))
     _, nodes = search.search(vectors, 1, 32)
     assert (nodes[:, 0] == np.arange(len(vectors))).mean() > 0.99
+
+
+@pytest.mark.parametrize(("decay", "least"), [(0.0, 0.6), (0.5, 0.97)])
+def test_wide_vectors_keep_their_neighbours_however_their_variance_is_spread(decay, least):
+    # Where every dimension counts alike, links chosen in half of them find 0.45.
+    rng = np.random.default_rng(0)
+    spread = np.arange(1, 129) ** -decay
+    vectors = normalise(rng.standard_normal((20_300, 128)) * spread)
+    asked, kept = vectors[:200], vectors[200:]
+    _, nodes = NodeSearch(build(kept, CONFIG)).search(asked, 10, 128)
+    truth = np.argsort(-(asked @ kept.T), axis=1)[:, :10]
+    found = [len(set(n) & set(t)) / 10 for n, t in zip(nodes, truth, strict=True)]
+    assert np.mean(found) > least
 
 
 def test_a_narrow_search_reaches_every_island():
