@@ -287,6 +287,7 @@ def _warm(vectors: np.ndarray, queries: np.ndarray, args: argparse.Namespace) ->
             noise = normalise(rng.standard_normal(vectors.shape).astype(np.float32))
             moved = normalise(cosine * vectors + np.sqrt(1 - cosine**2) * noise)
             today, kth = _table(moved), _exact(moved, queries)
+            faiss.omp_set_num_threads(args.threads)  # a search has set it to 1
             clock = Clock()
             nodes = distinct(moved, IndexConfig())
             warm = warm_start(yesterday, today, nodes)

@@ -10,7 +10,7 @@ from feature_store.config import IndexConfig
 from feature_store.contracts.errors import GuardFailed
 from feature_store.index import PinIndex
 from feature_store.index_build import Coded, Lineage, PinTable, build_checked, check, write
-from feature_store.index_graph import build, distinct, normalise
+from feature_store.index_graph import build, distinct, hash_weights, normalise
 from feature_store.index_search import expand
 
 LINEAGE = Lineage(ds="2025-03-01", space_id="s", pool_digest="p", config_digest="c")
@@ -68,6 +68,26 @@ def agrees_with_exact_search(index: PinIndex, pins: PinTable, k: int, where=None
         np.testing.assert_allclose(scores[:found], own, atol=5e-3)
         assert (names[found:] == "").all()
         assert (scores[found:] == -np.inf).all()
+
+
+def test_different_vectors_of_one_hash_are_different_nodes():
+    weights = hash_weights(2)
+    folded = np.zeros((3, 2), np.uint64)
+    folded[1, 0], folded[1, 1:] = weights[1], -weights[:1]
+    words = folded ^ (folded >> np.uint64(32))  # undoes the folding
+    assert (folded @ weights == 0).all()
+    nodes = distinct(words.view(np.float32), IndexConfig(storage="float32"))
+    assert nodes.order.tolist() == [0, 2, 1]
+    assert nodes.offsets.tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize("width", [3, 4, 5, 8])
+@pytest.mark.parametrize("storage", ["float16", "float32", "int8"])
+def test_narrow_vectors_share_a_node_only_when_they_are_equal(storage, width):
+    vectors = np.random.default_rng(0).integers(-1, 2, (500, width)).astype(np.float32)
+    nodes = distinct(vectors, IndexConfig(storage=storage))
+    _, sizes = np.unique(vectors, axis=0, return_counts=True)
+    assert sorted(np.diff(nodes.offsets)) == sorted(sizes)
 
 
 @pytest.mark.parametrize("storage", ["float16", "float32", "int8"])
