@@ -11,7 +11,7 @@ Shapes: N ids, D vector width, K results.
 import importlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,21 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class _Resolved:
-    """A release as this client reads it."""
+    """A release as this client reads it.
+
+    Attributes:
+        cache: values of this release; a read that began under another one cannot reach it.
+    """
 
     release: Release
     entry: PublishedUpstream
     format: ValueFormat
+    cache: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+
+    @property
+    def pointer(self) -> bytes:
+        """What the pointer key holds while this release is current."""
+        return self.release.release_id.encode()
 
 
 class FeatureClient:
@@ -83,7 +93,6 @@ class FeatureClient:
         self._async: Any = None
         self._resolved: _Resolved | None = None
         self._index: tuple[str, PinIndex] | None = None
-        self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cache_users = cache_users
         self.counters = Counters()
 
@@ -105,34 +114,22 @@ class FeatureClient:
         Raises:
             StoreError: the store cannot be reached, or nothing was released.
         """
-        resolved = self._resolve()
-        for _ in range(_ATTEMPTS):
-            cached, keys = self._split(resolved, ids)
-            try:
-                pointer, *values = self._mget([CURRENT_KEY, *keys])
-            except redis.TimeoutError:
-                return self._nobody(resolved, len(ids))
-            except redis.RedisError as error:
-                raise _unreachable(error) from error
-            if pointer == resolved.release.release_id.encode():
-                return self._decode(resolved, ids, cached, values)
-            resolved = self._resolve(refresh=True)
-        raise _never_still()
+        return self._read(ids)[1]
 
     async def aget_users(self, ids: Sequence[str]) -> Found:
         """The same as `get_users`, for asyncio."""
-        resolved = self._resolved or await self._aresolve()
-        for _ in range(_ATTEMPTS):
-            cached, keys = self._split(resolved, ids)
-            try:
+        resolved = await self._aresolve()
+        try:
+            for _ in range(_ATTEMPTS):
+                cached, keys = self._split(resolved, ids)
                 pointer, *values = await self._amget([CURRENT_KEY, *keys])
-            except redis.TimeoutError:
-                return self._nobody(resolved, len(ids))
-            except redis.RedisError as error:
-                raise _unreachable(error) from error
-            if pointer == resolved.release.release_id.encode():
-                return self._decode(resolved, ids, cached, values)
-            resolved = await self._aresolve()
+                if pointer == resolved.pointer:
+                    return self._decode(resolved, ids, cached, values)
+                resolved = await self._afetch()
+        except redis.TimeoutError:
+            return self._nobody(resolved, len(ids))
+        except redis.RedisError as error:
+            raise _unreachable(error) from error
         raise _never_still()
 
     def search(
@@ -151,7 +148,7 @@ class FeatureClient:
         Raises:
             InputError: neither or both of vector and user were given, the user is unknown, or the
                 index has no such metadata.
-            StoreError: the index of the release is not there.
+            StoreError: the index of the release is not there, or the store cannot be reached.
         """
         if (vector is None) == (user_id is None) or k < 1:
             raise InputError(
@@ -160,30 +157,31 @@ class FeatureClient:
                 found=f"vector {'given' if vector is not None else 'absent'}, "
                 f"user_id {user_id}, k {k}",
             )
-        if user_id is not None:
-            vectors, found = self.get_users([user_id])
-            if not found[0]:
-                raise InputError(
-                    f"user {user_id} is not in release {self.release.release_id}",
-                    hint="unknown, inactive for too long, or the read timed out",
-                )
-            vector = vectors
-        return self.index.search(np.asarray(vector), k, where)
+        if user_id is None:
+            return self.index.search(np.asarray(vector), k, where)
+        resolved, (vectors, found) = self._read([user_id])
+        if not found[0]:
+            raise InputError(
+                f"user {user_id} is not in release {resolved.release.release_id}",
+                hint="unknown, inactive for too long, or the read timed out",
+            )
+        return self._index_of(resolved).search(vectors, k, where)
 
     @property
     def index(self) -> PinIndex:
-        """The Pin index of the current release, memory-mapped once per release."""
-        if self._home is None:
-            raise InputError(
-                "this client was given no home", hint="FeatureClient(url, home=Path(DERM_HOME))"
-            )
-        pointer = self._get(CURRENT_KEY)
-        if self._resolved is None or pointer != self._resolved.release.release_id.encode():
-            self._resolve(refresh=True)
-        path = self._resolve().entry.index_path
-        if self._index is None or self._index[0] != path:
-            self._index = (path, PinIndex(self._home / path))
-        return self._index[1]
+        """The Pin index of the current release, memory-mapped once per release.
+
+        While the store does not answer in time it is that of the last release seen.
+        """
+        resolved = self._resolve()
+        try:
+            if self._client().get(CURRENT_KEY) != resolved.pointer:
+                resolved = self._fetch()
+        except redis.TimeoutError:
+            self.counters.timeouts += 1
+        except redis.RedisError as error:
+            raise _unreachable(error) from error
+        return self._index_of(resolved)
 
     def close(self) -> None:
         """Close the synchronous connections."""
@@ -199,20 +197,55 @@ class FeatureClient:
         if self._async is not None:
             await self._async.aclose()
 
-    def _resolve(self, *, refresh: bool = False) -> _Resolved:
-        if self._resolved is not None and not refresh:
-            return self._resolved
-        pointer = self._get(CURRENT_KEY)
-        body = self._get(release_key(pointer.decode())) if pointer else None
-        return self._adopt(pointer, body)
+    def _read(self, ids: Sequence[str]) -> tuple[_Resolved, Found]:
+        """Users, and the one release that they are all of."""
+        resolved = self._resolve()
+        try:
+            for _ in range(_ATTEMPTS):
+                cached, keys = self._split(resolved, ids)
+                pointer, *values = self._mget([CURRENT_KEY, *keys])
+                if pointer == resolved.pointer:
+                    return resolved, self._decode(resolved, ids, cached, values)
+                resolved = self._fetch()
+        except redis.TimeoutError:
+            return resolved, self._nobody(resolved, len(ids))
+        except redis.RedisError as error:
+            raise _unreachable(error) from error
+        raise _never_still()
+
+    def _index_of(self, resolved: _Resolved) -> PinIndex:
+        if self._home is None:
+            raise InputError(
+                "this client was given no home", hint="FeatureClient(url, home=Path(DERM_HOME))"
+            )
+        path, loaded = resolved.entry.index_path, self._index
+        if loaded is None or loaded[0] != path:
+            self._index = loaded = (path, PinIndex(self._home / path))
+        return loaded[1]
+
+    def _resolve(self) -> _Resolved:
+        """The last release seen; the current one when there is none."""
+        try:
+            return self._resolved or self._fetch()
+        except redis.RedisError as error:
+            raise _unreachable(error) from error
 
     async def _aresolve(self) -> _Resolved:
         try:
-            client = self._aclient()
-            pointer = await client.get(CURRENT_KEY)
-            body = await client.get(release_key(pointer.decode())) if pointer else None
+            return self._resolved or await self._afetch()
         except redis.RedisError as error:
             raise _unreachable(error) from error
+
+    def _fetch(self) -> _Resolved:
+        """The release that is current now."""
+        client = self._client()
+        pointer = client.get(CURRENT_KEY)
+        return self._adopt(pointer, client.get(release_key(pointer.decode())) if pointer else None)
+
+    async def _afetch(self) -> _Resolved:
+        client = self._aclient()
+        pointer = await client.get(CURRENT_KEY)
+        body = await client.get(release_key(pointer.decode())) if pointer else None
         return self._adopt(pointer, body)
 
     def _adopt(self, pointer: bytes | None, body: bytes | None) -> _Resolved:
@@ -230,18 +263,20 @@ class FeatureClient:
                 f"release {release.release_id} has no upstream {self.upstream}",
                 found=" ".join(e.upstream for e in release.upstreams),
             )
-        if self._resolved is not None and self._resolved.release != release:
+        if self._resolved is not None and self._resolved.release == release:
+            return self._resolved
+        if self._resolved is not None:
             self.counters.flips += 1
-        self._cache.clear()
-        self._resolved = _Resolved(release, entry, ValueFormat(dtype=entry.dtype, dim=entry.dim))
-        return self._resolved
+        resolved = _Resolved(release, entry, ValueFormat(dtype=entry.dtype, dim=entry.dim))
+        self._resolved = resolved
+        return resolved
 
     def _split(self, resolved: _Resolved, ids: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
         """What the cache knows, and the keys of the rest."""
-        prefix = resolved.entry.users_prefix
-        if not self._cache:
+        prefix, cache = resolved.entry.users_prefix, resolved.cache
+        if not cache:
             return {}, [prefix + i for i in ids]
-        cached = {i: self._cache[i] for i in ids if i in self._cache}
+        cached = {i: value for i in ids if (value := cache.get(i)) is not None}
         self.counters.cache_hits += len(cached)
         return cached, [prefix + i for i in ids if i not in cached]
 
@@ -256,10 +291,10 @@ class FeatureClient:
             rest = iter(values)
             values = [cached[i] if i in cached else next(rest) for i in ids]
         if self._cache_users:
-            fresh = zip(ids, values, strict=True)
-            self._cache.update((i, v) for i, v in fresh if v is not None and i not in cached)
-            while len(self._cache) > self._cache_users:
-                self._cache.popitem(last=False)
+            fresh, cache = zip(ids, values, strict=True), resolved.cache
+            cache.update((i, v) for i, v in fresh if v is not None and i not in cached)
+            while len(cache) > self._cache_users:
+                cache.popitem(last=False)
         vectors, found, _ = resolved.format.decode(values)
         return vectors, found
 
@@ -286,13 +321,6 @@ class FeatureClient:
             retry = module.retry.Retry(NoBackoff(), 0)
             self._async = kind.from_url(self._url, retry=retry, **self._options)
         return self._async
-
-    def _get(self, key: str) -> bytes | None:
-        try:
-            value: bytes | None = self._client().get(key)
-        except redis.RedisError as error:
-            raise _unreachable(error) from error
-        return value
 
     def _mget(self, keys: list[str]) -> list[bytes | None]:
         client = self._client()

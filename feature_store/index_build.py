@@ -225,8 +225,7 @@ def write(folder: Path, built: Built, pins: PinTable, lineage: Lineage) -> Index
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
         for path in draft.iterdir():
             _flush(path)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
+        _replace(folder, draft)
     except (OSError, RuntimeError) as error:
         # FAISS reports a short write as RuntimeError.
         shutil.rmtree(draft, ignore_errors=True)
@@ -238,6 +237,16 @@ def write(folder: Path, built: Built, pins: PinTable, lineage: Lineage) -> Index
             hint="free space, then run again; readers keep the previous index",
         ) from error
     return manifest
+
+
+def _replace(folder: Path, draft: Path) -> None:
+    """Put a finished draft in the place of a folder; who has mapped the old files keeps them."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def file_digest(path: Path) -> str:

@@ -18,7 +18,7 @@ Rows = npt.NDArray[np.int64]
 
 # 4 MB of vectors of 256 values: they stay in the cache, and cost less than the walk they replace.
 _MAX_DOORS = 4096
-# Below this share of kept nodes the graph loses its way, and exact search over them is faster.
+# Below this share of kept nodes comparing all of them is faster than a wide search.
 _EXACT_SHARE = 0.2
 
 
@@ -50,24 +50,54 @@ class NodeSearch:
         found = min(k, available)
         if found == 0:
             return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
-        selector = None if among is None else faiss.IDSelectorBatch(among)
-        if self.graph and available > _EXACT_SHARE * self.index.ntotal:
-            wider = int(max(ef, found) * self.index.ntotal / available)
-            return self._through_the_graph(queries, found, wider, selector)
+        if not self.graph or available <= _EXACT_SHARE * self.index.ntotal:
+            return self._exactly(queries, found, among)
+        if among is None:
+            return self._through_the_graph(queries, found, max(ef, found))
+        return self._kept_of_the_graph(queries, found, ef, among)
+
+    def _exactly(self, queries: Vectors, k: int, among: Rows | None) -> tuple[Vectors, Rows]:
+        """Scores and nodes [Q, K] of every node that may be found."""
+        kept = None if among is None else np.packbits(self._mask(among), bitorder="little")
+        selector = None if kept is None else faiss.IDSelectorBitmap(kept)
         vectors = self.index.storage if self.graph else self.index
-        scores, nodes = vectors.search(queries, found, params=faiss.SearchParameters(sel=selector))
+        scores, nodes = vectors.search(queries, k, params=faiss.SearchParameters(sel=selector))
         return scores, nodes
 
-    def _through_the_graph(
-        self, queries: Vectors, k: int, ef: int, selector: faiss.IDSelector | None
+    def _kept_of_the_graph(
+        self, queries: Vectors, k: int, ef: int, among: Rows
     ) -> tuple[Vectors, Rows]:
+        """Scores and nodes [Q, K]: what the filter leaves of a wide search without it.
+
+        K of them are the best K there are. Where fewer are left (a user's neighbourhood is another
+        topic than the one asked for) the graph would have to leave that neighbourhood, and does
+        not find its way: those queries are compared with everything that may be found.
+        """
+        total = self.index.ntotal
+        wide = min(int(max(ef, 2 * k) * total / len(among)), total)
+        scores, nodes = self._through_the_graph(queries, wide, wide)
+        hit = (nodes >= 0) & self._mask(among)[nodes]
+        first = np.argsort(~hit, axis=1, kind="stable")[:, :k]
+        scores, nodes = np.take_along_axis(scores, first, 1), np.take_along_axis(nodes, first, 1)
+        few = np.flatnonzero(hit.sum(axis=1) < k)
+        if len(few):
+            scores[few], nodes[few] = self._exactly(queries[few], k, among)
+        return scores, nodes
+
+    def _mask(self, among: Rows) -> npt.NDArray[np.bool_]:
+        """Which nodes [G] may be found."""
+        mask = np.zeros(self.index.ntotal, np.bool_)
+        mask[among] = True
+        return mask
+
+    def _through_the_graph(self, queries: Vectors, k: int, ef: int) -> tuple[Vectors, Rows]:
         """Scores and nodes [Q, K] found from each query's best door."""
         queries = np.ascontiguousarray(queries, np.float32)
         near, at = faiss.knn(queries, self._door_vectors, 1, metric=faiss.METRIC_INNER_PRODUCT)
         doors = self._doors[at].astype(np.int32)
         scores = np.empty((len(queries), k), np.float32)
         nodes = np.empty((len(queries), k), np.int64)
-        params = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
+        params = faiss.SearchParametersHNSW(efSearch=ef)
         arrays = [faiss.swig_ptr(a) for a in (queries, doors, near, scores, nodes)]
         query, door, door_score, score, node = arrays
         self.index.search_level_0(

@@ -4,6 +4,7 @@ When the slot holds an ancestor of the pool, only rows that changed since are wr
 that were pruned since are removed; otherwise the slot is wiped and written in full.
 """
 
+import itertools
 import re
 import threading
 from collections import defaultdict
@@ -24,6 +25,8 @@ from feature_store.storage import open_parquet
 _BATCH_ROWS = 2048
 _SPOT_BUCKETS, _SPOT_ROWS = 4, 64
 _DAY_S = 86_400
+# Days begin and end when a publish happens to run: an expiry is known this well.
+_EXPIRY_SLACK_S = 2 * _DAY_S
 _BUCKET = re.compile(r"/bucket=(\d+)/")
 _FEW_DISTINCT = ["last_daily", "last_active", "space_id"]
 _COLUMNS = ["entity_id", "embedding", "last_daily", "last_active", "space_id"]
@@ -113,21 +116,27 @@ def write_bucket(
 
 
 def mismatches(
-    store: OnlineStore, plan: SlotWrite, files: Sequence[str], limit: int
+    store: OnlineStore, plan: SlotWrite, files: Sequence[str], limit: int, turn: int = 0
 ) -> tuple[int, int, int]:
-    """Compare the first rows of a bucket, changed or not, with the store, byte for byte.
+    """Compare some rows of a bucket, changed or not, with the store, byte for byte.
+
+    Args:
+        limit: how many rows; they lie together.
+        turn: which of them; successive numbers go through the whole bucket.
 
     Returns:
-        Rows compared, missing, different. A row that may have expired is not missing.
+        Rows compared, missing, different. A row that is due to expire is not missing.
     """
-    for batch in _batches(files, _COLUMNS, rows=limit):
-        ids, values, _ = _encode(plan, batch)
-        found = store.read(plan.prefix, ids.to_pylist())
-        pairs = list(zip(found, values, strict=True))
-        missing = 0 if plan.expire_days else sum(value is None for value in found)
-        different = sum(v is not None and v != expected.tobytes() for v, expected in pairs)
-        return len(ids), missing, different
-    return 0, 0, 0
+    if (batch := _rows_together(files, limit, turn)) is None:
+        return 0, 0, 0
+    ids, values, expire_at = _encode(plan, batch)
+    found = store.read(plan.prefix, ids.to_pylist())
+    gone = np.array([value is None for value in found])
+    if expire_at is not None:
+        gone &= expire_at > plan.now + _EXPIRY_SLACK_S
+    pairs = zip(found, values, strict=True)
+    different = sum(v is not None and v != expected.tobytes() for v, expected in pairs)
+    return len(found), int(gone.sum()), different
 
 
 def spot_check(store: OnlineStore, plan: SlotWrite, buckets: Sequence[BucketFiles]) -> None:
@@ -183,6 +192,23 @@ def _batches(
             for batch in parquet.iter_batches(batch_size=rows, columns=columns, use_threads=False):
                 if batch.num_rows:
                     yield batch
+
+
+def _rows_together(files: Sequence[str], rows: int, turn: int) -> pa.RecordBatch | None:
+    """The `turn`-th piece of at most so many rows; it begins again after the last one."""
+    pieces = []
+    for file in files:
+        with open_parquet(file) as parquet:
+            sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
+        pieces += [(file, g, at) for g, n in enumerate(sizes) for at in range(-(-n // rows))]
+    if not pieces:
+        return None
+    file, group, at = pieces[turn % len(pieces)]
+    with open_parquet(file, read_dictionary=_FEW_DISTINCT) as parquet:
+        batches = parquet.iter_batches(
+            batch_size=rows, row_groups=[group], columns=_COLUMNS, use_threads=False
+        )
+        return next(itertools.islice(batches, at, None))
 
 
 def _changed(batch: pa.RecordBatch, plan: SlotWrite) -> pa.RecordBatch:

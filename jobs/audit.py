@@ -5,6 +5,7 @@ keys of the store against the ids of the pool. Pins: every id of the index again
 vectors of a sample, and the digest of every file.
 """
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,9 +74,10 @@ def _users(ctx: RunContext, store: OnlineStore, entry: PublishedUpstream) -> Met
     table = pool_table(entry.upstream, "user").name
     buckets = files_by_bucket(ctx.lake.files(table, ctx.ds))
     plan = slot_write(ctx, entry.upstream, entry.users_prefix, entry)
-    start = _first(ctx.ds, len(buckets))
+    start = _turn(ctx.ds) % max(len(buckets), 1)
     chosen = np.roll(sorted(buckets), -start)[:_BUCKETS].tolist()
-    counts = [mismatches(store, plan, buckets[b], _USERS_PER_BUCKET) for b in chosen]
+    turn = _turn(ctx.ds)
+    counts = [mismatches(store, plan, buckets[b], _USERS_PER_BUCKET, turn) for b in chosen]
     compared, missing, different = (sum(c) for c in zip(*counts, strict=True))
     ids = store.sample(entry.users_prefix, _KEYS)
     total = int(ctx.lake.properties(table).get("buckets", ctx.recipe.layout.user_buckets))
@@ -123,10 +125,12 @@ def _different_pins(
     properties = ctx.lake.properties(table)
     dtype = {"float16": "<f2", "float32": "<f4"}[properties.get("dtype", "float32")]
     compared = different = 0
-    start = _first(ctx.ds, len(files))
+    turn = _turn(ctx.ds)
+    start = turn % max(len(files), 1)
     for file in (*files[start:], *files[:start]):
         with open_parquet(file) as parquet:
-            rows = parquet.read(["entity_id", "embedding"]).slice(0, _PINS - compared)
+            rows = parquet.read(["entity_id", "embedding"])
+        rows = rows.slice(turn % max(len(rows) - _PINS + 1, 1), _PINS - compared)
         at = index.rows_of(rows["entity_id"].to_pylist())
         expected = normalise(unpack(rows["embedding"], int(properties["dim"]), dtype))
         found = index.vectors(at[at >= 0])
@@ -138,9 +142,9 @@ def _different_pins(
     return compared, different
 
 
-def _first(ds: str, count: int) -> int:
-    """Where today's sample begins: another place each day, so that in time all are sampled."""
-    return int(np.datetime64(ds).astype(int)) % max(count, 1)
+def _turn(ds: str) -> int:
+    """A number that says where a day's sample begins: anywhere, so that in time all are sampled."""
+    return zlib.crc32(ds.encode())
 
 
 def _per_mille(part: int, whole: int) -> float:

@@ -94,7 +94,7 @@ MAINTENANCE = (
     Chore(
         name="audit",
         summary="Compare what readers see with the lake once more, hours after the release.",
-        arguments="audit --ds {{ params.day or (data_interval_start | ds) }}",
+        arguments="audit --ds {{ params.day or (data_interval_start | ds) }} --force",
         retries=1,
         timeout_minutes=20,
         failure="What is published differs from the lake, or the day was never released.",

@@ -28,7 +28,11 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """One step of one day. `upstream` is None for steps that serve both."""
+    """One step of one day. `upstream` is None for steps that serve both.
+
+    Attributes:
+        force: what is there already is not to be built on, or taken as the result.
+    """
 
     settings: Settings
     home: Home
@@ -40,6 +44,7 @@ class RunContext:
     upstream: Upstream | None
     log: logging.Logger
     spaces: Spaces = field(default_factory=Spaces)
+    force: bool = False
 
     @property
     def root(self) -> Path:

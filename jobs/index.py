@@ -34,6 +34,8 @@ _READ_ROWS = 65_536
 def run(ctx: RunContext) -> Outcome:
     """Build the index of one upstream and day, unless the same inputs already made it.
 
+    Forced, it is built from nothing that is there, yesterday's graph included.
+
     Raises:
         GuardFailed: its recall stays below the bound.
         StoreError: it could not be written.
@@ -41,7 +43,7 @@ def run(ctx: RunContext) -> Outcome:
     upstream: Upstream = ctx.upstream or "ctr"
     lineage, digest = _lineage(ctx, upstream)
     folder = ctx.root / "index" / upstream / digest
-    if (folder / "index.json").exists():
+    if (folder / "index.json").exists() and not ctx.force:
         return _outcome(ctx, upstream, folder, read_manifest(folder), built_s=0.0)
     started = time.perf_counter()
     pins = _pin_table(ctx, upstream)
@@ -49,7 +51,7 @@ def run(ctx: RunContext) -> Outcome:
     if len(queries) == 0:
         queries = pins.vectors[: ctx.recipe.index.check_queries]
     read_s = time.perf_counter() - started
-    yesterday = _yesterday(ctx, upstream, lineage)
+    yesterday = None if ctx.force else _yesterday(ctx, upstream, lineage)
     built = build_checked(pins, queries, ctx.recipe.index, lineage, yesterday, ctx.settings.threads)
     build_s = time.perf_counter() - started - read_s
     manifest = write(folder, built, pins, lineage)

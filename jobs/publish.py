@@ -110,7 +110,7 @@ def _target_state(ctx: RunContext, upstream: Upstream, pool: Artifact) -> SlotSt
             where=ctx.lake.path(table),
             expected="at least one user",
             found="0 rows",
-            hint=f"derm status --ds {ctx.ds} shows which step lost them",
+            hint="derm status shows which step lost them",
         )
     properties = ctx.lake.properties(table)
     return SlotState(
@@ -138,8 +138,11 @@ def _idle_prefix(ctx: RunContext, store: OnlineStore, upstream: Upstream, space_
 def _resume_or_begin(
     ctx: RunContext, store: OnlineStore, upstream: Upstream, prefix: str, target: SlotState
 ) -> SlotState:
-    """Continue a publish of the same pool, build on what the slot holds, or start it afresh."""
-    held = slot_state(store, prefix)
+    """Continue a publish of the same pool, build on what the slot holds, or start it afresh.
+
+    Forced, it starts afresh: the slot is said to hold other than it should.
+    """
+    held = None if ctx.force else slot_state(store, prefix)
     if held and held.state == "writing" and _without_progress(held) == target:
         state = held
     elif held and held.state == "complete" and _can_build_on(ctx, upstream, held, target):

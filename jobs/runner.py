@@ -59,12 +59,12 @@ def run_step(
     """Run one step of one day, unless its recorded result is current.
 
     Args:
-        force: run even when nothing changed.
+        force: run even when nothing changed, and build on nothing that is there.
 
     Raises:
         DermError: an input is missing or wrong, or a guard refused the result.
     """
-    ctx = open_context(settings, ds, upstream)
+    ctx = dataclasses.replace(open_context(settings, ds, upstream), force=force)
     existing = ctx.manifests.get(step.name, ds, upstream)
     inputs = resolve_inputs(ctx, step, existing.inputs if existing else ())
     if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:

@@ -154,18 +154,21 @@ class World:
             )
         )
 
-    def step(self, name: str, ds: str, upstream: Upstream | None = None) -> Outcome:
+    def step(
+        self, name: str, ds: str, upstream: Upstream | None = None, *, force: bool = False
+    ) -> Outcome:
         """Run one step as the runner does, without its question whether it must."""
-        outcome = importlib.import_module(f"jobs.{name}").run(self.context(ds, upstream))
+        ctx = replace(self.context(ds, upstream), force=force)
+        outcome = importlib.import_module(f"jobs.{name}").run(ctx)
         self.record(name, ds, upstream, outcome.outputs, metrics=outcome.metrics)
         return outcome
 
-    def publish(self, ds: str) -> dict[str, Outcome]:
+    def publish(self, ds: str, *, force: bool = False) -> dict[str, Outcome]:
         """Index, publish and release one day."""
         done = {}
         for u in UPSTREAMS:
-            done[f"index {u}"] = self.step("index", ds, u)
-            done[f"publish {u}"] = self.step("publish", ds, u)
+            done[f"index {u}"] = self.step("index", ds, u, force=force)
+            done[f"publish {u}"] = self.step("publish", ds, u, force=force)
         done["release"] = self.step("release", ds)
         return done
 

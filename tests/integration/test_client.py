@@ -106,6 +106,83 @@ def test_a_slow_store_degrades_to_nobody_and_is_counted(world, url):
     np.testing.assert_array_equal(values, vectors)
 
 
+def test_a_search_goes_on_with_the_last_release_while_the_store_is_slow(world, url):
+    _, vectors = pool_of(world)
+    client = FeatureClient(url, home=world.root, timeout_s=0.05)
+    before = client.search(vectors[0], k=5)
+    redis.Redis.from_url(url).client_pause(400, all=True)
+    during = client.search(vectors[0], k=5)
+    redis.Redis.from_url(url, socket_timeout=5).ping()
+    np.testing.assert_array_equal(during.ids, before.ids)
+    assert client.counters.timeouts == 1
+
+
+def test_a_slow_store_just_after_a_release_degrades_to_nobody(world, url):
+    """The flip is seen, but the new release is not read in time."""
+
+    class Slowed(FeatureClient):
+        def _mget(self, keys):
+            values = super()._mget(keys)
+            redis.Redis.from_url(url).client_pause(400, all=True)
+            return values
+
+    ids, _ = pool_of(world)
+    client = Slowed(url, timeout_s=0.05)
+    assert client.release.ds == NEXT
+    flip_back(world, url)
+    _, found = client.get_users(ids)
+    assert (found.any(), client.counters.timeouts) == (False, 1)
+    redis.Redis.from_url(url, socket_timeout=5).ping()
+
+
+def test_an_answer_that_arrives_after_a_flip_does_not_enter_the_new_cache(world, url):
+    """One coroutine reads the old release and is slow; another one sees the flip meanwhile."""
+    ids, _ = pool_of(world)
+    late = asyncio.Event()
+
+    class Held(FeatureClient):
+        held = False
+
+        async def _amget(self, keys):
+            values = await super()._amget(keys)
+            if not self.held:
+                self.held = True
+                await late.wait()
+            return values
+
+    async def read():
+        client = Held(url, cache_users=10_000)
+        first = asyncio.create_task(client.aget_users(ids[:2]))
+        while not client.held:
+            await asyncio.sleep(0.001)
+        flip_back(world, url)
+        await client.aget_users(ids[2:4])
+        late.set()
+        newer, _ = await first
+        after, _ = await client.aget_users(ids[:4])
+        await client.aclose()
+        return newer, after
+
+    newer, after = asyncio.run(read())
+    older, _ = FeatureClient(url).get_users(ids[:4])
+    assert not np.array_equal(newer, older[:2])
+    np.testing.assert_array_equal(after, older)
+
+
+def test_a_user_is_searched_in_the_index_of_the_release_that_knew_the_user(world, url):
+    class Overtaken(FeatureClient):
+        def _mget(self, keys):
+            values = super()._mget(keys)
+            flip_back(world, url)
+            return values
+
+    ids, vectors = pool_of(world)
+    expected = FeatureClient(url, home=world.root).search(vectors[0], k=5)
+    found = Overtaken(url, home=world.root).search(user_id=ids[0], k=5)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
 def test_a_store_that_is_not_there_is_a_typed_error():
     with pytest.raises(StoreError, match="cannot be read"):
         FeatureClient("redis://127.0.0.1:1").get_users(["u"])

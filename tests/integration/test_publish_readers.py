@@ -35,8 +35,13 @@ class Reader(threading.Thread):
         self.client.close()
 
     async def loop_async(self) -> None:
+        # One after the other and all at once, some of them answered from the cache.
+        half = len(self.ids) // 2
         while not self.stop.is_set():
             self.judge(*await self.client.aget_users(self.ids))
+            parts = (self.ids[:half], self.ids, self.ids[half:])
+            _, whole, _ = await asyncio.gather(*map(self.client.aget_users, parts))
+            self.judge(*whole)
         await self.client.aclose()
 
     def judge(self, vectors: np.ndarray, found: np.ndarray) -> None:
@@ -63,7 +68,7 @@ def test_twenty_publishes_and_a_rollback_without_a_mixed_read_or_a_miss(tmp_path
             world.publish(ds)
             if not readers:
                 url = ensure_redis(world.settings)
-                ways = ((0, False), (1000, False), (0, True))
+                ways = ((0, False), (1000, False), (0, True), (1000, True))
                 readers = [Reader(url, ids, days, cache=c, use_async=a) for c, a in ways]
                 for reader in readers:
                     reader.start()

@@ -11,7 +11,9 @@ from feature_store.contracts.errors import GuardFailed, SpaceMismatch
 from feature_store.contracts.tables import pool_table
 from feature_store.online import open_store, slot_state
 from feature_store.releases import Releases
+from feature_store.slots import ids_of, mismatches
 from jobs import cli
+from jobs.publish import slot_write
 from jobs.services.redis import ensure_redis
 from tests.publishing_fixtures import START, World
 
@@ -194,6 +196,54 @@ def test_the_audit_finds_what_is_wrong_and_counts_it(world, damage):
         world.step("audit", DAYS[0])
     name = "damaged_files" if damage == "index" else damage
     assert f"{name}_per_mille=" in error.value.found
+
+
+def test_what_the_audit_advises_heals_the_store_and_the_index(world):
+    """Half the users are lost and the graph is damaged: go back, and make the day in full."""
+    for ds in DAYS[:2]:
+        world.grow(ds)
+        world.publish(ds)
+    store = open_store(ensure_redis(world.settings))
+    releases = Releases(world.root, store)
+    for entry in releases.current().upstreams:
+        for user in store.sample(entry.users_prefix, 10**6)[::2]:
+            store.delete(f"{entry.users_prefix}{user}")
+        graph = world.root / entry.index_path / "graph.faiss"
+        graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+    with pytest.raises(GuardFailed, match="differs from the lake"):
+        world.step("audit", DAYS[1])
+    releases.roll_back()
+    done = world.publish(DAYS[1], force=True)
+    assert [done[f"publish {u}"].metrics["full"] for u in ("ctr", "cvr")] == [1, 1]
+    assert_exact(world, DAYS[1])
+
+
+def test_users_that_expiry_does_not_explain_are_missing(world):
+    world.with_publishing(expire_days=30)
+    world.grow(DAYS[0])
+    world.publish(DAYS[0])
+    store = open_store(ensure_redis(world.settings))
+    entry = Releases(world.root, store).current().upstreams[0]
+    store.delete(f"{entry.users_prefix}user7")
+    with pytest.raises(GuardFailed, match="differs from the lake") as error:
+        world.step("audit", DAYS[0])
+    assert "missing_per_mille=" in error.value.found
+
+
+def test_successive_days_compare_other_rows(world):
+    world.grow(DAYS[0])
+    world.publish(DAYS[0])
+    store = open_store(ensure_redis(world.settings))
+    entry = Releases(world.root, store).current().upstreams[0]
+    plan = slot_write(world.context(DAYS[0], "ctr"), "ctr", entry.users_prefix, entry)
+    files = world.lake.files(pool_table("ctr", "user").name, DAYS[0])[:1]
+    size = len(ids_of(files))
+    for user in ids_of(files).to_pylist()[-3:]:
+        store.delete(f"{entry.users_prefix}{user}")
+    pieces = -(-size // 4)
+    found = [mismatches(store, plan, files, 4, turn) for turn in range(pieces)]
+    assert [sum(c) for c in zip(*found, strict=True)] == [size, 3, 0]
+    assert mismatches(store, plan, files, 4, pieces) == found[0] == (4, 0, 0)
 
 
 def test_the_audit_of_a_day_that_readers_do_not_see_compares_nothing(world):

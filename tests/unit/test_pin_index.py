@@ -53,8 +53,9 @@ def queries(count: int = 50, dim: int = 16) -> np.ndarray:
     return pins(count, dim, seed=1).vectors * 3
 
 
-def stored(folder, table: PinTable, config: IndexConfig = CONFIG) -> PinIndex:
-    write(folder, build_checked(table, queries(), config, LINEAGE), table, LINEAGE)
+def stored(folder, table: PinTable, config: IndexConfig = CONFIG, users=None) -> PinIndex:
+    users = queries() if users is None else users
+    write(folder, build_checked(table, users, config, LINEAGE), table, LINEAGE)
     return PinIndex(folder)
 
 
@@ -111,6 +112,28 @@ def test_filters_keep_only_what_matches_and_find_the_best_of_it(tmp_path, where,
     truth = [exact(table, q, 5, matching) for q in queries(20)]
     overlap = np.mean([len(set(h) & set(t)) / 5 for h, t in zip(hits.ids, truth, strict=True)])
     assert overlap > 0.95
+
+
+@pytest.mark.parametrize("topics", [2, 3, 4])
+def test_a_filter_by_what_vectors_mean_finds_the_best_far_from_the_user(tmp_path, topics):
+    """Every topic is a cluster of its own, and users ask for the one that they are not near to."""
+    rng = np.random.default_rng(0)
+    centres = normalise(rng.standard_normal((topics, 32)))
+    topic = np.repeat(np.arange(topics, dtype=np.int32), 1500)
+    table = PinTable(
+        ids=np.array([f"pin{i:05d}" for i in range(len(topic))], "S8"),
+        vectors=normalise(centres[topic] + 0.1 * rng.standard_normal((len(topic), 32))),
+        metadata={"topic": Coded(values=tuple(map(str, range(topics))), codes=topic)},
+    )
+    users = normalise(centres[:1] + 0.1 * rng.standard_normal((30, 32)))
+    index = stored(tmp_path / "i", table, users=users)
+    for wanted in range(topics):
+        for k in (10, 100):
+            hits = index.search(users, k, {"topic": str(wanted)})
+            rows = np.flatnonzero(topic == wanted)
+            truth = [exact(table, user, k, rows) for user in users]
+            found = [len(set(h) & set(t)) / k for h, t in zip(hits.ids, truth, strict=True)]
+            assert np.mean(found) > 0.95
 
 
 def test_filters_that_keep_nothing_find_nothing(tmp_path):
