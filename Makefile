@@ -43,7 +43,7 @@ check: .venv/.dev ## lint, format, types, and who imports whom
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-bench: .venv/.dev ## the benchmarks; results go to .benchmarks/
+bench: .venv/.dev .venv-bench/.bench ## the benchmarks; results go to .benchmarks/
 	@mkdir -p .benchmarks
 	@for f in $$(grep -l -- '"--json"' benchmarks/*.py); do \
 	    .venv/bin/python $$f --json .benchmarks/$$(basename $$f .py).json || exit 1; done
@@ -70,7 +70,7 @@ lock: ## pin every package again, from requirements/*.in
 
 clean: ## remove environments, caches and everything runs wrote
 	@if [ -x $(DERM) ]; then $(DERM) down; fi
-	@rm -rf .venv .venv-airflow .venv-s3 .derm .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf .venv .venv-airflow .venv-s3 .venv-bench .venv-feast .derm .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	    .import_linter_cache derm.egg-info
 
 # An environment is made again when its lock changes. pip's chatter goes to a log that is shown only
@@ -99,6 +99,11 @@ endef
 .venv-s3/.s3: requirements/s3.lock
 	$(call python_env,.venv-s3)
 	$(call install,.venv-s3,-r requirements/s3.lock)
+	@touch $@
+
+.venv-bench/.bench: requirements/bench.in
+	$(call python_env,.venv-bench)
+	$(call install,.venv-bench,-r requirements/bench.in)
 	@touch $@
 
 .venv-airflow/.airflow: requirements/airflow.lock

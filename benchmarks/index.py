@@ -1,6 +1,7 @@
 """The Pin index against hnswlib and usearch: build, queries per second, recall, bytes, warm start.
 
-    python benchmarks/index.py --json build/index.json [--pins 500000] [--pool HOME]
+    make .venv-bench/.bench
+    python benchmarks/index.py --json build/index.json [--pins 100000] [--no-warm] [--pool HOME]
 
 All contenders index the same normalised vectors with the same number of threads and the same
 links and construction width (hnswlib_careful: 16 and 80, hnswlib_wide: 32 and 40), and are asked
@@ -12,6 +13,9 @@ The clustered set is synthetic (a mixture of Gaussians of low intrinsic dimensio
 are Pins, moved. `--pool` takes the newest Pin pool of a home instead, and its users as queries:
 every Pin of it, also those that share a vector, which ours gives one node.
 
+`bytes` of ours are the graph, the vectors and which Pins share one, as a rival's are with its
+integer keys; `bytes_with_ids` also string ids and their order, which rivals leave to the caller.
+
 The warm start puts drifted vectors into the built graph, by cosine to the day before, against a
 rebuild on the drifted vectors.
 """
@@ -19,6 +23,7 @@ rebuild on the drifted vectors.
 import argparse
 import json
 import os
+import site
 import statistics
 import sys
 import tempfile
@@ -42,6 +47,7 @@ from feature_store.index_search import NodeSearch, expand
 from feature_store.lake import Lake
 from feature_store.schemas import unpack
 
+ROOT = Path(__file__).resolve().parent.parent
 K, RECALL, QUERIES, TIE = 10, 0.95, 1000, 1e-4
 WIDTHS = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
 SEARCHES = 7
@@ -51,11 +57,16 @@ Search = Callable[[np.ndarray, int], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One built index: how to search it with a width for Pins [Q, K], and its bytes on disk."""
+    """One built index: how to search it with a width for Pins [Q, K], and its bytes on disk.
+
+    Attributes:
+        with_ids: its bytes with string ids, where it keeps them.
+    """
 
     search: Search
     size: int
     build: "Clock"
+    with_ids: int = 0
 
 
 class Clock:
@@ -74,6 +85,8 @@ class Clock:
 def main() -> None:
     """Build and search in alternating rounds; report."""
     args = _arguments()
+    for path in ROOT.glob(".venv-bench/lib/python*/site-packages"):
+        site.addsitedir(str(path))  # behind ours: where both have a package, ours is used
     vectors, queries = _data(args)
     truth = _exact(vectors, queries)
     contenders = {name: CONTENDERS[name] for name in args.contenders}
@@ -104,13 +117,18 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pins", type=int, default=100_000)
+    parser.add_argument("--pins", type=int, default=500_000)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--pool", type=Path, help="a home, whose Pins of upstream ctr to index")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--warm", action="store_true", help="also the warm start, by drift")
+    parser.add_argument(
+        "--warm",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also the warm start, by drift",
+    )
     parser.add_argument("--json", type=Path, help="where the numbers go")
     return parser.parse_args()
 
@@ -172,7 +190,8 @@ def _ours(vectors: np.ndarray, folder: Path, args: argparse.Namespace) -> Conten
     manifest = write(folder / "index", built, table, LINEAGE)
     loaded = faiss.read_index(str(folder / "index" / GRAPH), faiss.IO_FLAG_MMAP_IFC)
     size = sum(manifest.sizes[name] for name in ("graph.faiss", "offsets.npy"))
-    return Contender(_search(loaded, built.nodes), size, clock)
+    search = _search(loaded, built.nodes)
+    return Contender(search, size, clock, with_ids=sum(manifest.sizes.values()))
 
 
 def _built(vectors: np.ndarray, threads: int) -> Built:
@@ -269,6 +288,7 @@ def _measure(
         "recall": round(recall, 4),
         "width": width,
         "bytes": built.size,
+        "bytes_with_ids": built.with_ids or built.size,
     }
 
 

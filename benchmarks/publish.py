@@ -1,6 +1,6 @@
 """How fast users reach Redis: ours, the server's ceiling, and Feast, in alternating rounds.
 
-    python benchmarks/publish.py --json build/publish.json [--feast]
+    python benchmarks/publish.py --json build/publish.json [--no-feast]
 
 One embedded redis-server, one pool of random unit vectors, three contenders:
 
@@ -11,7 +11,7 @@ One embedded redis-server, one pool of random unit vectors, three contenders:
   ceiling_set: the same as one SET per key, which is what redis-benchmark and mass insertion by
   `redis-cli --pipe` send;
 - feast: `materialize` of the same vectors from Parquet into Feast's Redis online store, in an
-  environment of its own (`--feast` makes it); feast_protos: its `online_write_batch` alone, with
+  environment of its own; feast_protos: its `online_write_batch` alone, with
   packed values in protocol buffers made beforehand, the best that can be said for it.
 
 Beside the rate, the CPU microseconds per row of this process and of the server: on a machine whose
@@ -75,7 +75,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=int, default=0, help="writers of ours; 0: as many as cores"
     )
-    parser.add_argument("--feast", action="store_true", help="also Feast (installs .venv-feast)")
+    parser.add_argument(
+        "--feast",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also Feast (installs .venv-feast)",
+    )
     parser.add_argument("--feast-users", type=int, default=20_000)
     parser.add_argument("--json", type=Path, help="where the numbers go")
     return parser.parse_args()

@@ -1,12 +1,12 @@
 """How fast a ranker reads 500 users, decode included: ours, plain redis-py, Feast.
 
-    python benchmarks/reads.py --json build/reads.json [--feast]
+    python benchmarks/reads.py --json build/reads.json [--no-feast]
 
 One embedded redis-server holds one released day. Contenders alternate in rounds:
 
 - ours: `FeatureClient.get_users`, which proves that all values are of one release;
 - redis_py: the same MGET and one `np.frombuffer`, without pointer, header check or found mask;
-- feast: `get_online_features` of packed values, in its own environment (`--feast` makes it).
+- feast: `get_online_features` of packed values, in its own environment.
 
 `*_busy` are the same reads while a publish, a process of its own, writes the other slot as fast as
 it can.
@@ -60,7 +60,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--reads", type=int, default=200, help="reads of 500 users per round")
-    parser.add_argument("--feast", action="store_true", help="also Feast (installs .venv-feast)")
+    parser.add_argument(
+        "--feast",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also Feast (installs .venv-feast)",
+    )
     parser.add_argument("--feast-users", type=int, default=20_000)
     parser.add_argument("--json", type=Path, help="where the numbers go")
     return parser.parse_args()

@@ -6,6 +6,7 @@ nothing was lost, and running the step again completes the day.
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ import redis
 from feature_store.client import FeatureClient
 from feature_store.contracts.base import UPSTREAMS, shift_day
 from feature_store.contracts.errors import GuardFailed, StoreError
+from feature_store.contracts.tables import pool_table
 from feature_store.online import open_store, slot_state
 from feature_store.releases import Releases
+from feature_store.slots import files_by_bucket, ids_of
 from jobs.services import redis as service
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
@@ -141,9 +144,45 @@ def test_connection_cut(published):
     error = attempt.refused()
     assert "continues where it stopped" in error.hint
     published.assert_readers_see(START, published.seen)
-    done = slot_state(open_store(published.url), published.idle).done
-    assert done
+    store, lake = open_store(published.url), published.world.lake
+    done = slot_state(store, published.idle).done
+    # What is taken out of a bucket that was done stays out: it is not written again.
+    files = files_by_bucket(lake.files(pool_table("ctr", "user").name, NEXT))
+    key = f"{published.idle}{ids_of(files[int(min(done))])[-1]}"
+    value = store.get(key)
+    store.delete(key)
+    published.world.with_publishing(bytes_per_s=0)
+    published.world.step("publish", NEXT, "ctr")
+    assert store.get(key) is None
+    store.put(key, value)
     published.complete()
+
+
+def test_a_disk_that_is_full_while_the_index_is_built(tmp_path):
+    """A real limit of the operating system, on the size of files that this process writes."""
+    world = World(tmp_path, users=200, pins=600)
+    try:
+        for ds in (START, NEXT):
+            world.grow(ds)
+            if ds == START:
+                world.publish(ds)
+        client = FeatureClient(ensure_redis(world.settings), home=world.root)
+        before = client.search(user_id="user1", k=5)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        try:
+            with pytest.raises(StoreError, match="could not be written") as error:
+                world.step("index", NEXT, "ctr")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "free space" in error.value.hint
+        np.testing.assert_array_equal(client.search(user_id="user1", k=5).ids, before.ids)
+        assert client.release.ds == START
+        world.publish(NEXT)
+        assert client.index.manifest.ds == NEXT
+        assert world.step("audit", NEXT).metrics["audited"] == 1
+    finally:
+        world.close()
 
 
 def test_read_only_replica(published, tmp_path_factory):
