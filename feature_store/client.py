@@ -8,20 +8,16 @@ Needs redis, numpy, faiss and the contracts; nothing of the pipeline (file:// ne
 Shapes: N ids, D vector width, K results.
 """
 
-import importlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import redis
-import redis.asyncio
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from feature_store.client_connections import Connections
 from feature_store.codec import CURRENT_KEY, ValueFormat, release_key
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import InputError, StoreError
@@ -84,13 +80,7 @@ class FeatureClient:
         cluster: bool = False,
     ) -> None:
         self.upstream, self._home = upstream, home
-        self._options: dict[str, Any] = {
-            "socket_timeout": timeout_s,
-            "socket_connect_timeout": max(timeout_s, 1.0),
-        }
-        self._url, self._cluster = url, cluster
-        self._sync: Any = None
-        self._async: Any = None
+        self.connections = Connections(url, timeout_s=timeout_s, cluster=cluster)
         self._resolved: _Resolved | None = None
         self._index: tuple[str, PinIndex] | None = None
         self._cache_users = cache_users
@@ -122,7 +112,7 @@ class FeatureClient:
         try:
             for _ in range(_ATTEMPTS):
                 cached, keys = self._split(resolved, ids)
-                pointer, *values = await self._amget([CURRENT_KEY, *keys])
+                pointer, *values = await self.connections.amget_with_pointer(keys)
                 if pointer == resolved.pointer:
                     return self._decode(resolved, ids, cached, values)
                 resolved = await self._afetch()
@@ -175,7 +165,7 @@ class FeatureClient:
         """
         resolved = self._resolve()
         try:
-            if self._client().get(CURRENT_KEY) != resolved.pointer:
+            if self.connections.get(CURRENT_KEY) != resolved.pointer:
                 resolved = self._fetch()
         except redis.TimeoutError:
             self.counters.timeouts += 1
@@ -185,17 +175,11 @@ class FeatureClient:
 
     def close(self) -> None:
         """Close the synchronous connections."""
-        if self._sync is None:
-            return
-        if self._cluster:
-            # A cluster client's own close() leaves the pools of its nodes open.
-            self._sync.disconnect_connection_pools()
-        self._sync.close()
+        self.connections.close()
 
     async def aclose(self) -> None:
         """Close the asynchronous connections."""
-        if self._async is not None:
-            await self._async.aclose()
+        await self.connections.aclose()
 
     def _read(self, ids: Sequence[str]) -> tuple[_Resolved, Found]:
         """Users, and the one release that they are all of."""
@@ -203,7 +187,7 @@ class FeatureClient:
         try:
             for _ in range(_ATTEMPTS):
                 cached, keys = self._split(resolved, ids)
-                pointer, *values = self._mget([CURRENT_KEY, *keys])
+                pointer, *values = self.connections.mget_with_pointer(keys)
                 if pointer == resolved.pointer:
                     return resolved, self._decode(resolved, ids, cached, values)
                 resolved = self._fetch()
@@ -238,14 +222,14 @@ class FeatureClient:
 
     def _fetch(self) -> _Resolved:
         """The release that is current now."""
-        client = self._client()
-        pointer = client.get(CURRENT_KEY)
-        return self._adopt(pointer, client.get(release_key(pointer.decode())) if pointer else None)
+        read = self.connections.get
+        pointer = read(CURRENT_KEY)
+        return self._adopt(pointer, read(release_key(pointer.decode())) if pointer else None)
 
     async def _afetch(self) -> _Resolved:
-        client = self._aclient()
-        pointer = await client.get(CURRENT_KEY)
-        body = await client.get(release_key(pointer.decode())) if pointer else None
+        read = self.connections.aget
+        pointer = await read(CURRENT_KEY)
+        body = await read(release_key(pointer.decode())) if pointer else None
         return self._adopt(pointer, body)
 
     def _adopt(self, pointer: bytes | None, body: bytes | None) -> _Resolved:
@@ -301,47 +285,6 @@ class FeatureClient:
     def _nobody(self, resolved: _Resolved, count: int) -> Found:
         self.counters.timeouts += 1
         return np.zeros((count, resolved.format.dim), np.float32), np.zeros(count, np.bool_)
-
-    def _client(self) -> Any:
-        if self._sync is None and self._url.startswith("file://"):
-            self._sync = _files().FileReader(self._url)
-        elif self._sync is None:
-            retry = Retry(NoBackoff(), 0)
-            kind = redis.RedisCluster if self._cluster else redis.Redis
-            self._sync = kind.from_url(self._url, retry=retry, **self._options)
-        return self._sync
-
-    def _aclient(self) -> Any:
-        if self._async is None and self._url.startswith("file://"):
-            self._async = _files().AsyncFileReader(self._url)
-        elif self._async is None:
-            # The class of asyncio's own retry differs; none at all is the same for both.
-            module = redis.asyncio
-            kind = module.RedisCluster if self._cluster else module.Redis
-            retry = module.retry.Retry(NoBackoff(), 0)
-            self._async = kind.from_url(self._url, retry=retry, **self._options)
-        return self._async
-
-    def _mget(self, keys: list[str]) -> list[bytes | None]:
-        client = self._client()
-        if not self._cluster:
-            return list(client.mget(keys))
-        # A slot is not rewritten while it is current: an unchanged pointer after the values were
-        # read proves as much as one read together with them.
-        values = list(client.mget_nonatomic(keys[1:])) if len(keys) > 1 else []
-        return [client.get(CURRENT_KEY), *values]
-
-    async def _amget(self, keys: list[str]) -> list[bytes | None]:
-        client = self._aclient()
-        if not self._cluster:
-            return list(await client.mget(keys))
-        values = list(await client.mget_nonatomic(keys[1:])) if len(keys) > 1 else []
-        return [await client.get(CURRENT_KEY), *values]
-
-
-def _files() -> Any:
-    """The file store's readers; only they need pyarrow."""
-    return importlib.import_module("feature_store.stores.file")
 
 
 def _unreachable(error: Exception) -> StoreError:

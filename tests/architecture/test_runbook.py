@@ -58,7 +58,8 @@ def test_a_section_answers_the_four_questions(name: str, text: str) -> None:
     [
         ("DermUnstable", r"cosine_updated < ([\d.]+)", GuardConfig().min_day_to_day_cosine),
         ("DermCoverageLow", r"coverage_rows < ([\d.]+)", GuardConfig().min_coverage),
-        ("DermRecallLow", r"recall_at_10 < ([\d.]+)", IndexConfig().recall_at_10),
+        # A fall, and a width, are written as positive numbers: the smaller, the earlier.
+        ("DermSearchWide", r"ef_search >= ([\d.]+)", -IndexConfig().ef_max),
         ("DermAucDropped", r"offset 1d - ([\d.]+)", -GuardConfig().max_auc_drop),
     ],
 )
@@ -68,8 +69,7 @@ def test_an_alert_speaks_before_its_guard_stops_the_day(
     found = re.search(pattern, ALERTS[alert]["expr"])
     assert found
     bound = float(found[1])
-    # A fall is written as a positive number: the smaller, the earlier.
-    assert (-bound if alert == "DermAucDropped" else bound) > worst_that_passes
+    assert (-bound if worst_that_passes < 0 else bound) > worst_that_passes
 
 
 def test_every_number_behind_an_alert_is_named_as_the_pipeline_writes_it() -> None:

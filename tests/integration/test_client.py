@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from feature_store.client import FeatureClient
+from feature_store.client_connections import Connections
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import InputError, StoreError
 from feature_store.online import open_store
@@ -120,14 +121,15 @@ def test_a_search_goes_on_with_the_last_release_while_the_store_is_slow(world, u
 def test_a_slow_store_just_after_a_release_degrades_to_nobody(world, url):
     """The flip is seen, but the new release is not read in time."""
 
-    class Slowed(FeatureClient):
-        def _mget(self, keys):
-            values = super()._mget(keys)
+    class Slowed(Connections):
+        def mget_with_pointer(self, keys):
+            values = super().mget_with_pointer(keys)
             redis.Redis.from_url(url).client_pause(400, all=True)
             return values
 
     ids, _ = pool_of(world)
-    client = Slowed(url, timeout_s=0.05)
+    client = FeatureClient(url)
+    client.connections = Slowed(url, timeout_s=0.05, cluster=False)
     assert client.release.ds == NEXT
     flip_back(world, url)
     _, found = client.get_users(ids)
@@ -140,20 +142,21 @@ def test_an_answer_that_arrives_after_a_flip_does_not_enter_the_new_cache(world,
     ids, _ = pool_of(world)
     late = asyncio.Event()
 
-    class Held(FeatureClient):
+    class Held(Connections):
         held = False
 
-        async def _amget(self, keys):
-            values = await super()._amget(keys)
+        async def amget_with_pointer(self, keys):
+            values = await super().amget_with_pointer(keys)
             if not self.held:
                 self.held = True
                 await late.wait()
             return values
 
     async def read():
-        client = Held(url, cache_users=10_000)
+        client = FeatureClient(url, cache_users=10_000)
+        client.connections = Held(url, timeout_s=5, cluster=False)
         first = asyncio.create_task(client.aget_users(ids[:2]))
-        while not client.held:
+        while not client.connections.held:
             await asyncio.sleep(0.001)
         flip_back(world, url)
         await client.aget_users(ids[2:4])
@@ -170,15 +173,17 @@ def test_an_answer_that_arrives_after_a_flip_does_not_enter_the_new_cache(world,
 
 
 def test_a_user_is_searched_in_the_index_of_the_release_that_knew_the_user(world, url):
-    class Overtaken(FeatureClient):
-        def _mget(self, keys):
-            values = super()._mget(keys)
+    class Overtaken(Connections):
+        def mget_with_pointer(self, keys):
+            values = super().mget_with_pointer(keys)
             flip_back(world, url)
             return values
 
     ids, vectors = pool_of(world)
     expected = FeatureClient(url, home=world.root).search(vectors[0], k=5)
-    found = Overtaken(url, home=world.root).search(user_id=ids[0], k=5)
+    client = FeatureClient(url, home=world.root)
+    client.connections = Overtaken(url, timeout_s=5, cluster=False)
+    found = client.search(user_id=ids[0], k=5)
     np.testing.assert_array_equal(found.ids, expected.ids)
     np.testing.assert_array_equal(found.scores, expected.scores)
 
