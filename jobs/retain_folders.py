@@ -30,14 +30,15 @@ def expired_folders(
     manifests = ManifestStore(home / "manifests")
     expired: dict[str, tuple[Path, ...]] = {}
     for upstream in UPSTREAMS:
-        for kind, step, keep in (
-            ("snapshots", "train", lambda days: pools_to_keep(days, config)),
-            ("index", "index", lambda days: newest(days, _INDEX_DAYS)),
+        for kind, step, names, keep in (
+            # A draft of a snapshot is a checkpoint, which a training continues from.
+            ("snapshots", "train", "[!.]*", lambda days: pools_to_keep(days, config)),
+            ("index", "index", "*", lambda days: newest(days, _INDEX_DAYS)),
         ):
             recorded = dict(_recorded(manifests, home, step, upstream))
             kept = _kept(recorded, keep, protected)
             root = home / kind / upstream
-            found = [p for p in sorted(root.glob("[!.]*")) if p.is_dir() and p not in kept]
+            found = [p for p in sorted(root.glob(names)) if p.is_dir() and p not in kept]
             known = set(recorded.values())
             gone = tuple(p for p in found if p in known or _is_old(p, config.orphan_hours))
             if gone:

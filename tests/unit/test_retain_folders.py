@@ -76,5 +76,16 @@ def test_a_folder_that_no_manifest_names_goes_when_it_is_old(home: Path) -> None
     assert draft.name in names
 
 
+def test_what_a_killed_build_of_an_index_left_behind_goes_when_it_is_old(home: Path) -> None:
+    for name, age_h in ((".young.draft", 1), (".old.draft", 49), (".replaced.old", 49)):
+        folder = home / "index" / "ctr" / name
+        folder.mkdir()
+        then = time.time() - age_h * 3600
+        os.utime(folder, (then, then))
+    names = left(home, "index")
+    assert ".young.draft" in names
+    assert not {".old.draft", ".replaced.old"} & set(names)
+
+
 def test_a_home_without_anything_has_nothing_to_remove(tmp_path: Path) -> None:
     assert expired_folders(tmp_path, CONFIG, frozenset()) == {}
