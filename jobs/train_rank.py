@@ -21,6 +21,9 @@ from jobs.snapshots import SnapshotStore
 from jobs.training_plan import make_plan, upstream_of
 from jobs.training_run import TrainingRun
 
+# Sums of metrics are on the CPU wherever the model is.
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+
 
 def main() -> None:
     """Join the other processes and train."""
@@ -31,9 +34,9 @@ def main() -> None:
     ctx = open_context(Settings(), args.ds, args.upstream)
     if ctx.settings.device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl")
+        dist.init_process_group(BACKENDS["cuda"])
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group(BACKENDS["cpu"])
     if dist.get_rank() == 0:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     store = SnapshotStore(ctx.root, upstream_of(ctx))

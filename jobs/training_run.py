@@ -28,7 +28,7 @@ from models.training.checkpoint import (
     write_tensors,
 )
 from models.training.determinism import make_deterministic, seed_for, seed_torch, torch_device
-from models.training.distributed import sum_over_ranks, world
+from models.training.distributed import world
 from models.training.loop import PassState, Scores, Trainer
 from models.training.metrics import effective_rank
 
@@ -42,7 +42,7 @@ class Progress:
 
     Attributes:
         phase: index of the phase that is next, or under way.
-        rows: trained on in the phases before it.
+        rows: of all ranks, trained on in the phases before it.
         current: state of the pass under way.
         last: state of the last finished pass.
     """
@@ -69,9 +69,8 @@ class TrainingRun:
     def run(self) -> None:
         """Train and measure; what comes out is a complete draft."""
         self._restore()
-        for index in range(self.progress.phase, len(self.plan.phases)):
-            self.progress.phase = index
-            self._carry_out(self.plan.phases[index])
+        while self.progress.phase < len(self.plan.phases):
+            self._carry_out(self.plan.phases[self.progress.phase])
         metrics = self._metrics()
         if world()[0] == 0:
             self._write(metrics)
@@ -100,6 +99,7 @@ class TrainingRun:
         progress = self.progress
         if phase.kind == "score":
             progress.scores = self.trainer.score(self._batches(phase))
+            progress.phase += 1
             return
         state = self.trainer.train(
             self._batches(phase),
@@ -111,6 +111,9 @@ class TrainingRun:
         self.ctx.log.info(message, phase.ds, self.upstream, state.rows, state.mean())
         progress.rows += state.rows
         progress.last, progress.current = state, PassState()
+        progress.phase += 1
+        if self.config.checkpoint_steps and progress.phase < len(self.plan.phases):
+            self._save(progress)
 
     def _batches(self, phase: Phase) -> Iterator[Arrays]:
         day = self._examples(phase.ds)
@@ -137,29 +140,42 @@ class TrainingRun:
 
     def _on_step(self, state: PassState) -> None:
         every = self.config.checkpoint_steps
-        if every and state.steps % every == 0 and world()[0] == 0:
+        if every and state.steps % every == 0:
+            self._save(dataclasses.replace(self.progress, current=state))
+
+    def _save(self, progress: Progress) -> None:
+        """Write the checkpoint from which an interrupted attempt continues."""
+        rank, ranks = world()
+        if rank == 0:
             draft = self.store.draft(self.plan.snapshot_id)
             draft.mkdir(parents=True, exist_ok=True)
-            saved = dataclasses.replace(self.progress, current=state)
-            metadata = {"progress": json.dumps(dataclasses.asdict(saved))}
+            metadata = {"ranks": str(ranks), "progress": json.dumps(dataclasses.asdict(progress))}
             write_tensors(draft / CHECKPOINT, {**self._weights(), **self._moments()}, metadata)
 
     def _restore(self) -> None:
         """Continue from the checkpoint of an interrupted attempt; else fit the first window."""
-        path = self.store.draft(self.plan.snapshot_id) / CHECKPOINT
-        if path.exists():
-            tensors, metadata = read_tensors(path)
-            self._load(tensors)
-            self.progress = _progress(json.loads(metadata["progress"]))
-            self.ctx.log.info(
-                "%s: continued after %d steps of phase %d",
-                self.plan.snapshot_id,
-                self.progress.current.steps,
-                self.progress.phase,
-            )
-        elif self.plan.parent is None:
+        if not self._continued() and self.plan.parent is None:
             window = first_window(self.ctx, self.plan.days, self.upstream)
             self.trainer.objective.model.fit(window)
+
+    def _continued(self) -> bool:
+        """Load the checkpoint, if there is one that this attempt can continue from."""
+        path, log = self.store.draft(self.plan.snapshot_id) / CHECKPOINT, self.ctx.log
+        if not path.exists():
+            return False
+        tensors, metadata = read_tensors(path)
+        found, ranks = metadata.get("ranks"), str(world()[1])
+        if found != ranks:
+            # Each process reads its share of the rows: the steps taken were over other batches.
+            message = "%s: starts anew, its checkpoint is of %s processes and these are %s"
+            log.info(message, self.plan.snapshot_id, found, ranks)
+            return False
+        self._load(tensors)
+        self.progress = _progress(json.loads(metadata["progress"]))
+        message = "%s: continued after %d steps of phase %d"
+        steps = self.progress.current.steps
+        log.info(message, self.plan.snapshot_id, steps, self.progress.phase)
+        return True
 
     def _weights(self) -> Tensors:
         return {f"model/{k}": v for k, v in module_tensors(self.trainer.objective).items()}
@@ -194,7 +210,7 @@ class TrainingRun:
             "loss_self_supervised": progress.last.mean("self_supervised"),
             "temperature": 1 / self.trainer.objective.softmax.scale().item(),
             **self._health(),
-            "rows": int(sum_over_ranks(torch.tensor(progress.rows))),
+            "rows": progress.rows,
             "days": len(self.plan.days),
         }
 

@@ -15,7 +15,7 @@ METRICS: tuple[tuple[str, str, str | None], ...] = (
     ("auc", "AUC of the model on the next day, before it is trained on", "up"),
     ("ne", "normalised entropy of the model on the next day", "down"),
     ("dot_auc", "AUC of the inner product of yesterday's embeddings alone", "up"),
-    (f"recall_at_{TOP_K}", f"clicked Pins among the user's {TOP_K} nearest of all Pins", "up"),
+    (f"recall_at_{TOP_K}", f"Pins of positives among the user's {TOP_K} nearest of all Pins", "up"),
     ("cosine_user", "cosine of a user's embedding to the one of its last active day", "up"),
     ("cosine_pin", "cosine of a Pin's embedding to the one of its last active day", "up"),
     ("effective_rank_user", "effective rank of the day's user embeddings", None),

@@ -142,11 +142,12 @@ class _Life:
         for number in range(self.size.days):
             ds = shift_day(FIRST, self.size.window + number)
             found = self._foretold(ds)
-            if self.variant.regime == "incremental":
-                self._train(ds)
-            elif (number + 1) % _WEEK == 0:
+            anew = self.variant.regime == "weekly" and (number + 1) % _WEEK == 0
+            if anew:
                 self._begin(ds)
-            yield found | self._embed(ds)
+            elif self.variant.regime == "incremental":
+                self._train(ds)
+            yield found | self._embed(ds, compare=not anew)
 
     def _begin(self, last: str) -> None:
         """Train from scratch on the window that ends with `last`, and fill the pools from it."""
@@ -205,8 +206,13 @@ class _Life:
             f"recall_at_{TOP_K}": recall_at(TOP_K, users, pins, user_N, pin_N, clicked_N),
         }
 
-    def _embed(self, ds: str) -> Metrics:
-        """Embed a day, the last event of an entity counts; carry the others over."""
+    def _embed(self, ds: str, *, compare: bool = True) -> Metrics:
+        """Embed a day, the last event of an entity counts; carry the others over.
+
+        Args:
+            compare: with what the pools hold; not on the day of a new space, whose pools hold
+                that day already.
+        """
         parts: dict[Entity, list[tuple[npt.NDArray, npt.NDArray]]] = {"user": [], "pin": []}
         for batch in self._examples(ds).batches(Order(batch_rows=_EMBED_ROWS)):
             found = self.trainer.embed(batch)
@@ -217,7 +223,7 @@ class _Life:
             keys, vectors = (np.concatenate(column) for column in zip(*parts[entity], strict=True))
             today = Vectors.last(keys, vectors)
             past = self.pools.get(entity)
-            if past is not None:
+            if compare and past is not None:
                 metrics[f"cosine_{entity}"] = today.mean_cosine(past)
             rank = effective_rank(torch.from_numpy(today.vectors_NE[:_EMBED_ROWS]))
             metrics[f"effective_rank_{entity}"] = rank

@@ -47,7 +47,8 @@ class DermObjective(nn.Module):
 
     Source: DERM, section 3.1 (losses); Q from a count-min sketch as in OmniSearchSage.
     Deviations: false negatives are masked (same Pin, same user's other positives), as in
-    PinnerFormer; DERM does not mention it. A shuffled batch's first rows are the random sample.
+    PinnerFormer; DERM does not mention it. Where the pool is smaller than the batch, an even stride
+    over the shuffled rows is the random sample.
     """
 
     def __init__(self, model: DermModel) -> None:
@@ -81,12 +82,14 @@ class DermObjective(nn.Module):
         if self.training:
             self.sketch.update(pin_N)
         size = min(self.loss.max_negatives, len(pin_N))
+        # Rows lie in rank order: an even stride draws from every rank alike.
+        drawn_P = torch.arange(size, device=pin_B.device) * len(pin_N) // max(size, 1)
         pool_user_N = gather(torch.where(positive_B, user_B, NO_USER))
         pool = Pool(
-            item_PD=gather_with_gradient(out["pin"])[:size],
-            item_id_P=pin_N[:size],
-            user_id_P=pool_user_N[:size],
-            log_q_P=self._log_q(pin_N[:size], size),
+            item_PD=gather_with_gradient(out["pin"])[drawn_P],
+            item_id_P=pin_N[drawn_P],
+            user_id_P=pool_user_N[drawn_P],
+            log_q_P=self._log_q(pin_N[drawn_P], size),
         )
         positives = Positives(
             query_RD=out["user"][positive_B],

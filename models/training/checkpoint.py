@@ -28,7 +28,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> Te
 def load_optimizer(
     optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put saved state back; parameters without saved state start afresh."""
+    """Put saved state back beside its parameter; parameters without saved state start afresh.
+
+    `step` too: the fused AdamW keeps it on the parameter's device, unlike the plain one.
+    """
     for name, parameter in module.named_parameters():
         state = {
             key.partition("/")[0]: value
@@ -36,10 +39,7 @@ def load_optimizer(
             if key.partition("/")[2] == name
         }
         if state:
-            # `step` stays on the CPU, as AdamW keeps it.
-            optimizer.state[parameter] = {
-                k: v if k == "step" else v.to(parameter.device) for k, v in state.items()
-            }
+            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}
 
 
 def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:

@@ -15,7 +15,8 @@ class TrainingConfig:
         weight_decay: on the weights of linear layers only.
         max_grad_norm: gradients are clipped to this norm.
         shuffle_rows: rows that are read, permuted and cut into batches together; it bounds memory.
-        checkpoint_steps: steps between resumable checkpoints of a pass; 0 writes none.
+        checkpoint_steps: steps of a pass between resumable checkpoints, beside the one after every
+            pass; 0 writes none.
         health_rows: entities sampled for effective rank and norms.
         precision: bfloat16 runs the towers under autocast; losses stay float32.
         tf32, compile: matter on a GPU only.

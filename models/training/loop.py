@@ -31,8 +31,8 @@ class PassState:
     """How far a pass has come; all that a resumed one needs besides weights and optimizer.
 
     Attributes:
-        rows: of this rank.
-        losses: sums over steps, float64.
+        rows: of all ranks.
+        losses: sums over steps and ranks, float64.
     """
 
     steps: int = 0
@@ -96,9 +96,9 @@ class Trainer:
         self.objective.train()
         for batch in self._device_batches(islice(batches, state.steps, None)):
             seed_torch(*seed, state.steps)
-            losses = self._step(batch)
+            rows, *losses = self._step(batch)
             state.steps += 1
-            state.rows += len(batch["key:user"])
+            state.rows += int(rows)
             for name, value in zip(LOSSES, losses, strict=True):
                 state.losses[name] += value
             if on_step:
@@ -129,6 +129,7 @@ class Trainer:
             return {e: model.embed(e, tensors).cpu() for e in ("user", "pin")}
 
     def _step(self, batch: Mapping[str, Tensor]) -> list[float]:
+        """The number of rows and the losses of one step, over all ranks."""
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             losses = self._step_module(batch)
@@ -136,7 +137,8 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         zero = torch.zeros((), device=self.device)
-        parts = torch.stack([losses.get(name, zero).detach() for name in LOSSES])
+        rows = torch.full((), len(batch["key:user"]), dtype=torch.float32, device=self.device)
+        parts = torch.stack([rows, *(losses.get(name, zero).detach() for name in LOSSES)])
         values: list[float] = sum_over_ranks(parts).tolist()
         return values
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.experiments import upstream
 from jobs.experiments.upstream import BASELINE, Size, Variant, run
 from tests.data_fixtures import Home
 
@@ -34,6 +35,16 @@ def test_equal_seeds_give_equal_numbers_and_variants_differ() -> None:
     assert mixed.days[0]["auc"] != first.days[0]["auc"]
     # Context changes within a day, the features of a user do not.
     assert mixed.days[1]["cosine_user"] != first.days[1]["cosine_user"]
+
+
+def test_a_new_space_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window of a retraining ends with the day: its vectors are in the pools already."""
+    monkeypatch.setattr(upstream, "_WEEK", 2)
+    weekly = run(Variant(name="x", regime="weekly"), 3, "ctr", TINY)
+    between, anew = weekly.days
+    assert between["cosine_user"] < 1
+    assert not {"cosine_user", "cosine_pin"} & anew.keys()
+    assert anew["effective_rank_user"] > 1
 
 
 def test_runs_are_kept_and_the_report_is_written(home: Home, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from jobs.infer import Embedder, infer_day
 from jobs.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.training_plan import make_plan
 from jobs.training_run import TrainingRun
+from models.training.checkpoint import read_tensors, write_tensors
 from models.training.loop import Trainer
 from tests.model_fixtures.world import FIRST, World, next_day, small_recipe
 
@@ -103,35 +104,75 @@ class Killed(BaseException):
     """What a killed process looks like from inside."""
 
 
-@pytest.mark.parametrize("after", [3, 6, 11])
-def test_an_interrupted_attempt_ends_with_the_same_bits(tmp_path, monkeypatch, after):
-    recipe = small_recipe(checkpoint_steps=2, window_days=3)
-    days = (FIRST, SECOND)
-    undisturbed = new_world(tmp_path / "a", recipe, days=days, first=SECOND).train(SECOND)
-    world = new_world(tmp_path / "b", recipe, days=days, first=SECOND)
-    original, steps = Trainer._step, []
+STEPS = 7  # of a day
+
+
+def train_until(world, monkeypatch, steps):
+    """Train the second day on a window of two, killed after some steps; the checkpoint it left."""
+    original, taken = Trainer._step, []
 
     def killed_after(self, batch):
-        if len(steps) == after:
+        if len(taken) == steps:
             raise Killed
-        steps.append(1)
+        taken.append(1)
         return original(self, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", killed_after)
         with pytest.raises(Killed):
             world.train(SECOND)
-    drafts = list((world.root / "snapshots" / "ctr").glob(".*"))
-    assert [p.name for p in drafts[0].iterdir()] == [CHECKPOINT]
-    resumed = []
-    monkeypatch.setattr(
-        Trainer, "_step", lambda self, batch: resumed.append(1) or original(self, batch)
-    )
-    outcome = world.train(SECOND)
+    (draft,) = (world.root / "snapshots" / "ctr").glob(".*")
+    (checkpoint,) = draft.iterdir()
+    assert checkpoint.name == CHECKPOINT
+    return checkpoint
+
+
+def train_on(world, monkeypatch):
+    """Train the second day to its end; what came out, and the steps that it took."""
+    original, taken = Trainer._step, []
+    with monkeypatch.context() as patch:
+        counted = lambda self, batch: taken.append(1) or original(self, batch)  # noqa: E731
+        patch.setattr(Trainer, "_step", counted)
+        return world.train(SECOND), len(taken)
+
+
+@pytest.mark.parametrize(
+    ("every", "killed", "left"),
+    [
+        (2, 3, 2 * STEPS - 2),
+        (2, 6, 2 * STEPS - 6),
+        (2, 11, 2 * STEPS - 11),
+        (small_recipe().training.checkpoint_steps, STEPS + 2, STEPS),
+    ],
+)
+def test_an_interrupted_attempt_ends_with_the_same_bits(tmp_path, monkeypatch, every, killed, left):
+    recipe = small_recipe(checkpoint_steps=every, window_days=3)
+    days = (FIRST, SECOND)
+    undisturbed = new_world(tmp_path / "a", recipe, days=days, first=SECOND).train(SECOND)
+    world = new_world(tmp_path / "b", recipe, days=days, first=SECOND)
+    train_until(world, monkeypatch, killed)
+    outcome, steps = train_on(world, monkeypatch)
+    assert steps == left
     assert outcome.outputs[0].digest == undisturbed.outputs[0].digest
-    assert outcome.metrics["loss"] == undisturbed.metrics["loss"]
-    assert len(resumed) < 14
+    for number in ("loss", "rows"):
+        assert outcome.metrics[number] == undisturbed.metrics[number]
     assert list((world.root / "snapshots" / "ctr").glob(".*")) == []
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_left_aside(tmp_path, monkeypatch, caplog):
+    recipe = small_recipe(checkpoint_steps=2, window_days=3)
+    days = (FIRST, SECOND)
+    undisturbed = new_world(tmp_path / "a", recipe, days=days, first=SECOND).train(SECOND)
+    world = new_world(tmp_path / "b", recipe, days=days, first=SECOND)
+    checkpoint = train_until(world, monkeypatch, STEPS + 3)
+    tensors, metadata = read_tensors(checkpoint)
+    write_tensors(checkpoint, tensors, metadata | {"ranks": "2"})
+    with caplog.at_level("INFO", logger="test"):
+        outcome, steps = train_on(world, monkeypatch)
+    assert "its checkpoint is of 2 processes and these are 1" in caplog.text
+    assert steps == 2 * STEPS
+    assert outcome.outputs[0].digest == undisturbed.outputs[0].digest
+    assert outcome.metrics["rows"] == undisturbed.metrics["rows"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +192,7 @@ def test_a_refused_snapshot_leaves_nothing_behind(world, guard, number):
 
 
 def test_a_loss_that_is_not_finite_is_refused(world, monkeypatch):
-    monkeypatch.setattr(Trainer, "_step", lambda *_: [float("nan")] * 3)
+    monkeypatch.setattr(Trainer, "_step", lambda *_: [64.0, *[float("nan")] * 3])
     with pytest.raises(GuardFailed, match="not finite"):
         world.train(FIRST)
 

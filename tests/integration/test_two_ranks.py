@@ -1,8 +1,11 @@
 """Two processes over gloo train as one process does on the concatenated batch."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from tests.model_fixtures.batches import SMALL
 from tests.model_fixtures.ranks import ROWS, train, train_on_ranks, whole_batches
 
 STEPS = 3
@@ -13,12 +16,19 @@ def halves(batches, split):
     return [[{k: v[part] for k, v in b.items()} for b in batches] for part in parts]
 
 
-@pytest.mark.parametrize("split", [ROWS // 2, 7])
-def test_same_loss_gradients_and_weights(tmp_path, split):
-    batches = whole_batches(STEPS)
-    one = train(batches)
-    two = train_on_ranks(tmp_path, halves(batches, split))
+def with_negatives(count):
+    return dataclasses.replace(SMALL, loss=dataclasses.replace(SMALL.loss, max_negatives=count))
+
+
+@pytest.mark.parametrize(
+    ("split", "negatives"), [(ROWS // 2, 1024), (7, 1024), (ROWS // 2, 9), (7, 9)]
+)
+def test_same_loss_gradients_and_weights(tmp_path, split, negatives):
+    batches, model = whole_batches(STEPS), with_negatives(negatives)
+    one = train(batches, model)
+    two = train_on_ranks(tmp_path, halves(batches, split), model)
     for rank in two:
+        assert rank["rows"] == one["rows"] == STEPS * ROWS
         assert rank["losses"] == pytest.approx(one["losses"], rel=1e-5)
         for name, gradient in one["gradients"].items():
             torch.testing.assert_close(rank["gradients"][name], gradient, atol=1e-5, rtol=1e-4)

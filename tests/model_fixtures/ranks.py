@@ -7,10 +7,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from models.derm.config import DermConfig
 from models.training.checkpoint import module_tensors, read_tensors, write_tensors
 from models.training.config import TrainingConfig
 from models.training.loop import Trainer
-from tests.model_fixtures.batches import batch, objective, take
+from tests.model_fixtures.batches import SMALL, batch, objective, take
 
 RANKS = 2
 ROWS = 24
@@ -21,11 +22,12 @@ def whole_batches(count: int) -> list[dict]:
     return [{k: v.numpy() for k, v in batch(ROWS, seed=seed).items()} for seed in range(count)]
 
 
-def train(batches: list[dict]) -> dict:
+def train(batches: list[dict], model: DermConfig = SMALL) -> dict:
     """Weights, losses and scores after a pass over the batches of this rank."""
     config = TrainingConfig(prefetch_batches=0, checkpoint_steps=0)
     empty = {k: v.numpy() for k, v in take(batch(ROWS), slice(0, 0)).items()}
-    trainer = Trainer(objective(), config, torch.device("cpu"), learning_rate=1e-3, empty=empty)
+    cpu = torch.device("cpu")
+    trainer = Trainer(objective(model), config, cpu, learning_rate=1e-3, empty=empty)
     gradients: list[dict] = []
 
     def keep(_) -> None:
@@ -38,20 +40,23 @@ def train(batches: list[dict]) -> dict:
         "weights": module_tensors(trainer.objective),
         "losses": state.losses,
         "steps": state.steps,
+        "rows": state.rows,
         "scores": trainer.score(batches),
     }
 
 
-def train_on_ranks(folder: Path, batches: list[list[dict]]) -> list[dict]:
+def train_on_ranks(
+    folder: Path, batches: list[list[dict]], model: DermConfig = SMALL
+) -> list[dict]:
     """The result of each rank; `batches` by rank."""
-    mp.spawn(_rank, (str(folder), batches), nprocs=RANKS)
+    mp.spawn(_rank, (str(folder), batches, model), nprocs=RANKS)
     return [_read(folder, rank) for rank in range(RANKS)]
 
 
-def _rank(rank: int, folder: str, batches: list[list[dict]]) -> None:
+def _rank(rank: int, folder: str, batches: list[list[dict]], model: DermConfig) -> None:
     init = f"file://{folder}/rendezvous"
     dist.init_process_group("gloo", init_method=init, rank=rank, world_size=RANKS)
-    result = train(batches[rank])
+    result = train(batches[rank], model)
     for name in ("gradients", "weights"):
         write_tensors(Path(folder) / f"{name}-{rank}", result.pop(name))
     (Path(folder) / f"numbers-{rank}").write_text(json.dumps(result))

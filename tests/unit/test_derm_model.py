@@ -74,6 +74,17 @@ def test_self_supervised_gradients_do_not_reach_the_overall_tower():
     assert any(n.startswith("model.pin") for n in reached)
 
 
+def test_a_pool_smaller_than_the_batch_is_drawn_from_all_of_it():
+    config = dataclasses.replace(SMALL, loss=dataclasses.replace(SMALL.loss, max_negatives=4))
+    trained, rows = objective(config), batch(12)
+    out = trained.model(rows)
+    out["pin"].retain_grad()
+    first_only = torch.arange(12) == 0
+    trained.self_supervised(out, rows, first_only).backward()
+    reached = out["pin"].grad.abs().sum(dim=1) > 0
+    assert reached.nonzero().flatten().tolist() == [0, 3, 6, 9]
+
+
 def test_without_its_weight_the_self_supervised_loss_is_off():
     config = dataclasses.replace(SMALL, loss=LossConfig(ssl_weight=0.0))
     losses = objective(config)(batch(5))
