@@ -4,9 +4,10 @@ Trigger it with the first and the last wrong day and what was wrong with them; o
 `derm backfill`, which shows the plan, asks, and follows this DAG in the terminal.
 
 `plan` shows in its log what will be recomputed. `backfill` has the pipeline to itself: it begins
-when no step of a day runs, and days that come due wait in their `gate`. Every later day is
-recomputed in order; **readers see the present release until the end**, and go on seeing it if a
-guard refuses the result. Killed or cleared, `backfill` continues where it was.
+when no step of a day runs, and days that come due wait in their `gate`; a day that is past it stops
+red: when this has finished, clear every task of its run. Every later day is recomputed in order;
+**readers see the present release until the end**, and go on seeing it if a guard refuses the
+result. Killed or cleared, `backfill` continues where it was.
 """
 
 from airflow.sdk import DAG, Param

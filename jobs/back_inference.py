@@ -12,7 +12,7 @@ from pathlib import Path
 from feature_store.contracts.base import UPSTREAMS, Upstream, days_between
 from feature_store.contracts.errors import InputError, MissingInput, SpaceMismatch
 from feature_store.contracts.manifests import Artifact, StepManifest
-from jobs import catalog, cli, exclusion, run_step
+from jobs import begun, catalog, cli, exclusion, run_step
 from jobs.context import RunContext
 from jobs.infer import embed_day
 from jobs.runner import StepResult, open_context, record, resolve_inputs
@@ -40,6 +40,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
     Raises:
         InputError: neither one day nor a window is named, or the snapshot does not fit the window.
+        GuardFailed: a repair of these days is not finished.
     """
     if args.ds and not (args.first or args.last or args.snapshot):
         return run_step.main(args, settings)
@@ -57,6 +58,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
             found=args.last,
         )
     with exclusion.alone(settings.home, "derm infer"):
+        begun.refuse(settings.home, args.last)
         for upstream in (args.upstream,) if args.upstream else UPSTREAMS:
             snapshot = find_snapshot(settings, upstream, args.snapshot or LATEST, args.last)
             for ds in days:

@@ -7,7 +7,8 @@ begins before it has finished, and retention removes nothing that it still needs
 """
 
 import argparse
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 
 from feature_store.contracts.errors import InputError
 from jobs import backfill_run, begun, catalog, exclusion, plan, spaces
@@ -17,6 +18,8 @@ from jobs.run_step import show
 from jobs.runner import StepResult, keep_result, open_context, run_step
 from jobs.services import airflow
 from jobs.settings import Settings
+
+log = logging.getLogger("derm")
 
 # What a day holds before anything of yesterday enters it.
 _INDEPENDENT = ("simulate", "ingest", "validate")
@@ -77,7 +80,8 @@ def execute(
     begun.save(settings.home, progress)
     if progress.plan.what == "space":
         spaces.begin(settings.home, trained=progress.plan.last, pooled=progress.plan.first)
-    _reopen(ManifestStore(settings.home / "manifests"), after=progress.plan.last)
+    for ds in _reopen(ManifestStore(settings.home / "manifests"), after=progress.plan.last):
+        log.warning("%s was under way: once this is finished it runs again, from its gate", ds)
     for number in range(progress.done, len(steps)):
         begun.save(settings.home, progress.model_copy(update={"done": number}))
         report(_run(settings, steps[number]))
@@ -116,13 +120,14 @@ def _begun_or_new(args: argparse.Namespace, settings: Settings) -> begun.Progres
     raise begun.another_has_begun(settings, planned, found)
 
 
-def _reopen(manifests: ManifestStore, *, after: str) -> None:
-    """Let a day that was under way begin again: what it made rests on what is now recomputed."""
+def _reopen(manifests: ManifestStore, *, after: str) -> Iterator[str]:
+    """Let days that were under way begin again: what they made rests on what is now recomputed."""
     for ds in manifests.days():
-        if ds > after:
-            for manifest in list(manifests.of_day(ds)):
-                if manifest.step not in _INDEPENDENT:
-                    manifests.remove(manifest.step, ds, manifest.upstream)
+        resting = [m for m in manifests.of_day(ds) if m.step not in _INDEPENDENT]
+        if ds > after and resting:
+            for manifest in resting:
+                manifests.remove(manifest.step, ds, manifest.upstream)
+            yield ds
 
 
 def _agreed(progress: begun.Progress) -> bool:

@@ -1,18 +1,21 @@
 """A backfill in Airflow: start it there, or find it running, and show here how far it is."""
 
 import time
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from feature_store.contracts.base import days_between
+from feature_store.contracts.base import days_between, shift_day
+from feature_store.contracts.errors import InputError
 from jobs import begun, watch
 from jobs.begun import Progress
 from jobs.services import airflow
 from jobs.services.airflow_api import AirflowApi, RunState
-from jobs.settings import Settings
+from jobs.settings import Home, Settings
 
 _POLL_S = 1.0
 
@@ -23,12 +26,13 @@ def follow(settings: Settings, progress: Progress) -> int:
     Interrupted, it goes on there; called again, this finds it.
 
     Raises:
+        InputError: another one runs there, or waits.
         Unreachable: Airflow does not answer.
         DermError: it stopped working; the same command continues once it is up again.
     """
     api = airflow.connect(settings)
     dag_id = _dag_of(progress)
-    run_id = api.active_run(dag_id) or _start(api, dag_id, progress)
+    run_id = _found(api, dag_id, settings, progress) or _start(api, dag_id, progress)
     console = Console(highlight=False)
     url = f"{api.url}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
     console.print(f"in Airflow, also when this is interrupted: {url}", soft_wrap=True)
@@ -40,6 +44,38 @@ def follow(settings: Settings, progress: Progress) -> int:
     watch.explain(api, dag_id, watch.DayView(run=run, tasks=api.tasks(dag_id, run_id)), console)
     console.print(f"{state}; readers keep what they had; the same command continues it")
     return 1
+
+
+def _found(api: AirflowApi, dag_id: str, settings: Settings, progress: Progress) -> str | None:
+    """The run that does this already, None when none runs or waits.
+
+    Raises:
+        InputError: it repairs something else.
+    """
+    active = api.active_run(dag_id)
+    if active is None:
+        return None
+    run_id, conf = active
+    asked, found = begun.command(progress.plan), _command(Home.load(settings.home), dag_id, conf)
+    if asked != found:
+        raise InputError(
+            f"{dag_id} is at work on something else",
+            where=f"{api.url}/dags/{dag_id}/runs/{quote(run_id, safe='')}",
+            expected=f"a run of: {asked}",
+            found=found,
+            hint="wait until it has ended, or mark it failed there",
+        )
+    return run_id
+
+
+def _command(home: Home, dag_id: str, conf: Mapping[str, Any]) -> str:
+    """The command that means what a run was triggered with; the form of the UI has defaults."""
+    if dag_id == "derm_bootstrap":
+        first = max(shift_day(conf["day"], -conf.get("days_back", 6)), home.start_ds)
+        return begun.bootstrap_command(first, conf["day"])
+    what = conf.get("what", "labels")
+    retrain = {"retrain": True, "keep": False}.get(conf.get("models", ""), what != "embeddings")
+    return begun.backfill_command(conf["first_day"], conf["last_day"], what, retrain=retrain)
 
 
 def _dag_of(progress: Progress) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from feature_store.contracts.base import Contract, days_between
-from feature_store.contracts.errors import InputError, ManifestCorrupt
+from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorrupt
 from jobs import plan
 from jobs.manifests import write_atomic
 from jobs.settings import Settings
@@ -21,11 +21,20 @@ class Progress(Contract):
 def command(made: plan.BackfillPlan) -> str:
     """The command that makes, or continues, a plan."""
     if made.what == "space":
-        back = len(days_between(made.first, made.last)) - 1
-        return f"derm bootstrap --ds {made.last} --back {back}"
-    retrain = "--retrain" if made.retrain else "--no-retrain"
-    days = f"--from {made.corrupted[0]} --to {made.corrupted[-1]}"
-    return f"derm backfill {days} --what {made.what} {retrain}"
+        return bootstrap_command(made.first, made.last)
+    wrong = made.corrupted
+    return backfill_command(wrong[0], wrong[-1], made.what, retrain=made.retrain)
+
+
+def bootstrap_command(first: str, last: str) -> str:
+    """The command that begins a space with the pools of `first`, and publishes `last`."""
+    return f"derm bootstrap --ds {last} --back {len(days_between(first, last)) - 1}"
+
+
+def backfill_command(first: str, last: str, what: str, *, retrain: bool) -> str:
+    """The command that repairs the days from `first` to `last`."""
+    models = "--retrain" if retrain else "--no-retrain"
+    return f"derm backfill --from {first} --to {last} --what {what} {models}"
 
 
 def path(home: Path) -> Path:
@@ -56,6 +65,28 @@ def load(home: Path) -> Progress | None:
 def save(home: Path, progress: Progress) -> None:
     """Record how far a backfill has come."""
     write_atomic(path(home), progress.model_dump_json(indent=2) + "\n")
+
+
+def refuse(home: Path, ds: str) -> None:
+    """Refuse to touch a day that an unfinished repair recomputes, or one after it.
+
+    Args:
+        ds: the last of the days that are to be touched.
+
+    Raises:
+        GuardFailed: naming the command that continues the repair.
+    """
+    unfinished = load(home)
+    if unfinished is None or ds < (first := min(s.ds for s in unfinished.plan.steps)):
+        return
+    raise GuardFailed(
+        "a backfill has begun and is not finished",
+        where=str(path(home)),
+        expected=f"no step of {first} or a later day runs between its steps",
+        found=f"{unfinished.done} of {len(unfinished.plan.steps)} steps done",
+        hint=f"let it finish; if it does not run: {command(unfinished.plan)}; "
+        "then run the day again from its gate (in Airflow: clear every task of its run)",
+    )
 
 
 def another_has_begun(settings: Settings, begun: plan.BackfillPlan, asked: str) -> InputError:

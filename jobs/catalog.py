@@ -70,8 +70,8 @@ STEPS: tuple[Step, ...] = (
         summary="check that yesterday is complete and of the right lineage",
         inputs=(Ref(name="release", offset=-1, optional=True),),
         task="gate",
-        # It waits for a repair that has the pipeline to itself.
-        timeout_minutes=720,
+        # It waits for a repair that has the pipeline to itself, and may take days.
+        timeout_minutes=4 * 24 * 60,
         failure="Yesterday was not published, or was recomputed since; or a repair is under way.",
         remedy="Repair yesterday first: `derm status` shows which step of it is missing.",
     ),
@@ -230,7 +230,6 @@ STEPS: tuple[Step, ...] = (
         outputs=("release",),
         task="release",
         retries=3,
-        timeout_minutes=10,
         failure="The pointer was not moved; readers keep yesterday's release.",
         remedy=_ALREADY_RAN,
     ),
@@ -241,7 +240,6 @@ STEPS: tuple[Step, ...] = (
         outputs=("audited",),
         task="audit",
         retries=1,
-        timeout_minutes=20,
         failure="Redis or the index differs from the lake, although the day was released.",
         remedy="The message counts the differences. `derm rollback`, then publish the day again.",
     ),

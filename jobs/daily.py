@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
+from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import DermError
 from jobs import cli, exclusion, preparation, watch, workflow
 from jobs.services import local
@@ -66,7 +67,9 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 def prepare(settings: Settings, home: Home, console: Console) -> None:
     """Bring the history into the lake, saying what is done."""
-    with console.status("history"), exclusion.together(settings.home):
+    last = shift_day(home.start_ds, -1)
+    shared = exclusion.together(settings.home, last, from_its_gate=True)
+    with console.status("history"), shared:
         for result in preparation.prepare_history(settings, home):
             if not result.skipped:
                 manifest = result.manifest

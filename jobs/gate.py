@@ -6,7 +6,6 @@ lineage that no longer holds, and today must not be built on it.
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed
-from jobs import begun
 from jobs.context import Outcome, RunContext
 from jobs.forget import begun_path
 from jobs.standing import standings
@@ -17,17 +16,9 @@ def run(ctx: RunContext) -> Outcome:
 
     Raises:
         MissingInput: yesterday was not released.
-        GuardFailed: yesterday was released from inputs that have changed since, or a backfill or a
-            forget has begun and is not finished.
+        GuardFailed: yesterday was released from inputs that have changed since, or a forget has
+            begun and is not finished.
     """
-    if unfinished := begun.load(ctx.root):
-        raise GuardFailed(
-            "a backfill has begun and is not finished",
-            where=str(begun.path(ctx.root)),
-            expected="no day begins between its steps",
-            found=f"{unfinished.done} of {len(unfinished.plan.steps)} steps done",
-            hint=f"continue it: {begun.command(unfinished.plan)}",
-        )
     if begun_path(ctx.root).exists():
         raise GuardFailed(
             "a forget has begun and is not finished",

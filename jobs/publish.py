@@ -5,21 +5,18 @@ current release does not use. `derm release` makes it visible. A publish that wa
 with the buckets that are left; `docs/publishing.md` explains the states of a slot.
 """
 
-import fcntl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 from feature_store.codec import ValueFormat, slot_key, users_prefix
 from feature_store.contracts.base import Upstream, days_between
-from feature_store.contracts.errors import GuardFailed, StoreError
+from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact, PublishedUpstream
 from feature_store.contracts.tables import pool_table
 from feature_store.online import OnlineStore, SlotState, open_store, put_slot_state, slot_state
 from feature_store.releases import Releases, entry_of
 from feature_store.slots import BucketFiles, SlotWrite, files_by_bucket, space_of, spot_check
+from jobs import exclusion
 from jobs.bucket_writers import write_buckets
 from jobs.context import Outcome, RunContext
 from jobs.digest import content_digest
@@ -37,7 +34,7 @@ def run(ctx: RunContext) -> Outcome:
     pool = ctx.artifact(_pool_name(upstream))
     url = ensure_redis(ctx.settings)
     store = open_store(url, ctx.recipe.publishing)
-    with _only_writer(ctx.root, upstream):
+    with exclusion.slots(ctx.root, upstream):
         started = time.perf_counter()
         target = _target_state(ctx, upstream, pool)
         prefix = _idle_prefix(ctx, store, upstream, target.space_id)
@@ -200,23 +197,6 @@ def _bucket_files(ctx: RunContext, upstream: Upstream, state: SlotState) -> list
         BucketFiles(bucket=b, target=target.get(b, ()), base=base.get(b, ()))
         for b in sorted(target.keys() | base.keys())
     ]
-
-
-@contextmanager
-def _only_writer(root: Path, upstream: Upstream) -> Iterator[None]:
-    """One publish per upstream at a time; a killed one lets go by itself."""
-    path = root / "services" / f"publish.{upstream}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(
-                f"another publish of {upstream} is running",
-                where=str(path),
-                hint="wait for it; a slot has one writer",
-            ) from error
-        yield
 
 
 def _outcome(pool: Artifact, state: SlotState, prefix: str, seconds: float) -> Outcome:

@@ -11,7 +11,7 @@ from feature_store.contracts.manifests import Artifact, PublishedUpstream, Relea
 from feature_store.index import read_manifest
 from feature_store.online import open_store, slot_state
 from feature_store.releases import Releases
-from jobs import publish
+from jobs import exclusion, publish
 from jobs.context import Outcome, RunContext
 from jobs.digest import content_digest
 from jobs.services.redis import ensure_redis, persist
@@ -23,10 +23,13 @@ def run(ctx: RunContext) -> Outcome:
     Raises:
         GuardFailed: a slot or an index is not what the day's manifests say.
         SpaceMismatch: users and Pins of an upstream live in different spaces.
-        StoreError: the pointer could not be moved.
+        StoreError: the pointer could not be moved, or a publish is under way.
     """
     releases = Releases(ctx.root, open_store(ensure_redis(ctx.settings), ctx.recipe.publishing))
-    release = releases.publish(ctx.ds, [_entry(ctx, releases, u) for u in UPSTREAMS])
+    entries = [_entry(ctx, releases, u) for u in UPSTREAMS]
+    # No publish may begin to write a slot between the check of it and the flip to it.
+    with exclusion.slots(ctx.root, *UPSTREAMS):
+        release = releases.publish(ctx.ds, entries)
     # After the flip: the embedded server restarts with its last save, which must hold this day.
     persist(ctx.settings)
     return _outcome(ctx, release)

@@ -2,11 +2,13 @@
 
 import argparse
 
+from feature_store.contracts.base import UPSTREAMS
 from feature_store.online import open_store
 from feature_store.releases import Releases
+from jobs import exclusion
 from jobs.cli import out
 from jobs.services.redis import ensure_redis, persist
-from jobs.settings import Settings
+from jobs.settings import Home, Settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,10 +16,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
-    """Flip the pointer back and say what readers see now."""
-    releases = Releases(settings.home, open_store(ensure_redis(settings)))
-    before = releases.current()
-    release = releases.roll_back()
+    """Flip the pointer back and say what readers see now.
+
+    Raises:
+        StoreError: a publish is under way: it may be about to write the slot that was checked here.
+    """
+    Home.load(settings.home)
+    with exclusion.slots(settings.home, *UPSTREAMS):
+        releases = Releases(settings.home, open_store(ensure_redis(settings)))
+        before = releases.current()
+        release = releases.roll_back()
     persist(settings)
     if args.json:
         out(release.model_dump_json())

@@ -4,7 +4,7 @@ import argparse
 
 from feature_store.contracts.base import UPSTREAMS, days_between
 from feature_store.contracts.errors import InputError
-from jobs import catalog, exclusion
+from jobs import catalog, exclusion, workflow
 from jobs.cli import day
 from jobs.run_step import show
 from jobs.runner import run_step, upstreams_of
@@ -28,7 +28,8 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
             "an empty range", expected="--from <= --to", found=f"{args.first} {args.last}"
         )
     steps = _chosen(home.dataset, args.steps)
-    with exclusion.together(settings.home):
+    from_its_gate = any(step.name == workflow.FIRST for step in steps)
+    with exclusion.together(settings.home, days[-1], from_its_gate=from_its_gate):
         for ds in days:
             for step in steps:
                 for upstream in upstreams_of(step, args.upstream):

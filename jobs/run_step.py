@@ -3,7 +3,7 @@
 import argparse
 
 from feature_store.contracts.manifests import StepManifest
-from jobs import exclusion
+from jobs import exclusion, workflow
 from jobs.cli import out
 from jobs.runner import StepResult, run_step, upstreams_of
 from jobs.settings import Settings
@@ -11,7 +11,8 @@ from jobs.settings import Settings
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Run the step for the upstreams asked for."""
-    with exclusion.together(settings.home):
+    from_its_gate = args.step.name == workflow.FIRST
+    with exclusion.together(settings.home, args.ds, from_its_gate=from_its_gate):
         for upstream in upstreams_of(args.step, getattr(args, "upstream", None)):
             result = run_step(settings, args.step, args.ds, upstream, force=args.force)
             show(result, as_json=args.json)

@@ -102,11 +102,11 @@ class AirflowApi:
         wanted = {"logical_date": None, "conf": conf}
         return str(self._call("POST", f"dags/{dag_id}/dagRuns", wanted)["dag_run_id"])
 
-    def active_run(self, dag_id: str) -> str | None:
-        """The id of a run that has not ended, None when there is none."""
+    def active_run(self, dag_id: str) -> tuple[str, dict[str, Any]] | None:
+        """The id and the parameters of a run that has not ended, None when there is none."""
         query = "state=running&state=queued&order_by=run_after&limit=1"
         listed = self._call("GET", f"dags/{dag_id}/dagRuns?{query}")["dag_runs"]
-        return str(listed[0]["dag_run_id"]) if listed else None
+        return (str(listed[0]["dag_run_id"]), listed[0]["conf"] or {}) if listed else None
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """How a run stands."""

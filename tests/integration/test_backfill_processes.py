@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
 HISTORY, DAYS, NEXT = "2025-03-01", ("2025-03-02", "2025-03-03", "2025-03-04"), "2025-03-05"
 WRONG = DAYS[1]
+_DATA = "simulate,ingest,validate"
 _BACKFILL = ("backfill", "--from", WRONG, "--to", WRONG, "--what", "embeddings", "--yes")
 
 
@@ -75,9 +76,14 @@ def test_killed_anywhere_the_same_command_finishes_it(home: Path, clean: dict[st
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert begun.load(home) is not None
-    waiting = start(home, "gate", "--ds", NEXT)
-    assert "a backfill has begun and is not finished" in waiting.communicate()[1]
-    assert waiting.returncode == 3
+    # Also a day that was past its gate when the repair was killed.
+    for words in (("gate", "--ds", NEXT), ("run", "--from", NEXT, "--to", NEXT, "--steps", _DATA)):
+        refused = start(home, *words)
+        said = refused.communicate()[1]
+        assert "a backfill has begun and is not finished" in said
+        assert " ".join(_BACKFILL[:-1]) in said
+        assert refused.returncode == 3
+    assert list(ManifestStore(home / "manifests").of_day(NEXT)) == []
     derm(home, *_BACKFILL)
     assert digests(home) == clean
     assert begun.load(home) is None
@@ -86,13 +92,16 @@ def test_killed_anywhere_the_same_command_finishes_it(home: Path, clean: dict[st
 
 
 def test_a_backfill_begins_when_no_step_runs_and_no_step_begins_before_it_ended(home: Path) -> None:
-    with exclusion.together(home):
+    with exclusion.together(home, NEXT):
         repair = start(home, *_BACKFILL)
         assert repair.stderr
         assert "waiting: steps of a day are running" in repair.stderr.readline()
         assert begun.load(home) is None
     await_progress(home, repair)
     day = start(home, "run", "--from", NEXT, "--to", NEXT, "--steps", "gate,simulate,ingest")
+    under_way = start(home, "validate", "--ds", NEXT)
+    assert "then run the day again from its gate" in under_way.communicate()[1]
+    assert under_way.returncode == 3
     assert repair.wait() == 0
     repair.communicate()
     said = day.communicate()[1]
@@ -108,7 +117,9 @@ def test_a_day_that_was_under_way_begins_again(home: Path) -> None:
     derm(
         home, "run", "--from", NEXT, "--to", NEXT, "--steps", "validate,train", "--upstream", "ctr"
     )
-    derm(home, *_BACKFILL)
+    repair = start(home, *_BACKFILL)
+    assert f"{NEXT} was under way" in repair.communicate()[1]
+    assert repair.returncode == 0
     assert {m.step for m in manifests.of_day(NEXT)} == {"simulate", "ingest", "validate"}
 
 

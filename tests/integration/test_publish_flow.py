@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from feature_store.client import FeatureClient
-from feature_store.contracts.base import shift_day
-from feature_store.contracts.errors import GuardFailed, MissingInput
+from feature_store.contracts.base import UPSTREAMS, shift_day
+from feature_store.contracts.errors import GuardFailed, MissingInput, StoreError
 from feature_store.online import open_store
 from feature_store.releases import Releases
+from jobs import publish
+from jobs.cli import main
 from jobs.services.redis import ensure_redis
 from tests.publishing_fixtures import START, World
 
@@ -74,3 +76,50 @@ def test_rollback_is_refused_once_the_old_slot_is_reused(world):
     with pytest.raises(GuardFailed, match="does not hold the users of this release"):
         releases.roll_back()
     assert releases.current().ds == shift_day(START, 1)
+
+
+def test_rollback_is_refused_from_the_moment_a_publish_has_chosen_its_slot(
+    world, monkeypatch, capsys
+):
+    """Between the choice and the mark `writing` the old slot still looks whole."""
+    for day in range(3):
+        world.grow(shift_day(START, day))
+        if day < 2:
+            world.publish(shift_day(START, day))
+    monkeypatch.setenv("DERM_HOME", str(world.root))
+    codes, free = [], publish._drop_unused
+
+    def roll_back_meanwhile(*args):
+        codes.append(main(["rollback"]))
+        free(*args)
+
+    monkeypatch.setattr(publish, "_drop_unused", roll_back_meanwhile)
+    world.step("publish", shift_day(START, 2), "cvr")
+    assert codes == [1]
+    assert "another publish of cvr is running" in capsys.readouterr().err
+    releases = Releases(world.root, open_store(ensure_redis(world.settings)))
+    assert releases.current().ds == shift_day(START, 1)
+
+
+def test_no_publish_begins_between_the_check_of_a_slot_and_the_flip_to_it(world, monkeypatch):
+    for day in range(3):
+        world.grow(shift_day(START, day))
+    world.publish(START)
+    ds, check = shift_day(START, 1), Releases.check
+    for upstream in UPSTREAMS:
+        world.step("index", ds, upstream)
+        world.step("publish", ds, upstream)
+    refused = []
+
+    def publish_meanwhile(self, upstreams):
+        check(self, upstreams)
+        with pytest.raises(StoreError, match="another publish of ctr is running") as caught:
+            world.step("publish", shift_day(START, 2), "ctr")
+        refused.append(caught)
+
+    monkeypatch.setattr(Releases, "check", publish_meanwhile)
+    world.step("release", ds)
+    assert len(refused) == 1
+    monkeypatch.undo()
+    assert Releases(world.root, open_store(ensure_redis(world.settings))).current().ds == ds
+    assert world.step("audit", ds).metrics["audited"] == 1

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.contracts.errors import InputError
-from jobs import exclusion
+from feature_store.contracts.errors import GuardFailed, InputError
+from jobs import begun, exclusion, plan
 from jobs.settings import Home
+
+DAY = "2025-03-05"
 
 # Writes a line when it has the home, keeps it until a line arrives, and says so when it lets go.
 _HOLDER = """
@@ -17,7 +19,10 @@ import sys
 from pathlib import Path
 from jobs import exclusion
 home, kind = Path(sys.argv[1]), sys.argv[2]
-hold = exclusion.alone(home, "derm repair") if kind == "alone" else exclusion.together(home)
+if kind == "alone":
+    hold = exclusion.alone(home, "derm repair")
+else:
+    hold = exclusion.together(home, "2025-03-05", from_its_gate=kind == "from its gate")
 with hold:
     print("holds", flush=True)
     sys.stdin.readline()
@@ -42,6 +47,34 @@ class Holder:
     def kill(self) -> None:
         self.process.kill()
         self.process.communicate()
+
+
+def start(home: Path, kind: str) -> subprocess.Popen[str]:
+    """A process that asks for a home, and says on standard error that it waits."""
+    code = _HOLDER.replace(
+        "from jobs", "import logging\nlogging.basicConfig(level=20)\nfrom jobs", 1
+    )
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code, str(home), kind]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def begin_repair(home: Path) -> None:
+    """Leave the record of a repair of 3 March that is not finished."""
+    ds = "2025-03-03"
+    step = plan.PlannedStep(
+        step="infer", ds=ds, upstream="ctr", force=True, writes=(), rows=0, seconds=0.0
+    )
+    made = plan.BackfillPlan(
+        corrupted=(ds,),
+        what="embeddings",
+        retrain=False,
+        base="2025-03-02",
+        first=ds,
+        last="2025-03-04",
+        steps=(step,),
+    )
+    begun.save(home, begun.Progress(plan=made))
 
 
 @pytest.fixture
@@ -79,23 +112,49 @@ def test_whoever_is_killed_lets_go(home: Path) -> None:
     holder = Holder(home, "alone")
     holder.await_hold()
     holder.kill()
-    with exclusion.together(home):
+    with exclusion.together(home, DAY):
         pass
+
+
+def test_what_a_killed_repair_left_half_done_is_not_built_on(home: Path) -> None:
+    repair = Holder(home, "alone")
+    repair.await_hold()
+    waiting = start(home, "from its gate")
+    begin_repair(home)
+    repair.kill()
+    said = waiting.communicate()[1]
+    assert waiting.returncode != 0
+    assert "a backfill has begun and is not finished" in said
+    command = "derm backfill --from 2025-03-03 --to 2025-03-03 --what embeddings --no-retrain"
+    with pytest.raises(GuardFailed, match=command), exclusion.together(home, DAY):
+        pass
+    with exclusion.together(home, "2025-03-02"):
+        pass
+    begun.path(home).unlink()
+    with exclusion.together(home, DAY):
+        pass
+
+
+def test_a_day_under_way_gives_up_when_a_repair_has_begun(home: Path) -> None:
+    repair = Holder(home, "alone")
+    repair.await_hold()
+    waiting = {kind: start(home, kind) for kind in ("together", "from its gate")}
+    for process in waiting.values():
+        assert process.stderr
+        assert "waiting: derm repair" in process.stderr.readline()
+    begin_repair(home)
+    assert "clear every task of its run" in waiting["together"].communicate()[1]
+    assert waiting["together"].returncode != 0
+    assert waiting["from its gate"].poll() is None
+    begun.path(home).unlink()
+    repair.let_go()
+    assert waiting["from its gate"].communicate("\n")[0] == "holds\n"
 
 
 def test_whoever_waits_is_told_for_whom(home: Path) -> None:
     holder = Holder(home, "alone")
     holder.await_hold()
-    code = _HOLDER.replace(
-        "from jobs", "import logging\nlogging.basicConfig(level=20)\nfrom jobs", 1
-    )
-    waiting = subprocess.Popen(
-        [sys.executable, "-c", code, str(home), "together"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    waiting = start(home, "together")
     assert waiting.stderr
     said = waiting.stderr.readline()
     assert f"waiting: derm repair (process {holder.process.pid}) has the pipeline alone" in said
@@ -104,6 +163,6 @@ def test_whoever_waits_is_told_for_whom(home: Path) -> None:
 
 
 def test_what_is_no_home_is_not_made_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a derm home"), exclusion.together(tmp_path):
+    with pytest.raises(InputError, match="is not a derm home"), exclusion.together(tmp_path, DAY):
         pass
     assert list(tmp_path.iterdir()) == []
