@@ -16,7 +16,7 @@ from tests.chaos.lane import Lane, Run
 # A run that was struck more often than this without ending well did not survive.
 _ATTEMPTS = 4
 _POLL_S = 0.02
-_BEFORE = "before the first step"
+_BEFORE = "before the first or after the last step"
 
 
 @dataclass(frozen=True, kw_only=True)
