@@ -97,7 +97,12 @@ def _explanations(task: str) -> list[dict[str, str]]:
         for step in steps
     ]
     return found or [
-        {"step": c.name, "meaning": c.failure, "remedy": c.remedy, "runbook": "docs/runbook.md"}
+        {
+            "step": c.name,
+            "meaning": c.failure,
+            "remedy": c.remedy,
+            "runbook": f"docs/runbook.md#{c.name}",
+        }
         for c in (*chores.BACKFILL, *chores.BOOTSTRAP, *chores.MAINTENANCE)
         if c.name == task
     ]

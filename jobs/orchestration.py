@@ -5,6 +5,7 @@ pasted into a shell. Read while DAG files are parsed, so it imports nothing that
 """
 
 import datetime as dt
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -242,10 +243,15 @@ def documentation(task: workflow.Task) -> str:
 
 
 def _chore_documentation(chore: chores.Chore) -> str:
+    # What the form asks for in capitals; what it merely chooses among is in the rendered command.
+    asked = re.sub(r"{{ params\.(\w+).*? }}", lambda m: m[1].upper(), chore.arguments)
+    asked = re.sub(r"{{ .*? }}", "", asked)
     parts = (
+        f"`derm {asked}` (complete: *Rendered Templates*)",
         chore.summary,
         f"**If it fails.** {chore.failure}",
         f"**What to do.** {chore.remedy}",
+        f"Runbook: `docs/runbook.md#{chore.name}`",
     )
     return "\n\n".join(parts)
 

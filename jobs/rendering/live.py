@@ -1,5 +1,6 @@
 """The report as it stands now, drawn from the manifests of a home; no lake is read."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.manifests import ManifestStore
@@ -13,8 +14,11 @@ _DAYS_SHOWN = 60
 _NOTHING = "<!doctype html><title>derm</title><p>No step of a published day has finished yet.</p>"
 
 
-def live_page(root: Path) -> str:
+def live_page(root: Path, runs: Mapping[str, str]) -> str:
     """The page over the newest days of a home, unfinished ones included.
+
+    Args:
+        runs: where the run of a day is shown, by day.
 
     Raises:
         InputError: it is not a home.
@@ -26,4 +30,4 @@ def live_page(root: Path) -> str:
     if not shown:
         return _NOTHING
     days = [DaySummary.of(ds, store.of_day(ds)) for ds in shown]
-    return render_page(days, recipe(home.recipe), read_published(root))
+    return render_page(days, recipe(home.recipe), read_published(root), runs)

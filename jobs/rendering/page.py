@@ -1,9 +1,10 @@
 """The report as one HTML page: no script from elsewhere, no font, no picture to fetch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -39,8 +40,17 @@ class Breach:
     bound: str
 
 
-def render_page(days: Sequence[DaySummary], recipe: Recipe, published: Published | None) -> str:
-    """The page over the given days (at least one, oldest first); days between them are gaps."""
+def render_page(
+    days: Sequence[DaySummary],
+    recipe: Recipe,
+    published: Published | None,
+    runs: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """The page over the given days (at least one, oldest first); days between them are gaps.
+
+    Args:
+        runs: addresses of the runs of days, which then link to them; for a page beside Airflow.
+    """
     days = _with_gaps(days)
     shown = sections(recipe)
     panels = [p for s in shown for p in s.panels]
@@ -58,6 +68,7 @@ def render_page(days: Sequence[DaySummary], recipe: Recipe, published: Published
         days=days,
         newest=days[-1],
         published=published,
+        runs=runs,
         breaches=sorted(breaches, key=lambda b: (b.ds, b.upstream), reverse=True),
         broken={(b.ds, b.upstream, b.title) for b in breaches},
         headlines=[headlines[m] for m in _HEADLINES],

@@ -19,6 +19,7 @@ from typing import Self
 from feature_store.contracts.errors import DermError, InputError
 from jobs.services import processes
 from jobs.services.airflow_api import AirflowApi, Unreachable
+from jobs.services.private import make_private, write_private
 from jobs.settings import PROJECT, Settings
 
 _COMPONENTS = ("api-server", "scheduler --skip-serve-logs", "dag-processor")
@@ -54,10 +55,20 @@ class Identity:
                 secret_key=secrets.token_urlsafe(48),
                 fernet_key=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             )
-        path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(asdict(identity), file)
+        write_private(path, json.dumps(asdict(identity)))
         return identity
+
+
+def ensure_password(folder: Path) -> None:
+    """Write the login of `admin` where Airflow looks for it, unless there is one.
+
+    Airflow would make one up by itself, and print it into the log of its API server.
+    """
+    path = folder / "passwords.json"
+    if path.exists():
+        path.chmod(0o600)
+    else:
+        write_private(path, json.dumps({"admin": secrets.token_urlsafe(16)}))
 
 
 def is_running(settings: Settings) -> bool:
@@ -77,8 +88,10 @@ def start(settings: Settings) -> AirflowApi:
         raise InputError(
             "Airflow is not installed", where=str(settings.airflow_env), hint="make .venv-airflow"
         )
-    folder = settings.home / "services" / "airflow"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_private(settings.home / "services" / "airflow")
+    # Above it PostgreSQL's own user may have to get to its data: what tells is closed by itself.
+    logs = make_private(folder / "logs")
+    ensure_password(folder)
     identity = Identity.of(folder)
     database = _run(
         [python, "-W", "ignore", "-m", "jobs.services.postgres", "start", folder / "postgres"]
@@ -91,7 +104,7 @@ def start(settings: Settings) -> AirflowApi:
             [str(python), "-m", "airflow", name, *flags],
             home=settings.home,
             env=env,
-            log=folder / "logs" / f"{name}.log",
+            log=logs / f"{name}.log",
         )
     return _healthy(settings)
 
@@ -176,7 +189,6 @@ def _healthy(settings: Settings) -> AirflowApi:
             api = connect(settings)
             found = ", ".join(api.unhealthy())
             if not found:
-                (settings.home / "services" / "airflow" / "passwords.json").chmod(0o600)
                 _size_pools(api, settings)
                 return api
         except (Unreachable, json.JSONDecodeError) as error:

@@ -12,13 +12,18 @@ from pathlib import Path
 
 import psutil
 
+from jobs.services.private import append_private
+
 MARK = "DERM_SERVICE_OF"
 
 
 def spawn(command: Sequence[str], *, home: Path, env: Mapping[str, str], log: Path) -> None:
-    """Start a process in a session of its own, marked with `home`, its output going to `log`."""
+    """Start a process in a session of its own, marked with `home`, its output going to `log`.
+
+    Only the owner may read the log: servers print what they are told.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with append_private(log) as output:
         process = subprocess.Popen(
             list(command),
             # SPT_NOENV: a process that renames itself would otherwise overwrite its environment.

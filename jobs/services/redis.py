@@ -23,6 +23,7 @@ import redis
 
 from feature_store.contracts.errors import StoreError
 from jobs.manifests import write_atomic
+from jobs.services.private import make_private, write_private
 from jobs.settings import Settings
 
 _START_TIMEOUT_S = 60.0
@@ -40,9 +41,8 @@ def ensure_redis(settings: Settings) -> str:
     if url := settings.redis_url.get_secret_value():
         return url
     folder = _folder(settings.home)
-    folder.mkdir(parents=True, exist_ok=True)
     # The saved vectors are as private as the password beside them.
-    folder.chmod(0o700)
+    make_private(folder)
     if running := _running(folder):
         return running
     with _lock(folder):
@@ -157,10 +157,10 @@ def _start(folder: Path) -> str:
     """Start the server on a free port and wait until it answers. The lock is held."""
     password = folder / "password"
     if not password.exists():
-        _write_private(password, secrets.token_urlsafe(32) + "\n")
+        write_private(password, secrets.token_urlsafe(32) + "\n")
     port = _free_port()
     config = folder / "redis.conf"
-    _write_private(config, _config(folder, port, password.read_text().strip()))
+    write_private(config, _config(folder, port, password.read_text().strip()))
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [str(server_program()), str(config)],
@@ -203,12 +203,6 @@ def _config(folder: Path, port: int, password: str) -> str:
             "",
         )
     )
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
 
 
 def _free_port() -> int:

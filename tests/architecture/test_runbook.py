@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from feature_store.config import IndexConfig
+from feature_store.contracts import errors
 from jobs import catalog
+from jobs.chores import BACKFILL, BOOTSTRAP, MAINTENANCE
 from jobs.recipes import GuardConfig
 from tests.architecture.sources import ROOT
 
@@ -42,9 +44,21 @@ def test_every_step_has_a_section_in_the_order_of_a_day() -> None:
     assert list(sections("Steps")) == [step.name for step in catalog.STEPS]
 
 
+def test_every_other_task_has_a_section() -> None:
+    steps = {step.name for step in catalog.STEPS}
+    others = {c.name for c in (*BACKFILL, *BOOTSTRAP, *MAINTENANCE)} - steps
+    assert set(sections("Other tasks")) == others
+
+
+def test_messages_are_quoted_as_they_are_printed() -> None:
+    """The command line prints what is wrong, never the name of an error's class."""
+    names = {c.__name__ for c in vars(errors).values() if isinstance(c, type)}
+    assert set(re.findall(r"\b[A-Z][a-z]+[A-Z]\w+", RUNBOOK)) & names == set()
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
-    [*sections("Alerts").items(), *sections("Steps").items()],
+    [(n, t) for c in ("Alerts", "Steps", "Other tasks") for n, t in sections(c).items()],
     ids=lambda value: value if value.isidentifier() else "",
 )
 def test_a_section_answers_the_four_questions(name: str, text: str) -> None:

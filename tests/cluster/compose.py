@@ -8,6 +8,7 @@ machine in place of the image's. What a container gives for nothing is added, an
 import random
 import re
 import runpy
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ COMPOSE = PROJECT / "docker-compose.yml"
 DOCKERFILE = PROJECT / "infra" / "docker" / "Dockerfile"
 
 # Other people's programs that the pipeline does not need in order to run.
-LEFT_OUT = ("node-exporter", "prometheus", "grafana")
+LEFT_OUT = ("node-exporter", "prometheus", "alertmanager", "grafana")
 # No machine is asked to have a GPU for this.
 _EVERYWHERE = {"DERM_DEVICE": "cpu"}
 
@@ -81,15 +82,34 @@ class Compose:
     @property
     def store_url(self) -> str:
         """The online store, as the services are told."""
-        url = self.services["worker-cpu"]["environment"]["DERM_REDIS_URL"]
-        return self.translated(url, self.address("store"))
+        return self._told("DERM_REDIS_URL")
 
     @property
     def lake_environment(self) -> dict[str, str]:
         """How the services are told where the lake is."""
         given = self.services["worker-cpu"]["environment"]
         wanted = ("DERM_LAKE", *(name for name in given if name.startswith("AWS_")))
-        return {name: self.translated(given[name], self.address("objects")) for name in wanted}
+        return {name: self._told(name) for name in wanted}
+
+    @property
+    def spark_environment(self) -> dict[str, str]:
+        """How a command in place of `worker-cpu` finds Spark, and Spark finds it."""
+        own = _around(self.address("worker-cpu"))["SPARK_LOCAL_IP"]
+        return {"DERM_SPARK_MASTER": self._told("DERM_SPARK_MASTER"), "SPARK_LOCAL_IP": own}
+
+    def _told(self, variable: str) -> str:
+        given = self.services["worker-cpu"]["environment"][variable]
+        return self.translated(given, self.address("worker-cpu"))
+
+    def before(self, service: str) -> set[str]:
+        """The services that compose starts before it, because it needs them."""
+        needs = set(self.services[service].get("depends_on", ()))
+        return needs.union(*map(self.before, needs))
+
+    def awaited(self, service: str) -> bool:
+        """Whether another service starts only once this one is healthy."""
+        every = [s.get("depends_on", {}).get(service, {}) for s in self.services.values()]
+        return any(how.get("condition") == "service_healthy" for how in every)
 
     @property
     def url(self) -> str:
@@ -163,13 +183,17 @@ class Compose:
 def _isolated(name: str, command: tuple[str, ...], address: str) -> tuple[str, ...]:
     """A container has its network for itself: a server that listens everywhere listens here."""
     if name in ("broker", "store"):
-        return (*command[:-1], f"{command[-1]} --bind {address}")
+        return (
+            *command[:-1],
+            command[-1].replace("redis-server -", f"redis-server - --bind {address}"),
+        )
     return command
 
 
 def _around(address: str) -> dict[str, str]:
     """What the name of the container, and the programs inside its image, are to others."""
     return {
+        "HOSTNAME": socket.gethostname(),
         "SPARK_LOCAL_IP": address,
         "PGHOST": address,
         "HOME": str(Path.home()),

@@ -50,18 +50,20 @@ class Cluster:
         """Start every service in the order of its dependencies; return once Airflow answers.
 
         Args:
-            before: what an operator does once the object store is there: make the home.
+            before: what an operator does in place of `worker-cpu`, with what compose starts for
+                it: make the home.
         """
         for folder in (self.compose.home, self.compose.folder / "airflow", self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         self.compose.folder.chmod(0o711)  # PostgreSQL's own user has to get to its data
-        first = ("objects", "objects-bucket")
-        for name in first:
-            self._bring_up(self._declared[name])
-        before()
-        for name, process in self._declared.items():
-            if name not in first:
+        first = self.compose.before("worker-cpu")
+        later = [p for p in self._declared.values() if _service(p.name) not in first]
+        for process in self._declared.values():
+            if process not in later:
                 self._bring_up(process)
+        before()
+        for process in later:
+            self._bring_up(process)
         self._supervisor.start()
         return self._api()
 
@@ -70,7 +72,7 @@ class Cluster:
         if process.once:
             code = self._running.pop(process.name).wait()
             assert code == 0, f"{process.name}: exit code {code}, see {self.logs}"
-        elif process.name in ("postgres", "broker", "store", "objects"):
+        elif self.compose.awaited(_service(process.name)):
             self.await_health(process.name)
 
     def stop(self) -> None:
@@ -163,15 +165,14 @@ class Cluster:
         return [program, *command[1:]]
 
     def _api(self) -> AirflowApi:
-        passwords = self.compose.folder / "airflow"
+        file = self.compose.folder / "airflow" / "passwords.json"
         deadline = time.monotonic() + _READY_WITHIN_S
         while True:
             try:
-                file = next(passwords.glob("simple_auth_manager_passwords*"))
                 api = AirflowApi.login(self.compose.url, "admin", _password(file))
                 if not (sick := api.unhealthy()):
                     return api
-            except (StopIteration, Unreachable, ValueError) as error:
+            except Unreachable as error:
                 sick = (repr(error),)
             assert time.monotonic() < deadline, f"Airflow is not healthy: {sick}, see {self.logs}"
             time.sleep(0.5)
@@ -198,6 +199,11 @@ def running(
         for name in told:
             os.environ.pop(name)
         os.environ.update(was)
+
+
+def _service(process: str) -> str:
+    """The service that a process, which may be a replica, belongs to."""
+    return process.partition(".")[0]
 
 
 def _password(file: Path) -> str:

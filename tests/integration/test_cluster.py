@@ -52,7 +52,8 @@ def expected(folder: Path) -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="module")
 def lane(folder: Path) -> Lane:
     made = Lane(folder=folder, through="process", days=1)
-    told = compose_of(made).lake_environment
+    compose = compose_of(made)
+    told = compose.lake_environment | compose.spark_environment
     return replace(made, environment=tuple(told.items()))
 
 
@@ -68,9 +69,17 @@ def services(lane: Lane) -> Iterator[tuple[Cluster, AirflowApi]]:
 
 def test_every_health_check_of_the_file_passes(services: tuple[Cluster, AirflowApi]) -> None:
     cluster, _ = services
-    assert len(cluster.checked()) >= 5
+    assert len(cluster.checked()) >= 13
     for service in cluster.checked():
         cluster.await_health(service)
+
+
+def test_no_argument_of_a_process_is_a_secret(services: tuple[Cluster, AirflowApi]) -> None:
+    cluster, _ = services
+    secrets = cluster.compose.secrets.values()
+    lines = {" ".join(p.cmdline()) for s in cluster.checked() for p in cluster.members(s)}
+    assert len(lines) >= len(cluster.checked())
+    assert [line for line in lines if any(secret in line for secret in secrets)] == []
 
 
 def test_days_through_the_cluster_are_those_of_one_machine(

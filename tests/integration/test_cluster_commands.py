@@ -47,7 +47,7 @@ def test_airflow_knows_every_command_and_variable(tmp_path: Path) -> None:
 def airflow(command: tuple[str, ...]) -> list[list[str]]:
     """The calls of `airflow` in a command, which may be a shell's."""
     if command[:2] == ("sh", "-c"):
-        calls = [shlex.split(call) for call in command[2].split("&&")]
+        calls = [shlex.split(call) for call in command[2].partition("<<")[0].split("&&")]
     else:
         calls = [list(command)]
     return [words[1:] for words in calls if words[:1] == ["airflow"]]

@@ -59,10 +59,18 @@ def test_a_form_asks_for_what_the_commands_need(read: dict[str, Any]) -> None:
 
 
 def test_every_task_says_what_its_failure_means_and_what_to_do(read: dict[str, Any]) -> None:
+    runbook = (PROJECT / "docs" / "runbook.md").read_text()
+    sections = set(re.findall(r"^### (\w+)$", runbook, re.MULTILINE))
     for dag in read["dags"].values():
         for task in dag["tasks"].values():
             assert "**If it fails.**" in task["doc"]
             assert "**What to do.**" in task["doc"]
+            command_line = re.search(r"`derm (\w+)( [^`{}]*)?`", task["doc"])
+            assert command_line
+            assert command_line[1] in task["command"].split()
+            named = re.findall(r"docs/runbook\.md#(\w+)", task["doc"])
+            assert named
+            assert set(named) <= sections
             assert task["timeout_s"] > 0
             assert task["owner"] == "derm"
 

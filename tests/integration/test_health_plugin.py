@@ -8,12 +8,14 @@ import socket
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from jobs.services.airflow import ensure_password
 from jobs.services.airflow_api import AirflowApi, Unreachable
 from jobs.settings import PROJECT
 from tests.airflow_fixtures import AIRFLOW_PYTHON, airflow_environment
@@ -28,6 +30,26 @@ pytestmark = [
 ]
 _CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _UP_WITHIN_S = 120
+RUNS = ("2025-03-11", "2025-03-12")
+_BEGIN_DAYS = """
+import datetime, sys
+from airflow.models.dag import DagModel
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.dagrun import DagRun
+from airflow.utils.session import create_session
+from airflow.utils.types import DagRunType
+
+with create_session() as session:
+    session.add(DagBundleModel(name="bundle"))
+    session.flush()
+    session.add(DagModel(dag_id="derm_daily", bundle_name="bundle"))
+    for ds in sys.argv[1:]:
+        day = datetime.datetime.fromisoformat(ds).replace(tzinfo=datetime.UTC)
+        end = day + datetime.timedelta(days=1)
+        session.add(DagRun(dag_id="derm_daily", run_id=f"scheduled__{end.isoformat()}",
+                           logical_date=day, data_interval=(day, end), run_after=end,
+                           run_type=DagRunType.SCHEDULED, state="success"))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +60,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def api(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowApi]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AIRFLOW_HOME; the server's log is in it."""
+    return tmp_path_factory.mktemp("airflow")
+
+
+@pytest.fixture(scope="module")
+def api(home: Path, folder: Path) -> Iterator[AirflowApi]:
     """A server with our plugin, and a login."""
-    folder = tmp_path_factory.mktemp("airflow")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
+    ensure_password(folder)
     passwords = folder / "passwords.json"
     environment = airflow_environment(
         home,
@@ -58,6 +86,7 @@ def api(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflo
     subprocess.run([*command, "db", "migrate"], env=environment, capture_output=True, check=True)
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen([*command, "api-server"], env=environment, stdout=log, stderr=log)
+    _begin_days(environment)
     try:
         yield _login(server, f"http://127.0.0.1:{port}", passwords, folder / "log")
     finally:
@@ -72,11 +101,20 @@ def test_without_a_login_the_page_is_closed(api: AirflowApi) -> None:
     assert get(api, "/derm/openapi.json", token="")[0] == 404
 
 
+def test_the_server_does_not_print_the_password(api: AirflowApi, folder: Path) -> None:
+    log = (folder / "log").read_text()
+    assert "/auth/token" in log
+    assert api.password not in log
+    assert "Password for user" not in log
+
+
 def test_with_a_login_it_is_the_report_as_it_stands(api: AirflowApi, home: Path) -> None:
     code, page = get(api, "/derm/health", token=api.token)
     assert code == 200
     assert "2025-03-12" in page
     assert page.count("<svg") > 25
+    assert [ds for ds in RUNS if f">{ds}</a>" not in page] == []
+    assert page.count('<a class="run"') == len(RUNS)
     current = home / "releases" / "current"
     kept = current.read_text()
     current.write_text("2025-03-09-absent\n")
@@ -106,7 +144,22 @@ def test_it_is_a_page_of_the_ui(api: AirflowApi) -> None:
         if os.environ.get("UPDATE_IMAGES"):
             view.wait_for_timeout(1000)
             view.screenshot(path=PROJECT / "docs" / "images" / "embedding_health.png")
+        frame.locator("a.run", has_text="2025-03-11").click()
+        run = "/dags/derm_daily/runs/scheduled__2025-03-12T00%3A00%3A00%2B00%3A00"
+        view.wait_for_url(lambda url: urllib.parse.urlsplit(url).path == run)
         window.close()
+
+
+def _begin_days(environment: dict[str, str]) -> None:
+    """What the scheduler leaves in the database when it starts a day."""
+    done = subprocess.run(
+        [str(AIRFLOW_PYTHON), "-c", _BEGIN_DAYS, *RUNS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def get(api: AirflowApi, path: str, *, token: str) -> tuple[int, str]:

@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import stat
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pyspark
 import pytest
 import yaml
 
+from jobs.catalog import STEPS
 from jobs.services.airflow import _POOLS
 from jobs.settings import Settings
+from tests.cluster.compose import Compose
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -23,6 +26,8 @@ OURS = {n: s for n, s in SERVICES.items() if s["image"].startswith("derm:")}
 # Where the programs of other images listen unless they are told otherwise.
 _DEFAULT_PORTS = {"postgres": {5432}, "broker": {6379}, "store": {6379}, "node-exporter": {9100}}
 _DEFAULT_PORTS |= {"prometheus": {9090}, "grafana": {3000}, "objects": {9000}}
+_DEFAULT_PORTS |= {"alertmanager": {9093}}
+PROMETHEUS = ROOT / "infra/prometheus/prometheus.yml"
 
 
 def test_every_image_is_pinned_to_a_patch_version() -> None:
@@ -32,11 +37,117 @@ def test_every_image_is_pinned_to_a_patch_version() -> None:
         assert re.fullmatch(rf"[\w./-]+:{version}", service["image"]), name
 
 
+def test_each_of_our_images_is_built_by_one_service_from_what_is_there() -> None:
+    built = {n: s["build"] for n, s in SERVICES.items() if "build" in s}
+    images = [SERVICES[name]["image"] for name in built]
+    assert sorted(images) == sorted({s["image"] for s in OURS.values()})
+    for how in built.values():
+        assert (ROOT / how["context"]).resolve() == ROOT
+        dockerfile = (ROOT / how["context"] / how["dockerfile"]).read_text()
+        assert set(how.get("args", ())) <= set(re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE))
+        assert "target" not in how
+    # Only the GPU's image carries CUDA.
+    for name, how in built.items():
+        assert ("TORCH_EXTRA_INDEX" in how.get("args", ())) != SERVICES[name]["image"].endswith(
+            "-gpu"
+        )
+
+
+def test_the_image_for_cpus_leaves_cuda_out() -> None:
+    pattern = re.search(r'grep -vE "(\S+)"', DOCKERFILE)
+    assert pattern
+    script = f'grep -vE "{pattern[1]}" requirements/jobs.lock'
+    kept = {
+        index: subprocess.run(
+            ["/bin/sh", "-c", script],
+            env={"PATH": "/usr/bin:/bin", "TORCH_EXTRA_INDEX": index},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for index in ("", "https://index")
+    }
+    every = (ROOT / "requirements/jobs.lock").read_text().splitlines()
+    assert kept[""] == every
+    left_out = {line.split("==")[0] for line in set(every) - set(kept["https://index"])}
+    assert {"triton", "cuda-toolkit", "nvidia-cublas"} <= left_out
+    assert all(re.match(r"triton$|cuda-|nvidia-", name) for name in left_out)
+
+
 def test_no_password_is_written_down() -> None:
     for name, service in SERVICES.items():
         for variable, value in service.get("environment", {}).items():
-            if re.search(r"PASSWORD|SECRET|FERNET|://\S*:\S*@", f"{variable} {value}"):
+            if re.search(r"(PASSWORD|SECRET|KEY|AUTH)$", variable) or "@" in str(value):
                 assert "${" in value, (name, variable)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_command_or_health_check_has_a_secret_among_its_arguments(name: str) -> None:
+    service = SERVICES[name]
+    holding = {v for v, text in service.get("environment", {}).items() if "${" in str(text)}
+    holding -= {"DERM_LAST_DS"}
+    lines = [
+        *service.get("entrypoint", []),
+        *service.get("command", []),
+        *service.get("healthcheck", {}).get("test", []),
+    ]
+    for line in lines:
+        # What a shell hands over in a here-document is nobody's argument.
+        arguments = re.sub(r"<<END\n.*?^END$", "", line, flags=re.DOTALL | re.MULTILINE)
+        assert holding & set(re.findall(r"\w+", arguments)) == set(), line
+        assert "${" not in arguments
+
+
+@pytest.mark.parametrize("name", [n for n, s in SERVICES.items() if s["restart"] != "no"])
+def test_a_service_that_stays_has_a_health_check(name: str) -> None:
+    check = SERVICES[name]["healthcheck"]
+    assert check["test"][0] in ("CMD", "CMD-SHELL")
+    assert {"interval", "timeout", "retries"} <= set(check)
+
+
+def test_a_health_check_asks_a_port_on_which_its_own_service_listens() -> None:
+    asked = {
+        name: re.findall(r"localhost:(\d+)", " ".join(s["healthcheck"]["test"]))
+        for name, s in SERVICES.items()
+        if "healthcheck" in s
+    }
+    assert sum(map(len, asked.values())) >= 7
+    for name, ports in asked.items():
+        assert not ports or set(map(int, ports)) <= listens(name), name
+
+
+@pytest.mark.parametrize("queue", ["cpu", "gpu"])
+def test_a_worker_is_asked_by_its_own_name(queue: str) -> None:
+    worker = SERVICES[f"worker-{queue}"]
+    assert f"{queue}@%h" in worker["command"]
+    assert f"{queue}@$$HOSTNAME" in worker["healthcheck"]["test"][1]
+
+
+def test_alerts_reach_people() -> None:
+    targets = yaml.safe_load(PROMETHEUS.read_text())["alerting"]["alertmanagers"]
+    assert targets == [{"static_configs": [{"targets": ["alertmanager:9093"]}]}]
+    service = SERVICES["alertmanager"]
+    told = yaml.safe_load((ROOT / "infra/alertmanager/alertmanager.yml").read_text())
+    receivers = {r["name"]: r for r in told["receivers"]}
+    routes = [told["route"], *told["route"]["routes"]]
+    assert {r["receiver"] for r in routes} == set(receivers)
+    (webhook,) = receivers["people"]["webhook_configs"]
+    assert f"cat > {webhook['url_file']} <<END\n$$DERM_ALERT_WEBHOOK\nEND" in service["command"][0]
+    assert "--config.file=/etc/alertmanager/alertmanager.yml" in service["command"][0]
+    assert "./infra/alertmanager:/etc/alertmanager:ro" in service["volumes"]
+    assert "ports" not in service
+
+
+def test_the_history_of_the_documentation_runs_with_what_compose_starts_for_it(
+    tmp_path: Path,
+) -> None:
+    guide = (ROOT / "docs/cluster.md").read_text()
+    call = re.search(r"docker compose run --rm ([\w-]+) derm run .*--steps (\S+)", guide)
+    assert call
+    assert set(call[2].split(",")) <= {s.name for s in STEPS}
+    started = Compose(tmp_path / "home", tmp_path).before(call[1])
+    assert {"objects", "objects-bucket", "spark-master", "spark-worker"} <= started
 
 
 def test_ports_are_published_on_loopback_only() -> None:
@@ -75,7 +186,7 @@ def test_the_pools_that_tasks_ask_for_are_made() -> None:
 def test_every_host_and_port_that_is_named_is_a_service_that_listens_there() -> None:
     named = [
         (host, int(port))
-        for text in (COMPOSE.read_text(), (ROOT / "infra/prometheus/prometheus.yml").read_text())
+        for text in (COMPOSE.read_text(), PROMETHEUS.read_text())
         for host, port in re.findall(r"(?<=[@/\"])([a-z][a-z-]+):(\d{4,5})\b", text)
         if host != "localhost"
     ]

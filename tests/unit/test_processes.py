@@ -1,5 +1,6 @@
 import os
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,20 @@ def test_another_home_is_left_alone(tmp_path: Path) -> None:
     processes.stop(first, grace_s=5)
     assert len(processes.marked(second)) == 2
     processes.stop(second, grace_s=5)
+
+
+def test_a_log_can_be_read_by_its_owner_only_also_one_that_was_open(tmp_path: Path) -> None:
+    for name, before in (("new", None), ("old", "said before\n")):
+        log = tmp_path / name
+        if before:
+            log.write_text(before)
+            log.chmod(0o644)
+        processes.spawn(["/bin/echo", "secret"], home=tmp_path, env={}, log=log)
+        deadline = time.monotonic() + 20
+        while "secret" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert log.read_text() == (before or "") + "secret\n"
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
 def _family(home: Path, manners: str) -> list[psutil.Process]:

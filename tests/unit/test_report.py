@@ -128,6 +128,7 @@ def test_page_names_a_number_outside_its_bound(home: Path) -> None:
     days[-1] = _with_number(days[-1], "train", "ctr", auc=0.6, auc_bound=0.679)
     days[-1] = _with_number(days[-1], "index", "cvr", recall_at_10=0.9)
     page = render_page(days, recipe("toy"), None)
+    assert '<a class="run"' not in page
     assert "2 numbers outside their bounds" in page
     assert re.search(r'2025-03-03 <b class="head-ctr">ctr</b> AUC: 0\.600, bound 0\.679', page)
     assert 'class="dot broken"' in page

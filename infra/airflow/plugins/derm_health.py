@@ -5,6 +5,7 @@ requests: so the application is made when the first one arrives.
 """
 
 import functools
+import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 PREFIX = "/derm"
+DAILY = "derm_daily"
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -37,13 +39,31 @@ def _made() -> "FastAPI":
 
     @app.get("/health")
     def health() -> HTMLResponse:
-        return HTMLResponse(live_page(Settings.from_environment().home))
+        return HTMLResponse(live_page(Settings.from_environment().home, _runs()))
 
     @app.exception_handler(DermError)
     def explain(_request: Any, error: DermError) -> PlainTextResponse:
         return PlainTextResponse(str(error), status_code=503)
 
     return app
+
+
+def _runs() -> dict[str, str]:
+    """Where the UI shows the latest run of each day, as seen from the page."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    days = (
+        select(DagRun.data_interval_start, DagRun.run_id)
+        .where(DagRun.dag_id == DAILY, DagRun.data_interval_start.is_not(None))
+        .order_by(DagRun.run_after)
+    )
+    with create_session() as session:
+        return {
+            begin.date().isoformat(): f"../dags/{DAILY}/runs/{urllib.parse.quote(run_id, safe='')}"
+            for begin, run_id in session.execute(days)
+        }
 
 
 class DermHealth(AirflowPlugin):
