@@ -129,7 +129,12 @@ class Bench:
     def order(self) -> Order:
         """The order of training."""
         training = self.recipe.training
-        return Order(batch_rows=training.batch_rows, chunk_rows=training.shuffle_rows, seed=1)
+        return Order(
+            batch_rows=training.batch_rows,
+            chunk_rows=training.shuffle_rows,
+            seed=1,
+            random_pins=self.recipe.model.loss.random_negatives,
+        )
 
 
 def main() -> None:

@@ -46,6 +46,8 @@ class Order:
         seed: permutes each chunk; None keeps the order of the files.
         shard: (rank, ranks): this rank reads its contiguous share of the rows.
         minutes: only events of these minutes of the day, [first, last).
+        random_pins: Pins of the day that go with every batch, drawn uniformly and with repetition:
+            their features and `key:pin`, each behind `random:`.
     """
 
     batch_rows: int
@@ -53,6 +55,7 @@ class Order:
     seed: int | None = None
     shard: tuple[int, int] = (0, 1)
     minutes: tuple[int, int] = (0, _DAY_MINUTES)
+    random_pins: int = 0
 
 
 class EntityFeatures:
@@ -101,6 +104,11 @@ class EntityFeatures:
         """The features of chosen rows."""
         return {name: array[rows] for name, array in self.arrays.items()} | self._counts.take(rows)
 
+    def draw(self, count: int, random: np.random.Generator) -> tuple[npt.NDArray[np.int64], Arrays]:
+        """The keys and the features of entities, each as likely as the others."""
+        at = random.integers(0, max(len(self), 1), count if len(self) else 0)
+        return self._sorted[at].view(np.int64), self.take(self._order[at])
+
 
 class DayExamples:
     """The examples of one day."""
@@ -125,13 +133,18 @@ class DayExamples:
             if order.seed is not None:
                 at = np.random.default_rng((order.seed, index)).permutation(count)
             for start in range(0, count, order.batch_rows):
-                yield self._batch(events, rows, at[start : start + order.batch_rows])
+                batch = self._batch(events, rows, at[start : start + order.batch_rows])
+                if order.random_pins:
+                    seed = (order.seed or 0, index, start, 1 + order.shard[0])
+                    batch |= self._random_pins(order.random_pins, np.random.default_rng(seed))
+                yield batch
 
     def empty(self) -> Arrays:
-        """A batch of no rows, with every name and type of a real one."""
+        """A batch of no rows, with every name and type that a real one may have."""
         schema = arrow_schema(self._spec.events_table())
         events, rows = self._encode(pa.RecordBatch.from_pylist([], schema))
-        return self._batch(events, rows, np.arange(0))
+        no_pins = self._random_pins(0, np.random.default_rng(0))
+        return self._batch(events, rows, np.arange(0)) | no_pins
 
     def middle_minute(self) -> int:
         """The minute of the day before which half of the events lie."""
@@ -147,6 +160,10 @@ class DayExamples:
         for entity, found in rows.items():
             batch.update(self.entities[entity].take(found[at]))
         return batch
+
+    def _random_pins(self, count: int, random: np.random.Generator) -> Arrays:
+        key, pins = self.entities["pin"].draw(count, random)
+        return {f"random:{name}": array for name, array in {"key:pin": key, **pins}.items()}
 
     def _encode(self, chunk: pa.RecordBatch) -> tuple[Arrays, dict[Entity, npt.NDArray[np.int64]]]:
         events: Arrays = {f.name: encode(f, chunk.column(f.name)) for f in self._context}

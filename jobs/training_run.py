@@ -122,12 +122,14 @@ class TrainingRun:
             middle = day.middle_minute()
             minutes = (0, middle) if phase.half == "first" else (middle, _DAY_MINUTES)
         seed = seed_for(self.ctx.home.seed, self.upstream, phase.ds, "shuffle")
+        training = phase.kind == "train"
         order = Order(
             batch_rows=self.config.batch_rows,
             chunk_rows=self.config.shuffle_rows,
-            seed=seed if phase.kind == "train" else None,
+            seed=seed if training else None,
             shard=world(),
             minutes=minutes,
+            random_pins=self.ctx.recipe.model.loss.random_negatives if training else 0,
         )
         return day.batches(order)
 

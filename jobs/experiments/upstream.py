@@ -186,7 +186,9 @@ class _Life:
     def _train(self, ds: str) -> None:
         seed = self.ctx.home.seed
         order = Order(
-            batch_rows=self.config.batch_rows, seed=seed_for(seed, self.upstream, ds, "shuffle")
+            batch_rows=self.config.batch_rows,
+            seed=seed_for(seed, self.upstream, ds, "shuffle"),
+            random_pins=self.ctx.recipe.model.loss.random_negatives,
         )
         batches = self._examples(ds).batches(order)
         self.trainer.train(batches, seed=(seed, self.upstream, ds, "all"))

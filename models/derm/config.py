@@ -12,16 +12,19 @@ class LossConfig:
 
     Attributes:
         ssl_weight: lambda, the weight of the sampled softmax between the towers; 0 turns it off.
-        max_negatives: entries of the pool, at most.
+        max_negatives: Pins of the batch in the pool, at most.
+        random_negatives: Pins of the day, drawn uniformly, that every rank adds to the pool; 0
+            leaves the batch's Pins alone.
         temperature: initial; trained, never below 0.01.
         sketch_depth, sketch_width: of the count-min sketch that estimates how often a Pin occurs.
-        q_estimator: `linear` for a pool that keeps duplicates; `exact` for the probability of
-            occurring at least once.
+        q_estimator: how often a Pin occurs in the pool. `linear` keeps duplicates and expects a
+            number; `exact` lets a Pin count once, and takes the probability that it occurs.
         ctr_weight_cap, cvr_weight_cap: a task weighs min(cap, 1 / base rate).
     """
 
     ssl_weight: float = 0.1
     max_negatives: int = 1024
+    random_negatives: int = 0
     temperature: float = 0.07
     sketch_depth: int = 2
     sketch_width: int = 2**14

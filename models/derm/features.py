@@ -1,7 +1,8 @@
 """Declared features as tokens, a scope at a time.
 
 A batch maps names to tensors: features by their own name, `surface` and `ts` of the event,
-`key:user` and `key:pin` (hashed ids, int64), and `label:<name>` (float32, NaN where masked).
+`key:user` and `key:pin` (hashed ids, int64), and `label:<name>` (float32, NaN where masked). Pins
+drawn for the loss alone, another number of rows, have `random:` before their names.
 
 Shapes: B rows, M tokens of the scope, D token width, T positions.
 """
@@ -27,6 +28,7 @@ from models.nn.tokens import (
 )
 
 Batch = Mapping[str, Tensor]
+RANDOM = "random:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,14 +1,14 @@
 """The two losses: multi-task cross-entropy, and a sampled softmax between the entity towers.
 
-Shapes: B rows of this rank, N rows of all ranks, R positives of this rank, P pool, E embedding
-width, T tasks.
+Shapes: B rows of this rank, N rows of all ranks, R positives of this rank, P pool, M random Pins
+of all ranks, E embedding width, T tasks.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.derm.features import Batch, labels
+from models.derm.features import RANDOM, Batch, labels
 from models.derm.model import DermModel
 from models.nn.count_min import CountMinSketch
 from models.nn.sampled_softmax import (
@@ -16,8 +16,10 @@ from models.nn.sampled_softmax import (
     Pool,
     Positives,
     SampledSoftmax,
+    concatenate,
     log_q_exact,
     log_q_linear,
+    log_q_of_either,
 )
 from models.training.distributed import gather, gather_with_gradient, sum_over_ranks, world
 
@@ -42,13 +44,14 @@ class DermObjective(nn.Module):
     """The model and what it is trained for; the model inside stays exportable.
 
     total = sum_t w_t BCE_t + lambda * mean over positive rows of the sampled softmax. Negatives
-    are the Pins of the batch, positive or not, of all ranks; the same Q corrects positives and
-    negatives.
+    are the Pins of the batch, positive or not, of all ranks, and `random_negatives` others of each
+    rank; the same Q corrects positives and negatives.
 
-    Source: DERM, section 3.1 (losses); Q from a count-min sketch as in OmniSearchSage.
+    Source: DERM, section 3.1 (losses); Q from count-min sketches as in OmniSearchSage.
     Deviations: false negatives are masked (same Pin, same user's other positives), as in
     PinnerFormer; DERM does not mention it. Where the pool is smaller than the batch, an even stride
-    over the shuffled rows is the random sample.
+    over the shuffled rows is the random sample. Random Pins are PinnerFormer's, off by default;
+    OmniSearchSage gives a Pin of both sources two Qs, here it has one (`log_q_of_either`).
     """
 
     def __init__(self, model: DermModel) -> None:
@@ -56,12 +59,14 @@ class DermObjective(nn.Module):
         self.model = model
         self.loss = model.config().loss
         self.softmax = SampledSoftmax(self.loss.temperature)
-        self.sketch = CountMinSketch(self.loss.sketch_depth, self.loss.sketch_width)
+        depth, width = self.loss.sketch_depth, self.loss.sketch_width
+        self.sketch = CountMinSketch(depth, width)
+        self.random_sketch = CountMinSketch(depth, width) if self.loss.random_negatives else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Map a batch to this rank's part of `total`, `supervised` and `self_supervised`.
 
-        In training mode the batch's Pins are counted first.
+        In training mode the batch's Pins, and the random ones, are counted first.
         """
         inputs = self.model.inputs
         out = self.model(batch)
@@ -81,7 +86,12 @@ class DermObjective(nn.Module):
         pin_N = gather(pin_B)
         if self.training:
             self.sketch.update(pin_N)
-        size = min(self.loss.max_negatives, len(pin_N))
+        outside = self._random_pins(batch)
+        sizes = (
+            min(self.loss.max_negatives, len(pin_N)),
+            0 if outside is None else len(outside[1]),
+        )
+        size = sizes[0]
         # Rows lie in rank order: an even stride draws from every rank alike.
         drawn_P = torch.arange(size, device=pin_B.device) * len(pin_N) // max(size, 1)
         pool_user_N = gather(torch.where(positive_B, user_B, NO_USER))
@@ -89,24 +99,45 @@ class DermObjective(nn.Module):
             item_PD=gather_with_gradient(out["pin"])[drawn_P],
             item_id_P=pin_N[drawn_P],
             user_id_P=pool_user_N[drawn_P],
-            log_q_P=self._log_q(pin_N[drawn_P], size),
+            log_q_P=self._log_q(pin_N[drawn_P], sizes),
+            distinct=self.loss.q_estimator == "exact",
         )
+        if outside is not None:
+            item_ME, id_M = outside
+            user_M, log_q_M = torch.full_like(id_M, NO_USER), self._log_q(id_M, sizes)
+            others = Pool(item_PD=item_ME, item_id_P=id_M, user_id_P=user_M, log_q_P=log_q_M)
+            pool = concatenate(pool, others)
         positives = Positives(
             query_RD=out["user"][positive_B],
             item_RD=out["pin"][positive_B],
             item_id_R=pin_B[positive_B],
             user_id_R=user_B[positive_B],
-            log_q_R=self._log_q(pin_B[positive_B], size),
+            log_q_R=self._log_q(pin_B[positive_B], sizes),
         )
         rows = sum_over_ranks(positive_B.sum()).clamp(min=1)
         each_R: Tensor = self.softmax(positives, pool)
         return each_R.sum() / rows
 
-    def _log_q(self, pin_N: Tensor, size: int) -> Tensor:
-        count_N = self.sketch.count(pin_N).clamp(min=1)
-        total = self.sketch.total.clamp(min=1)
-        estimate = log_q_linear if self.loss.q_estimator == "linear" else log_q_exact
-        return estimate(count_N, total, size)
+    def _random_pins(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Embeddings_ME and ids_M of the Pins drawn beside the rows of all ranks, counted."""
+        if self.random_sketch is None:
+            return None
+        pins = {k.removeprefix(RANDOM): v for k, v in batch.items() if k.startswith(RANDOM)}
+        id_M = gather(pins["key:pin"])
+        if self.training:
+            self.random_sketch.update(id_M)
+        return gather_with_gradient(self.model.embed("pin", pins)), id_M
+
+    def _log_q(self, pin_N: Tensor, sizes: tuple[int, int]) -> Tensor:
+        """Log Q of Pins in a pool of `sizes` entries of the batch, and random ones."""
+        exact = self.loss.q_estimator == "exact"
+        estimate = log_q_exact if exact else log_q_linear
+        sketch, other = self.sketch, self.random_sketch
+        log_q_N = estimate(sketch.count(pin_N).clamp(min=1), sketch.total.clamp(min=1), sizes[0])
+        if other is None:
+            return log_q_N
+        random_N = estimate(other.count(pin_N), other.total.clamp(min=1), sizes[1])
+        return log_q_of_either(log_q_N, random_N, exact=exact)
 
 
 def for_backward(total: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 MIN_TEMPERATURE = 0.01
 NO_USER = -1
 _MIN_Q = 1e-16
-_PAIR_FACTOR = 17
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +40,15 @@ class Pool:
         item_id_P: int64 ids.
         user_id_P: the user for whom the entry is a positive, NO_USER where it is none.
         log_q_P: log of how likely the item is sampled.
+        distinct: an item counts once, however often it was drawn, and not at all for a query for
+            which any of its entries is masked.
     """
 
     item_PD: Tensor
     item_id_P: Tensor
     user_id_P: Tensor
     log_q_P: Tensor
+    distinct: bool = False
 
 
 class SampledSoftmax(nn.Module):
@@ -86,25 +88,29 @@ class SampledSoftmax(nn.Module):
             masked_RP = (positives.item_id_R[:, None] == pool.item_id_P[None]) | (
                 positives.user_id_R[:, None] == pool.user_id_P[None]
             )
+            if pool.distinct:
+                masked_RP = _all_but_one(masked_RP, pool.item_id_P)
             miss_RP = miss_RP.masked_fill(masked_RP, -math.inf)
             logits = torch.cat([hit_R[:, None], miss_RP], dim=1)
             return torch.logsumexp(logits, dim=1) - hit_R
 
 
-def concatenate(pools: list[Pool]) -> Pool:
-    """One pool of several sources, for example in-batch and random negatives."""
+def _all_but_one(masked_RP: Tensor, item_id_P: Tensor) -> Tensor:
+    """Mask the first entry of an item where any of its entries is masked, and all others."""
+    same_PP = item_id_P[:, None] == item_id_P[None]
+    any_RP = masked_RP.float() @ same_PP.float() > 0
+    return any_RP | same_PP.tril(-1).any(dim=1)
+
+
+def concatenate(first: Pool, second: Pool) -> Pool:
+    """One pool of two sources, for example in-batch and random negatives."""
     return Pool(
-        item_PD=torch.cat([p.item_PD for p in pools]),
-        item_id_P=torch.cat([p.item_id_P for p in pools]),
-        user_id_P=torch.cat([p.user_id_P for p in pools]),
-        log_q_P=torch.cat([p.log_q_P for p in pools]),
+        item_PD=torch.cat([first.item_PD, second.item_PD]),
+        item_id_P=torch.cat([first.item_id_P, second.item_id_P]),
+        user_id_P=torch.cat([first.user_id_P, second.user_id_P]),
+        log_q_P=torch.cat([first.log_q_P, second.log_q_P]),
+        distinct=first.distinct or second.distinct,
     )
-
-
-def weighted_mean(loss_R: Tensor, weight_R: Tensor) -> Tensor:
-    """The mean of loss_R with L1-normalised weights; 0 for no rows."""
-    total = weight_R.sum()
-    return (loss_R * weight_R).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def log_q_linear(count_N: Tensor, total: Tensor, pool_size: int) -> Tensor:
@@ -124,14 +130,13 @@ def log_q_exact(count_N: Tensor, total: Tensor, pool_size: int) -> Tensor:
     return torch.log((1 - (1 - share_N) ** pool_size).clamp(min=_MIN_Q)).float()
 
 
-def log_q_pair(pair_count_R: Tensor, query_count_R: Tensor) -> Tensor:
-    """Log Q of a positive given its query: log C(p, q) - log C(q).
+def log_q_of_either(first_N: Tensor, second_N: Tensor, *, exact: bool) -> Tensor:
+    """Log Q of items that two sources of a pool may bring, from log Q of each source.
 
-    Source: OmniSearchSage; nearly 0 for a query with one target.
+    Expected occurrences add up; of probabilities, Q = Q1 + (1 - Q1) Q2.
+
+    Source: mixed negative sampling, Yang et al. 2020.
     """
-    return torch.log(pair_count_R.float()) - torch.log(query_count_R.float())
-
-
-def pair_key(item_id_R: Tensor, query_id_R: Tensor) -> Tensor:
-    """One id of an (item, query) pair, for counting pairs."""
-    return item_id_R + _PAIR_FACTOR * query_id_R
+    if exact:
+        second_N = second_N + torch.log1p(-first_N.exp().clamp(max=1))
+    return torch.logaddexp(first_N, second_N)

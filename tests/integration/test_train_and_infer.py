@@ -15,6 +15,7 @@ from jobs.infer import Embedder, infer_day
 from jobs.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.training_plan import make_plan
 from jobs.training_run import TrainingRun
+from models.derm.config import LossConfig
 from models.training.checkpoint import read_tensors, write_tensors
 from models.training.loop import Trainer
 from tests.model_fixtures.world import FIRST, World, next_day, small_recipe
@@ -136,17 +137,24 @@ def train_on(world, monkeypatch):
         return world.train(SECOND), len(taken)
 
 
+MIXED = LossConfig(random_negatives=20, q_estimator="exact")
+
+
 @pytest.mark.parametrize(
-    ("every", "killed", "left"),
+    ("every", "killed", "left", "loss"),
     [
-        (2, 3, 2 * STEPS - 2),
-        (2, 6, 2 * STEPS - 6),
-        (2, 11, 2 * STEPS - 11),
-        (small_recipe().training.checkpoint_steps, STEPS + 2, STEPS),
+        (2, 3, 2 * STEPS - 2, MIXED),
+        (2, 6, 2 * STEPS - 6, LossConfig()),
+        (2, 11, 2 * STEPS - 11, MIXED),
+        (small_recipe().training.checkpoint_steps, STEPS + 2, STEPS, LossConfig()),
     ],
 )
-def test_an_interrupted_attempt_ends_with_the_same_bits(tmp_path, monkeypatch, every, killed, left):
+def test_an_interrupted_attempt_ends_with_the_same_bits(
+    tmp_path, monkeypatch, every, killed, left, loss
+):
     recipe = small_recipe(checkpoint_steps=every, window_days=3)
+    model = dataclasses.replace(recipe.model, loss=loss)
+    recipe = dataclasses.replace(recipe, model=model)
     days = (FIRST, SECOND)
     undisturbed = new_world(tmp_path / "a", recipe, days=days, first=SECOND).train(SECOND)
     world = new_world(tmp_path / "b", recipe, days=days, first=SECOND)

@@ -16,15 +16,17 @@ def halves(batches, split):
     return [[{k: v[part] for k, v in b.items()} for b in batches] for part in parts]
 
 
-def with_negatives(count):
-    return dataclasses.replace(SMALL, loss=dataclasses.replace(SMALL.loss, max_negatives=count))
-
-
 @pytest.mark.parametrize(
-    ("split", "negatives"), [(ROWS // 2, 1024), (7, 1024), (ROWS // 2, 9), (7, 9)]
+    ("split", "pool"),
+    [
+        (ROWS // 2, {}),
+        (7, {"max_negatives": 9}),
+        (7, {"max_negatives": 9, "random_negatives": 5, "q_estimator": "exact"}),
+    ],
 )
-def test_same_loss_gradients_and_weights(tmp_path, split, negatives):
-    batches, model = whole_batches(STEPS), with_negatives(negatives)
+def test_same_loss_gradients_and_weights(tmp_path, split, pool):
+    model = dataclasses.replace(SMALL, loss=dataclasses.replace(SMALL.loss, **pool))
+    batches = whole_batches(STEPS)
     one = train(batches, model)
     two = train_on_ranks(tmp_path, halves(batches, split), model)
     for rank in two:

@@ -50,6 +50,13 @@ def batch(rows: int, *, seed: int = 0, upstream: str = "ctr") -> dict[str, Tenso
     return {k: torch.from_numpy(v) for k, v in arrays.items()}
 
 
+def with_random_pins(rows: dict[str, Tensor], *, seed: int) -> dict[str, Tensor]:
+    """The rows, and as many Pins drawn beside them."""
+    drawn = batch(len(rows["ts"]), seed=seed)
+    names = ("key:pin", *(f.name for f in inputs().pin))
+    return rows | {f"random:{name}": drawn[name] for name in names}
+
+
 def take(tensors: dict[str, Tensor], rows) -> dict[str, Tensor]:
     """Some rows of a batch."""
     return {k: v[rows] for k, v in tensors.items()}

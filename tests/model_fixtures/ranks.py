@@ -11,7 +11,7 @@ from models.derm.config import DermConfig
 from models.training.checkpoint import module_tensors, read_tensors, write_tensors
 from models.training.config import TrainingConfig
 from models.training.loop import Trainer
-from tests.model_fixtures.batches import SMALL, batch, objective, take
+from tests.model_fixtures.batches import SMALL, batch, objective, with_random_pins
 
 RANKS = 2
 ROWS = 24
@@ -19,13 +19,14 @@ ROWS = 24
 
 def whole_batches(count: int) -> list[dict]:
     """Batches as a single process would see them."""
-    return [{k: v.numpy() for k, v in batch(ROWS, seed=seed).items()} for seed in range(count)]
+    batches = [with_random_pins(batch(ROWS, seed=i), seed=100 + i) for i in range(count)]
+    return [{k: v.numpy() for k, v in b.items()} for b in batches]
 
 
 def train(batches: list[dict], model: DermConfig = SMALL) -> dict:
     """Weights, losses and scores after a pass over the batches of this rank."""
     config = TrainingConfig(prefetch_batches=0, checkpoint_steps=0)
-    empty = {k: v.numpy() for k, v in take(batch(ROWS), slice(0, 0)).items()}
+    empty = {k: v[:0] for k, v in whole_batches(1)[0].items()}
     cpu = torch.device("cpu")
     trainer = Trainer(objective(model), config, cpu, learning_rate=1e-3, empty=empty)
     gradients: list[dict] = []

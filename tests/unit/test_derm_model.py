@@ -10,7 +10,15 @@ from models.derm.config import LossConfig
 from models.derm.features import ScopeTokens, sequence_groups
 from models.derm.model import FirstWindow
 from models.nn.tokens import NumericRange
-from tests.model_fixtures.batches import SMALL, batch, inputs, model, objective, take
+from tests.model_fixtures.batches import (
+    SMALL,
+    batch,
+    inputs,
+    model,
+    objective,
+    take,
+    with_random_pins,
+)
 from tests.model_fixtures.world import spec
 
 
@@ -74,15 +82,52 @@ def test_self_supervised_gradients_do_not_reach_the_overall_tower():
     assert any(n.startswith("model.pin") for n in reached)
 
 
+def objective_with(**loss):
+    return objective(dataclasses.replace(SMALL, loss=dataclasses.replace(SMALL.loss, **loss)))
+
+
 def test_a_pool_smaller_than_the_batch_is_drawn_from_all_of_it():
-    config = dataclasses.replace(SMALL, loss=dataclasses.replace(SMALL.loss, max_negatives=4))
-    trained, rows = objective(config), batch(12)
+    trained, rows = objective_with(max_negatives=4), batch(12)
     out = trained.model(rows)
     out["pin"].retain_grad()
     first_only = torch.arange(12) == 0
     trained.self_supervised(out, rows, first_only).backward()
     reached = out["pin"].grad.abs().sum(dim=1) > 0
     assert reached.nonzero().flatten().tolist() == [0, 3, 6, 9]
+
+
+def test_random_pins_join_the_pool_with_their_gradient():
+    rows = with_random_pins(batch(6), seed=1)
+    plain, mixed = objective_with(), objective_with(random_negatives=6)
+    drawn = rows["random:content"].requires_grad_()
+    losses = mixed(rows)
+    losses["total"].backward()
+    assert (drawn.grad.abs().sum(dim=1) > 0).all()
+    assert losses["self_supervised"] > plain(rows)["self_supervised"]
+    assert (int(mixed.sketch.total), int(mixed.random_sketch.total)) == (6, 6)
+    assert (mixed.random_sketch.count(rows["random:key:pin"]) == 1).all()
+
+
+def test_a_random_pin_that_is_the_positive_is_no_negative():
+    rows = with_random_pins(batch(2), seed=1)
+    rows["label:click"] = rows["label:good_click"] = torch.tensor([1.0, 0.0])
+    rows["random:key:pin"] = rows["key:pin"][:1].expand(2)
+    drawn = rows["random:content"].requires_grad_()
+    objective_with(random_negatives=2)(rows)["total"].backward()
+    assert drawn.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("estimator", ["linear", "exact"])
+def test_a_pin_shown_twice_counts_once_under_exact(estimator):
+    rows = batch(3)
+    rows["label:click"] = rows["label:good_click"] = torch.tensor([1.0, 0.0, 0.0])
+    rows["key:pin"] = rows["key:pin"][[0, 1, 1]]
+    trained = objective_with(q_estimator=estimator)
+    out = trained.model(rows)
+    out["pin"].retain_grad()
+    trained.self_supervised(out, rows, torch.tensor([True, False, False])).backward()
+    reached = (out["pin"].grad.abs().sum(dim=1) > 0).tolist()
+    assert reached == [True, True, estimator == "linear"]
 
 
 def test_without_its_weight_the_self_supervised_loss_is_off():

@@ -139,8 +139,32 @@ def test_halves_of_a_day_partition_its_rows(day):
     assert abs(sizes[0] - ROWS / 2) < ROWS / 20
 
 
+def test_random_pins_are_drawn_anew_for_every_batch_and_rank(day):
+    def drawn(rank):
+        order = Order(batch_rows=64, seed=5, shard=(rank, 2), random_pins=40)
+        return [b["random:key:pin"] for b in day.batches(order)]
+
+    first, second = drawn(0), drawn(1)
+    assert all(len(keys) == 40 for keys in first)
+    assert np.array_equal(first, drawn(0))
+    assert len({tuple(keys) for keys in (*first, *second)}) == len(first) + len(second)
+
+
+def test_random_pins_are_uniform_over_the_table_and_bring_their_own_features(day):
+    order = Order(batch_rows=ROWS, seed=5, random_pins=6000)
+    (batch,) = day.batches(order)
+    keys, counts = np.unique(batch["random:key:pin"], return_counts=True)
+    assert len(keys) == 30
+    assert counts.min() > 140
+    assert counts.max() < 270
+    shown = dict(zip(batch["key:pin"], batch["pin_clicks"], strict=True))
+    known = np.isin(batch["random:key:pin"], list(shown))
+    expected = [shown[k] for k in batch["random:key:pin"][known]]
+    np.testing.assert_array_equal(batch["random:pin_clicks"][known], expected)
+
+
 def test_an_empty_batch_has_the_names_and_types_of_a_real_one(day):
-    (real,) = day.batches(Order(batch_rows=ROWS))
+    (real,) = day.batches(Order(batch_rows=ROWS, random_pins=3))
     empty = day.empty()
     assert {k: (v.dtype, v.shape[1:]) for k, v in empty.items()} == {
         k: (v.dtype, v.shape[1:]) for k, v in real.items()

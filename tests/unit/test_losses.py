@@ -1,5 +1,6 @@
 """The losses by hand, at extremes, and with empty sides."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,15 @@ import pytest
 import torch
 
 from models.derm.losses import multi_task_bce
-from models.nn.sampled_softmax import NO_USER, Pool, Positives, SampledSoftmax, weighted_mean
+from models.nn.sampled_softmax import (
+    NO_USER,
+    Pool,
+    Positives,
+    SampledSoftmax,
+    log_q_exact,
+    log_q_linear,
+    log_q_of_either,
+)
 
 NAN = math.nan
 
@@ -128,28 +137,41 @@ def test_softmax_gradients_reach_every_side():
         assert tensor.grad.abs().sum() > 0
 
 
-def test_weighted_mean_normalises_its_weights():
-    loss, weight = torch.tensor([1.0, 3.0]), torch.tensor([1.0, 3.0])
-    assert weighted_mean(loss, weight).item() == pytest.approx(2.5)
-    assert weighted_mean(loss, 10 * weight).item() == pytest.approx(2.5)
-    assert weighted_mean(torch.empty(0), torch.empty(0)).item() == 0
+def test_q_of_two_sources_by_hand():
+    count, total = torch.tensor([3, 1, 0]), torch.tensor(100)
+    other, others = torch.tensor([2, 0, 5]), torch.tensor(50)
+    expected = {
+        False: 10 * count / 100 + 20 * other / 50,
+        True: 1 - (1 - count / 100) ** 10 * (1 - other / 50) ** 20,
+    }
+    for exact, estimate in ((False, log_q_linear), (True, log_q_exact)):
+        sources = estimate(count, total, 10), estimate(other, others, 20)
+        found = log_q_of_either(*sources, exact=exact).exp()
+        torch.testing.assert_close(found, expected[exact], atol=1e-6, rtol=1e-5)
 
 
-def test_softmax_equals_a_loop():
+def test_q_of_what_is_certain_in_one_source_is_one():
+    certain, rare = torch.tensor([0.0]), torch.tensor([-3.0])
+    assert log_q_of_either(certain, rare, exact=True).item() == 0
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+def test_softmax_equals_a_loop(distinct):
     random = np.random.default_rng(0)
     query, item, other = (
         torch.tensor(random.standard_normal((n, 4)), dtype=torch.float32) for n in (3, 3, 5)
     )
     softmax = SampledSoftmax(0.5)
-    ids, users, pool_ids, pool_users = (1, 2, 3), (1, 1, 2), (1, 4, 5, 2, 6), [1, -1, 2, -1, -1]
-    found = softmax(
-        positives(query, item, ids=ids, users=users), pool(other, ids=pool_ids, users=pool_users)
-    )
+    ids, users, pool_ids, pool_users = (1, 2, 3), (1, 1, 2), (1, 4, 5, 5, 4), [1, -1, -1, 2, -1]
+    entries = dataclasses.replace(pool(other, ids=pool_ids, users=pool_users), distinct=distinct)
+    found = softmax(positives(query, item, ids=ids, users=users), entries)
     for i in range(3):
         hit = float(query[i] @ item[i]) / 0.5
         scores = [hit]
+        masked = [pool_ids[j] == ids[i] or pool_users[j] == users[i] for j in range(5)]
         for j in range(5):
-            if pool_ids[j] != ids[i] and pool_users[j] != users[i]:
-                scores.append(float(query[i] @ other[j]) / 0.5)  # noqa: PERF401
+            alike = [k for k in range(5) if pool_ids[k] == pool_ids[j]] if distinct else [j]
+            if j == alike[0] and not any(masked[k] for k in alike):
+                scores.append(float(query[i] @ other[j]) / 0.5)
         expected = math.log(sum(math.exp(s) for s in scores)) - hit
         assert found[i].item() == pytest.approx(expected, abs=1e-5)

@@ -19,8 +19,6 @@ from models.nn.sampled_softmax import (
     concatenate,
     log_q_exact,
     log_q_linear,
-    log_q_pair,
-    pair_key,
 )
 from models.nn.time_encoding import TimeEncoding
 from models.nn.tokens import NumericNormalizer, NumericRange
@@ -110,7 +108,7 @@ class TestSampledSoftmax:
 
     def losses(self, sketches, query_ids):
         query_ids = torch.tensor(query_ids)
-        pairs = pair_key(self.item_ids, query_ids)
+        pairs = self.item_ids + 17 * query_ids
         sketches["item"].update(self.item_ids)
         sketches["query"].update(query_ids)
         sketches["pair"].update(pairs)
@@ -120,7 +118,8 @@ class TestSampledSoftmax:
             item_RD=self.items,
             item_id_R=self.item_ids,
             user_id_R=query_ids,
-            log_q_R=log_q_pair(sketches["pair"].count(pairs), sketches["query"].count(query_ids)),
+            # Conditional on the query, as released; the upstream models take the marginal one.
+            log_q_R=sketches["pair"].count(pairs).log() - sketches["query"].count(query_ids).log(),
         )
         in_batch, outside = sketches["item"], sketches["random"]
 
@@ -141,7 +140,7 @@ class TestSampledSoftmax:
 
         softmax = SampledSoftmax(0.07)
         apart = pools((in_batch.total, outside.total), (4, 1))
-        together = concatenate(pools((in_batch.total + outside.total,) * 2, (5, 5)))
+        together = concatenate(*pools((in_batch.total + outside.total,) * 2, (5, 5)))
         return [softmax(positives, pool).mean().item() for pool in (*apart, together)]
 
     def test_first_call(self, sketches):
