@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -68,6 +69,18 @@ def test_the_next_run_takes_up_where_it_was_stopped(home: Path) -> None:
     assert _published_day(home) == SECOND
     assert (home / "report" / "index.html").exists()
     assert _leftovers(home) == []
+
+
+def test_only_the_owner_can_read_what_the_services_say(home: Path) -> None:
+    folder = home / "services" / "airflow"
+    password = json.loads((folder / "passwords.json").read_text())["admin"]
+    said = sorted((folder / "logs").glob("*.log"))
+    assert len(said) == 3
+    assert [p.name for p in said if stat.S_IMODE(p.stat().st_mode) != 0o600] == []
+    assert [p.name for p in said if password in p.read_text()] == []
+    # PostgreSQL's own user, which root's needs, has to get through the folder above them.
+    private = [folder / "logs"] + ([folder] if os.getuid() else [])
+    assert [p for p in private if stat.S_IMODE(p.stat().st_mode) != 0o700] == []
 
 
 def test_every_step_of_both_days_has_its_manifest(home: Path) -> None:

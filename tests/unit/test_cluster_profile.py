@@ -256,6 +256,29 @@ def test_the_image_copies_files_that_exist(path: str) -> None:
     assert (ROOT / path).exists()
 
 
+def test_the_guide_to_kubernetes_names_every_variable_that_holds_a_secret() -> None:
+    guide = (ROOT / "docs/kubernetes.md").read_text()
+    listed = re.search(r"^`derm-urls` holds (.*?)`derm` holds", guide, re.DOTALL | re.MULTILINE)
+    assert listed
+    given = OURS["airflow-scheduler"]["environment"]
+    secret = {v for v, text in given.items() if "${" in str(text)} - {"DERM_LAST_DS"}
+    without = {v for v in secret if not v.startswith("AIRFLOW__CELERY__")}
+    assert set(re.findall(r"`([A-Z][A-Z_]+)`", listed[1])) == without
+
+
+def test_the_image_made_for_kubernetes_installs_as_root_and_runs_as_derm() -> None:
+    guide = (ROOT / "docs/kubernetes.md").read_text()
+    block = re.search(r"^FROM derm:.*?^```", guide, re.DOTALL | re.MULTILINE)
+    assert block
+    assert re.findall(r"^(USER \w+|RUN|COPY)", block[0], re.MULTILINE) == [
+        "USER root",
+        "RUN",
+        "COPY",
+        "COPY",
+        "USER derm",
+    ]
+
+
 def test_secrets_cover_the_compose_file_and_are_kept(tmp_path: Path) -> None:
     script = runpy.run_path(str(ROOT / "infra/make_secrets.py"))
     target = tmp_path / ".env"
