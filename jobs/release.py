@@ -14,6 +14,7 @@ from feature_store.releases import Releases
 from jobs import exclusion, publish
 from jobs.context import Outcome, RunContext
 from jobs.digest import content_digest
+from jobs.metrics import write_metrics
 from jobs.services.redis import ensure_redis, persist
 
 
@@ -32,6 +33,7 @@ def run(ctx: RunContext) -> Outcome:
         release = releases.publish(ctx.ds, entries)
     # After the flip: the embedded server restarts with its last save, which must hold this day.
     persist(ctx.settings)
+    write_metrics(ctx.root)
     return _outcome(ctx, release)
 
 
