@@ -64,7 +64,11 @@ class Lake:
                 self.path(name), version=version, storage_options=self.root.delta_options
             )
         except TableNotFoundError as error:
-            raise MissingInput(f"table {name} does not exist", where=self.path(name)) from error
+            raise MissingInput(
+                f"table {name} does not exist",
+                where=self.path(name),
+                hint="no step has written it yet, or the lake is elsewhere: DERM_LAKE says where",
+            ) from error
 
     def exists(self, name: str) -> bool:
         """Whether the table has been created."""

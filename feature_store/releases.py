@@ -48,13 +48,16 @@ class Releases:
             raise MissingInput(
                 f"release {release_id} is not known",
                 where=f"{self._folder} and {self.store.location}",
-                hint="derm status lists the releases of this home",
+                hint="does DERM_REDIS_URL name the store this home publishes to?",
             )
         try:
             return Release.model_validate_json(raw)
         except ValidationError as error:
             raise ManifestCorrupt(
-                "a release cannot be read", where=str(path), found=str(error)
+                "a release cannot be read",
+                where=str(path),
+                found=str(error),
+                hint="remove the file: the online store has the same",
             ) from error
 
     def known(self) -> tuple[Release, ...]:
@@ -70,7 +73,8 @@ class Releases:
         self.check(upstreams)
         release_id = f"{ds}-{_digest(upstreams)}"
         path, current = self._path(release_id), self.current()
-        if path.exists():
+        # The current one may be known to the store alone, when its file was lost.
+        if path.exists() or (current and current.release_id == release_id):
             release = self.get(release_id)
         else:
             release = Release(
@@ -79,6 +83,7 @@ class Releases:
                 upstreams=tuple(upstreams),
                 previous=current.release_id if current else None,
             )
+        if not path.exists():
             _write_atomic(path, release.model_dump_json(indent=2) + "\n")
         self._flip(release)
         return release

@@ -3,6 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 
+from jobs.begun import Progress
 from jobs.rendering.published import Published
 from jobs.rendering.summary import DaySummary
 from jobs.standing import Standing
@@ -59,12 +60,14 @@ class Status:
 
     Attributes:
         problem: why the release cannot be read; empty when it can, or when there is none.
+        repair: the backfill or bootstrap that has begun and is not finished.
         now: the time that ages are relative to.
         quarantined: rows that were refused on arrival, over all days.
     """
 
     published: Published | None
     problem: str
+    repair: Progress | None
     days: tuple[DayStatus, ...]
     quarantined: int
     now: dt.datetime

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from feature_store.buckets import bucket_of
 from feature_store.contracts.base import ENTITIES, UPSTREAMS, Contract, Entity
 from feature_store.contracts.datasets import DatasetSpec
-from feature_store.contracts.errors import DermError, InputError
+from feature_store.contracts.errors import DermError, InputError, MissingInput
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
 from feature_store.lake import Lake, stage_file
@@ -30,6 +30,7 @@ from feature_store.late import late_table, quarantine_table
 from feature_store.maintenance import tidy
 from feature_store.staging import read_files
 from jobs import exclusion
+from jobs.begun import refuse
 from jobs.cli import out
 from jobs.context import RunContext
 from jobs.manifests import write_atomic
@@ -80,6 +81,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         raise InputError("nobody to forget", expected="--id ID or --file FILE", found="neither")
     ctx = open_context(settings, Home.load(settings.home).start_ds)
     with exclusion.alone(settings.home, "derm forget"):
+        _check_whole(ctx)
         record = forget(ctx, args.entity, ids)
         write_atomic(
             settings.home / "forgotten" / f"{record.at.replace(':', '')}.json",
@@ -130,6 +132,26 @@ def forget(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> Forgotten:
         found=found,
         online=online,
     )
+
+
+def _check_whole(ctx: RunContext) -> None:
+    """Refuse where ids would be missed, or where half of a repair would be published.
+
+    Raises:
+        MissingInput: the home has run days, and there is no table.
+        GuardFailed: a repair has begun and is not finished.
+    """
+    days = ctx.manifests.days()
+    if days and not ctx.lake.tables():
+        raise MissingInput(
+            "the lake of this home is not here, so nobody can be found in it",
+            where=str(ctx.lake.root),
+            expected=f"the tables of {days[0]} to {days[-1]}",
+            found="no table",
+            hint="is it in an object store? DERM_LAKE says where",
+        )
+    if days:
+        refuse(ctx.root, days[-1])
 
 
 def begun_path(home: Path) -> Path:

@@ -19,6 +19,7 @@ from feature_store.contracts.manifests import StepManifest
 from jobs import catalog
 from jobs.cli import out
 from jobs.manifests import ManifestStore, write_atomic
+from jobs.rendering.published import Published, read_published
 from jobs.settings import Settings
 
 _ENTITY = re.compile(r"(?P<name>\w+)_(?P<entity>user|pin)")
@@ -42,12 +43,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Print or write the newest numbers."""
-    store = ManifestStore(settings.home / "manifests")
-    newest = list(newest_manifests(store))
+    newest = list(newest_manifests(ManifestStore(settings.home / "manifests")))
     if args.json:
         text = json.dumps([_as_dict(s) for m in newest for s in samples(m)])
     else:
-        text = exposition(newest, now=dt.datetime.now(dt.UTC))
+        text = exposition(newest, read_published(settings.home))
     if args.output:
         write_atomic(args.output, text)
     else:
@@ -55,9 +55,10 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def write_metrics(store: ManifestStore, root: Path) -> None:
+def write_metrics(root: Path) -> None:
     """Write `metrics/derm.prom` below the home, for a textfile collector."""
-    text = exposition(list(newest_manifests(store)), now=dt.datetime.now(dt.UTC))
+    newest = newest_manifests(ManifestStore(root / "manifests"))
+    text = exposition(list(newest), read_published(root))
     write_atomic(root / "metrics" / "derm.prom", text)
 
 
@@ -82,11 +83,13 @@ def samples(manifest: StepManifest) -> Iterator[Sample]:
             yield Sample(base, manifest.step, upstream, entity, float(value))
 
 
-def exposition(manifests: list[StepManifest], *, now: dt.datetime) -> str:
-    """Prometheus text of the numbers, durations, and the age of what is published.
+def exposition(manifests: list[StepManifest], published: Published | None) -> str:
+    """Prometheus text of the numbers, the durations, and which day readers see.
+
+    No age is among them: the file is read long after it was written, and an age would stand still.
 
     Args:
-        now: used for the age of the release, in hours since the end of its day.
+        published: what readers see, which after a rollback is not the newest release.
     """
     registry = CollectorRegistry()
     labels = ("step", "upstream")
@@ -103,13 +106,11 @@ def exposition(manifests: list[StepManifest], *, now: dt.datetime) -> str:
                 text = f"{sample.name} as measured by {sample.step}, newest day"
                 gauges[name] = Gauge(name, text, ("upstream", "entity"), registry=registry)
             gauges[name].labels(sample.upstream, sample.entity).set(sample.value)
-        if manifest.step == "release":
-            end = dt.datetime.fromisoformat(manifest.ds).replace(tzinfo=dt.UTC) + dt.timedelta(1)
-            text = "Unix time at which the published day ended; alerts count from it."
-            Gauge("derm_release_day_end_timestamp", text, registry=registry).set(end.timestamp())
-            text = "Hours since then, when these numbers were written."
-            age = Gauge("derm_staleness_hours", text, registry=registry)
-            age.set((now - end).total_seconds() / 3600)
+    if published:
+        day = dt.datetime.fromisoformat(published.release.ds).replace(tzinfo=dt.UTC)
+        text = "Unix time at which the day that readers see ended; alerts count from it."
+        end = Gauge("derm_release_day_end_timestamp", text, registry=registry)
+        end.set((day + dt.timedelta(1)).timestamp())
     return generate_latest(registry).decode()
 
 

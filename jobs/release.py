@@ -14,6 +14,8 @@ from feature_store.releases import Releases
 from jobs import exclusion, publish
 from jobs.context import Outcome, RunContext
 from jobs.digest import content_digest
+from jobs.metrics import write_metrics
+from jobs.services import store_record
 from jobs.services.redis import ensure_redis, persist
 
 
@@ -30,8 +32,10 @@ def run(ctx: RunContext) -> Outcome:
     # No publish may begin to write a slot between the check of it and the flip to it.
     with exclusion.slots(ctx.root, *UPSTREAMS):
         release = releases.publish(ctx.ds, entries)
+        store_record.write(ctx.settings)
     # After the flip: the embedded server restarts with its last save, which must hold this day.
     persist(ctx.settings)
+    write_metrics(ctx.root)
     return _outcome(ctx, release)
 
 

@@ -37,7 +37,7 @@ def run(ctx: RunContext) -> Outcome:
     write_atomic(folder / "index.html", render_page(days, ctx.recipe, published))
     today = DaySummary.of(ctx.ds, finished)
     write_atomic(folder / f"{ctx.ds}.json", json.dumps(day_record(today), indent=2) + "\n")
-    write_metrics(ctx.manifests, ctx.root)
+    write_metrics(ctx.root)
     ctx.log.info("report %s", folder / "index.html")
     return Outcome(outputs=(artifact,), metrics={"steps": len(finished), "days": len(days)})
 

@@ -7,6 +7,7 @@ from feature_store.online import open_store
 from feature_store.releases import Releases
 from jobs import exclusion
 from jobs.cli import out
+from jobs.metrics import write_metrics
 from jobs.services.redis import ensure_redis, persist
 from jobs.settings import Home, Settings
 
@@ -27,6 +28,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         before = releases.current()
         release = releases.roll_back()
     persist(settings)
+    write_metrics(settings.home)
     if args.json:
         out(release.model_dump_json())
     else:

@@ -10,6 +10,7 @@ from feature_store.contracts.base import UPSTREAMS, days_between
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.lake import Lake
 from feature_store.late import QUARANTINE
+from jobs import begun
 from jobs.cli import out
 from jobs.context import RunContext
 from jobs.day_status import DayStatus, Status
@@ -41,6 +42,7 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
 
     Raises:
         InputError: the home was never initialised.
+        ManifestCorrupt: the record of a repair cannot be read.
     """
     ctx = open_context(settings, "")
     published, problem = None, ""
@@ -55,6 +57,7 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
     return Status(
         published=published,
         problem=problem,
+        repair=begun.load(ctx.root),
         days=tuple(
             _day(ctx, ds, [s for s in found if s.ds == ds], superseded=bool(seen) and ds < seen)
             for ds in known
@@ -82,10 +85,24 @@ def _quarantined(lake: Lake) -> int:
 
 def _as_json(status: Status) -> dict[str, Any]:
     return {
+        "repair": _repair_json(status),
         "published": _published_json(status),
         "problem": status.problem,
         "quarantined_rows": status.quarantined,
         "days": [_day_json(day) for day in status.days],
+    }
+
+
+def _repair_json(status: Status) -> dict[str, Any] | None:
+    if status.repair is None:
+        return None
+    made = status.repair.plan
+    return {
+        "command": begun.command(made),
+        "done": status.repair.done,
+        "steps": len(made.steps),
+        "first": made.first,
+        "last": made.last,
     }
 
 

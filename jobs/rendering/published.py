@@ -41,7 +41,8 @@ def read_published(root: Path) -> Published | None:
             where=str(path),
             expected=f"the manifest of release {release_id}, which {pointer} names",
             found=str(error),
-            hint="point readers at the release before it: derm rollback",
+            hint="remove the file if it is there; this writes it again: "
+            f"derm release --ds {release_id[:10]} --force",
         ) from error
     written = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC)
     return Published(release=release, released_at=written.replace(microsecond=0))

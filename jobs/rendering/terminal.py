@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from feature_store.contracts.base import UPSTREAMS, Upstream
+from jobs import begun
 from jobs.day_status import DayStatus, Status
 from jobs.rendering.numbers import Kind, show
 from jobs.rendering.summary import phases
@@ -27,6 +28,7 @@ def print_status(status: Status, console: Console | None = None) -> None:
         console = Console(highlight=False)
         # Cut cells would hide names: let a narrow terminal wrap lines instead.
         console = Console(highlight=False, width=max(console.width, _WIDTH))
+    _repair(status, console)
     _published(status, console)
     if not status.days:
         console.print("\nNo day has run yet. Start with: [bold]derm run --from DAY --to DAY[/]")
@@ -39,6 +41,18 @@ def print_status(status: Status, console: Console | None = None) -> None:
     if status.quarantined:
         console.print(f"\n[yellow]{status.quarantined} rows in quarantine[/]")
     _next(status, console)
+
+
+def _repair(status: Status, console: Console) -> None:
+    """What is half done, and who may go on."""
+    if status.repair is None:
+        return
+    made, done = status.repair.plan, status.repair.done
+    console.print(
+        f"[red]A repair is not finished[/]: {done} of {len(made.steps)} steps are done; "
+        f"until it is, no step of {made.first} or a later day runs"
+    )
+    console.print(f"If it does not run: [bold]{begun.command(made)}[/]\n")
 
 
 def _published(status: Status, console: Console) -> None:
@@ -122,7 +136,7 @@ def _released(day: DayStatus) -> str:
 
 def _next(status: Status, console: Console) -> None:
     unfinished = [d for d in status.days if d.open_steps]
-    if not unfinished:
+    if not unfinished or status.repair:
         return
     console.print()
     for day in unfinished:

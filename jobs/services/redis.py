@@ -23,6 +23,7 @@ import redis
 
 from feature_store.contracts.errors import StoreError
 from jobs.manifests import write_atomic
+from jobs.services import store_record
 from jobs.services.private import make_private, write_private
 from jobs.settings import Settings
 
@@ -36,8 +37,10 @@ def ensure_redis(settings: Settings) -> str:
     Safe when several processes call it at once: one starts the server, the others find it.
 
     Raises:
+        InputError: the home publishes to another store.
         StoreError: no server program is installed, or it does not start.
     """
+    store_record.check(settings)
     if url := settings.redis_url.get_secret_value():
         return url
     folder = _folder(settings.home)

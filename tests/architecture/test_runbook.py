@@ -90,5 +90,5 @@ def test_every_number_behind_an_alert_is_named_as_the_pipeline_writes_it() -> No
     steps = {step.name for step in catalog.STEPS}
     for rule in RULES:
         for number in re.findall(r"\bderm_(\w+)", rule["expr"]):
-            known = number.startswith(("release_day_end", "staleness", "step_duration"))
+            known = number.startswith(("release_day_end", "step_duration"))
             assert known or number.split("_")[0] in steps, number

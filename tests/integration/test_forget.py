@@ -17,10 +17,12 @@ from feature_store.contracts.tables import pool_table
 from feature_store.lake import Lake
 from feature_store.online import open_store
 from feature_store.releases import Releases
+from jobs.cli import main
 from jobs.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 from tests.derm_process import derm, start
+from tests.report_fixtures import make_home
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
@@ -45,6 +47,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield folder
     stop_redis(folder)
+
+
+def test_a_lake_that_is_not_there_is_no_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a shell that lacks DERM_LAKE."""
+    make_home(tmp_path, days=1)
+    monkeypatch.setenv("DERM_HOME", str(tmp_path))
+    assert main(["forget", "--entity", "user", "--id", "u1"]) == 2
+    said = capsys.readouterr()
+    assert "DERM_LAKE" in said.err
+    assert "gone" not in said.out
 
 
 def in_every_pool(home: Path, entity: str) -> list[str]:

@@ -5,11 +5,12 @@ import pytest
 
 from feature_store.client import FeatureClient
 from feature_store.contracts.base import UPSTREAMS, shift_day
-from feature_store.contracts.errors import GuardFailed, MissingInput, StoreError
+from feature_store.contracts.errors import GuardFailed, ManifestCorrupt, MissingInput, StoreError
 from feature_store.online import open_store
 from feature_store.releases import Releases
 from jobs import publish
 from jobs.cli import main
+from jobs.rendering.published import read_published
 from jobs.services.redis import ensure_redis
 from tests.publishing_fixtures import START, World
 
@@ -99,6 +100,42 @@ def test_rollback_is_refused_from_the_moment_a_publish_has_chosen_its_slot(
     assert "another publish of cvr is running" in capsys.readouterr().err
     releases = Releases(world.root, open_store(ensure_redis(world.settings)))
     assert releases.current().ds == shift_day(START, 1)
+
+
+def test_rollback_tells_the_metrics_what_readers_see(world, monkeypatch):
+    for day in range(2):
+        world.grow(shift_day(START, day))
+        world.publish(shift_day(START, day))
+    written, name = world.root / "metrics" / "derm.prom", "derm_release_day_end_timestamp"
+    newer = published_day(written, name)
+    monkeypatch.setenv("DERM_HOME", str(world.root))
+    assert main(["rollback"]) == 0
+    assert newer - published_day(written, name) == 86_400
+
+
+def published_day(file, name):
+    return float(next(x.split()[1] for x in file.read_text().splitlines() if x.startswith(name)))
+
+
+def test_a_lost_release_file_comes_back_from_the_store(world, monkeypatch, capsys):
+    """What the message says that helps does help, and a rollback still leads to the day before."""
+    for day in range(2):
+        world.grow(shift_day(START, day))
+        world.publish(shift_day(START, day))
+    before = read_published(world.root).release
+    file = world.root / "releases" / f"{before.release_id}.json"
+    file.write_text("{")
+    with pytest.raises(ManifestCorrupt) as caught:
+        read_published(world.root)
+    assert f"derm release --ds {before.ds} --force" in caught.value.hint
+    monkeypatch.setenv("DERM_HOME", str(world.root))
+    assert main(["rollback"]) == 2
+    assert "remove the file" in capsys.readouterr().err
+    file.unlink()
+    world.step("release", before.ds)
+    assert read_published(world.root).release == before
+    assert main(["rollback"]) == 0
+    assert read_published(world.root).release.ds == START
 
 
 def test_no_publish_begins_between_the_check_of_a_slot_and_the_flip_to_it(world, monkeypatch):

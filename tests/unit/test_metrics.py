@@ -10,9 +10,8 @@ from feature_store.contracts.base import Upstream
 from feature_store.contracts.manifests import Metrics, StepManifest
 from jobs.cli import main
 from jobs.manifests import ManifestStore
-from jobs.metrics import exposition, newest_manifests
-
-NOW = dt.datetime(2025, 3, 3, 6, 0, tzinfo=dt.UTC)
+from jobs.metrics import exposition, newest_manifests, write_metrics
+from tests.report_fixtures import make_home, publish
 
 
 def manifest(
@@ -48,22 +47,32 @@ def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_the_newest_day_of_each_step_is_shown(store: ManifestStore) -> None:
-    found = parsed(exposition(list(newest_manifests(store)), now=NOW))
+    found = parsed(exposition(list(newest_manifests(store)), None))
     assert found["derm_train_auc", (("entity", ""), ("upstream", "ctr"))] == 0.7
     assert found["derm_verify_cosine", (("entity", "pin"), ("upstream", "ctr"))] == 0.8
 
 
 def test_text_values_are_left_out(store: ManifestStore) -> None:
-    assert "note" not in exposition(list(newest_manifests(store)), now=NOW)
+    assert "note" not in exposition(list(newest_manifests(store)), None)
 
 
-def test_staleness_counts_from_the_end_of_the_published_day(store: ManifestStore) -> None:
-    found = parsed(exposition(list(newest_manifests(store)), now=NOW))
-    assert found["derm_staleness_hours", ()] == 30.0
+def test_the_published_day_is_the_one_readers_see(tmp_path: Path) -> None:
+    """Not the newest that was released: readers may have been taken back."""
+    make_home(tmp_path, days=3)
+    write_metrics(tmp_path)
+    assert published_day_ended(tmp_path) == dt.datetime(2025, 3, 4, tzinfo=dt.UTC)
+    publish(tmp_path, "2025-03-02")
+    write_metrics(tmp_path)
+    assert published_day_ended(tmp_path) == dt.datetime(2025, 3, 3, tzinfo=dt.UTC)
+
+
+def published_day_ended(home: Path) -> dt.datetime:
+    found = parsed((home / "metrics" / "derm.prom").read_text())
+    return dt.datetime.fromtimestamp(found["derm_release_day_end_timestamp", ()], dt.UTC)
 
 
 def test_an_empty_home_has_no_numbers(tmp_path: Path) -> None:
-    assert parsed(exposition(list(newest_manifests(ManifestStore(tmp_path))), now=NOW)) == {}
+    assert parsed(exposition(list(newest_manifests(ManifestStore(tmp_path))), None)) == {}
 
 
 def test_the_command_replaces_its_file_whole(

@@ -13,11 +13,14 @@ import pytest
 from deltalake import write_deltalake
 from rich.console import Console
 
-from jobs import catalog
+from feature_store.contracts.base import UPSTREAMS
+from jobs import begun, catalog, plan
 from jobs.manifests import ManifestStore
 from jobs.rendering.terminal import print_status
+from jobs.runner import open_context
 from jobs.settings import Home, Settings
 from jobs.status import read_status
+from jobs.survey import Survey
 from tests.report_fixtures import finish_day, make_home, manifest_of, publish
 
 _DERM = "import sys; from jobs.cli import main; sys.exit(main())"
@@ -151,6 +154,42 @@ def test_a_broken_pointer_does_not_hide_the_days(home: Path) -> None:
     assert "2025-03-02" in text
 
 
+def test_a_repair_that_is_not_finished_comes_first(home: Path) -> None:
+    _change(home, "ingest", "2025-03-02")
+    ctx = open_context(Settings(home=home), "")
+    made = plan.make_plan(
+        Survey(
+            first_ds="2025-03-01",
+            origin="2025-03-01",
+            start="2025-03-01",
+            last="2025-03-03",
+            dataset="simulated",
+            pools={u: ctx.manifests.days() for u in UPSTREAMS},
+            dailies={u: ctx.manifests.days() for u in UPSTREAMS},
+            raws={u: ctx.manifests.days() for u in UPSTREAMS},
+            snapshots={u: ctx.manifests.days() for u in UPSTREAMS},
+            counted=ctx.manifests.days(),
+            records={},
+        ),
+        ["2025-03-02"],
+        "embeddings",
+    )
+    begun.save(home, begun.Progress(plan=made, done=3))
+    first, second, *_ = (text := _text(home)).splitlines()
+    assert first.startswith(f"A repair is not finished: 3 of {len(made.steps)} steps are done")
+    assert second == f"If it does not run: {begun.command(made)}"
+    assert "Next: derm run" not in text
+    done = subprocess.run(
+        [sys.executable, "-c", _DERM, "status", "--json"],
+        env={**os.environ, "DERM_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)["repair"]
+    assert (found["command"], found["done"]) == (begun.command(made), 3)
+
+
 def test_quarantined_rows_are_counted(home: Path) -> None:
     rows = pa.table({"ds": ["2025-03-01", "2025-03-02", "2025-03-02"], "reason": ["late"] * 3})
     write_deltalake(str(home / "lake" / "quarantine"), rows, partition_by=["ds"])
@@ -178,6 +217,7 @@ def test_json_from_the_command_line(home: Path) -> None:
         check=True,
     )
     found = json.loads(done.stdout)
+    assert found["repair"] is None
     assert found["published"]["ds"] == "2025-03-03"
     assert found["published"]["age_hours"] >= 0
     assert [d["ds"] for d in found["days"]] == ["2025-03-03", "2025-03-04"]
