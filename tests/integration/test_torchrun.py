@@ -1,5 +1,6 @@
 """`derm train` on two processes, as `torchrun` starts them: as on one, or a clear refusal."""
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -67,9 +68,11 @@ def rank(parent: int) -> psutil.Process:
     while psutil.Process(parent).status() != psutil.STATUS_ZOMBIE:
         family = psutil.Process(parent).children(recursive=True)
         for process in family:
-            command = process.cmdline()
-            if "jobs.train_rank" in command and "torch.distributed.run" not in command:
-                return process
+            # What the launcher asks of the system may have ended since it was listed.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                command = process.cmdline()
+                if "jobs.train_rank" in command and "torch.distributed.run" not in command:
+                    return process
         time.sleep(0.05)
     raise AssertionError("the command ended before any process trained")
 
