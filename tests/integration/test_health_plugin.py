@@ -121,7 +121,7 @@ def test_with_a_login_it_is_the_report_as_it_stands(api: AirflowApi, home: Path)
     code, said = get(api, "/derm/health", token=api.token)
     current.write_text(kept)
     assert code == 503
-    assert "derm rollback" in said
+    assert "derm release --ds" in said
 
 
 @pytest.mark.browser
