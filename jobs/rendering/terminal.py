@@ -11,7 +11,7 @@ from jobs.rendering.numbers import Kind, show
 from jobs.rendering.summary import phases
 
 _MARKS = {"done": ("●", "green"), "stale": ("◐", "yellow"), "missing": ("○", "dim")}
-_WIDTH = 124
+_WIDTH = 128
 _NUMBERS: tuple[tuple[str, str, str, Kind], ...] = (
     ("rows", "train", "rows", "count"),
     ("AUC", "train", "auc", "ratio"),
