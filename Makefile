@@ -22,13 +22,13 @@ HOME_ARGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SOURCE),--source "$(
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
 
-run: .venv/.jobs .venv-airflow/.airflow ## run seven days through Airflow, print the summary, write the report
+run: .venv/.derm .venv-airflow/.airflow ## run seven days through Airflow, print the summary, write the report
 	@$(DERM) daily $(HOME_ARGS) --days $(DAYS)
 
-up: .venv/.jobs .venv-airflow/.airflow ## leave Airflow's UI and Redis running; print address and login
+up: .venv/.derm .venv-airflow/.airflow ## leave Airflow's UI and Redis running; print address and login
 	@$(DERM) up $(HOME_ARGS)
 
-down: .venv/.jobs .venv-airflow/.airflow ## stop what `make up` started
+down: .venv/.derm .venv-airflow/.airflow ## stop what `make up` started
 	@$(DERM) down
 
 test: .venv/.dev .venv-airflow/.airflow .venv-s3/.s3 ## every test this machine can run
@@ -89,10 +89,13 @@ endef
 .venv/.jobs: requirements/jobs.lock
 	$(call python_env,.venv)
 	$(call install,.venv,-r requirements/jobs.lock)
+	@touch $@
+
+.venv/.derm: pyproject.toml .venv/.jobs
 	$(call install,.venv,--no-deps --no-build-isolation -e .)
 	@touch $@
 
-.venv/.dev: requirements/dev.lock .venv/.jobs
+.venv/.dev: requirements/dev.lock .venv/.derm
 	$(call install,.venv,-r requirements/dev.lock)
 	@touch $@
 

@@ -40,12 +40,12 @@ import pyarrow.parquet as pq
 from feature_store.config import IndexConfig
 from feature_store.contracts.base import Entity
 from feature_store.contracts.tables import pool_table
-from feature_store.index import GRAPH, PinIndex
-from feature_store.index_build import Built, Lineage, PinTable, warm_start, write
-from feature_store.index_graph import Nodes, build, distinct, normalise
-from feature_store.index_search import NodeSearch, expand
-from feature_store.lake import Lake
-from feature_store.schemas import unpack
+from feature_store.index.build import Built, Lineage, PinTable, warm_start, write
+from feature_store.index.graph import Nodes, build, distinct, normalise
+from feature_store.index.index import GRAPH, PinIndex
+from feature_store.index.search import NodeSearch, expand
+from feature_store.lake.lake import Lake
+from feature_store.lake.schemas import unpack
 
 ROOT = Path(__file__).resolve().parent.parent
 K, RECALL, QUERIES, TIE = 10, 0.95, 1000, 1e-4

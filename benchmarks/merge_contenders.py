@@ -33,7 +33,7 @@ class Ours:
     def __init__(self, folder: Path, cores: int) -> None:
         from feature_store.config import AggregationConfig
         from feature_store.contracts.tables import pool_table
-        from feature_store.lake import Lake
+        from feature_store.lake.lake import Lake
         from feature_store.spark import aggregation, session, tasks
 
         self.lake, self.table = Lake(folder / "lake"), pool_table("ctr", "user")
@@ -88,8 +88,8 @@ def floor_bucket(pool_file: str, daily_file: str, out: str, dim: int) -> int:
     import pyarrow.parquet as pq
 
     from feature_store.contracts.tables import pool_table
-    from feature_store.schemas import pack, unpack
-    from feature_store.staging import parquet_options
+    from feature_store.lake.schemas import pack, unpack
+    from feature_store.lake.staging import parquet_options
 
     tables = []
     for file in (pool_file, daily_file):
@@ -293,7 +293,7 @@ class DeltaRs:
         import pyarrow.compute as pc
         import pyarrow.dataset as pads
 
-        from feature_store.schemas import pack, unpack
+        from feature_store.lake.schemas import pack, unpack
 
         daily = pads.dataset(files(self.folder, DAILY)).to_table()
         pool = pads.dataset(files(self.folder, POOL)).to_table(

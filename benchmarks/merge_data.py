@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_store.buckets import bucket_of
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.tables import Table, daily_table, pool_table
-from feature_store.lake import Lake, stage_file
-from feature_store.schemas import arrow_schema, pack
+from feature_store.lake.buckets import bucket_of
+from feature_store.lake.lake import Lake, stage_file
+from feature_store.lake.schemas import arrow_schema, pack
 from feature_store.spark.aggregation import Layout
 
 DS = "2025-03-02"

@@ -36,18 +36,18 @@ import numpy as np
 import pyarrow as pa
 import redis
 
-from feature_store.buckets import bucket_of
-from feature_store.codec import ValueFormat, day_number
 from feature_store.config import PublishingConfig
 from feature_store.contracts.tables import pool_table
-from feature_store.lake import Lake, stage_file
-from feature_store.online import SlotState
-from feature_store.schemas import pack
-from feature_store.slots import BucketFiles, SlotWrite, files_by_bucket
-from feature_store.stores import resp
-from jobs.bucket_writers import write_buckets
+from feature_store.lake.buckets import bucket_of
+from feature_store.lake.lake import Lake, stage_file
+from feature_store.lake.schemas import pack
+from feature_store.online.codec import ValueFormat, day_number
+from feature_store.online.slots import BucketFiles, SlotWrite, files_by_bucket
+from feature_store.online.store import SlotState
+from feature_store.online.stores import resp
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
+from jobs.steps.bucket_writers import write_buckets
 
 DS = "2025-03-01"
 BUCKETS = 8

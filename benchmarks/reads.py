@@ -28,9 +28,9 @@ import numpy as np
 import publish as writing
 import redis
 
-from feature_store.client import FeatureClient
-from feature_store.codec import CURRENT_KEY, HEADER_BYTES, release_key, users_prefix
+from feature_store.client.client import FeatureClient
 from feature_store.contracts.manifests import PublishedUpstream, Release
+from feature_store.online.codec import CURRENT_KEY, HEADER_BYTES, release_key, users_prefix
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 

@@ -38,14 +38,14 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from feature_store.contracts.base import days_between, shift_day
-from feature_store.counts import Counting
-from feature_store.examples import DayExamples, Order
-from feature_store.lake import Lake
-from jobs.count import count_day, serially
-from jobs.datasets import SIMULATED
+from feature_store.lake.lake import Lake
+from feature_store.reading.counts import Counting
+from feature_store.reading.examples import DayExamples, Order
+from jobs.datasets.registry import SIMULATED
+from jobs.engine.runner import open_context
 from jobs.recipes import Recipe, recipe
-from jobs.runner import open_context
 from jobs.settings import Home, Settings
+from jobs.steps.count import count_day, serially
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel

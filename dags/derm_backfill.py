@@ -12,8 +12,8 @@ result. Killed or cleared, `backfill` continues where it was.
 
 from airflow.sdk import DAG, Param
 
-from jobs.chores import BACKFILL
-from jobs.orchestration import add_chores
+from jobs.scheduling.maintenance import BACKFILL
+from jobs.scheduling.orchestration import add_chores
 from jobs.settings import Settings
 
 with DAG(

@@ -13,8 +13,8 @@ killed or cleared it continues where it was. `derm_daily` goes on with the day a
 
 from airflow.sdk import DAG, Param
 
-from jobs.chores import BOOTSTRAP
-from jobs.orchestration import add_chores
+from jobs.scheduling.maintenance import BOOTSTRAP
+from jobs.scheduling.orchestration import add_chores
 from jobs.settings import Settings
 
 with DAG(

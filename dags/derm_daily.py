@@ -10,7 +10,7 @@ means and what to do. Then clear it, and unpause the DAG: the days that waited f
 
 from airflow.sdk import DAG
 
-from jobs.orchestration import add_tasks, daily_arguments, deadline
+from jobs.scheduling.orchestration import add_tasks, daily_arguments, deadline
 from jobs.settings import Settings
 
 settings = Settings.from_environment()

@@ -7,8 +7,8 @@ lake: a store that lost something since midnight is found here.
 
 from airflow.sdk import DAG, Param
 
-from jobs.chores import MAINTENANCE
-from jobs.orchestration import add_chores, maintenance_arguments
+from jobs.scheduling.maintenance import MAINTENANCE
+from jobs.scheduling.orchestration import add_chores, maintenance_arguments
 from jobs.settings import Settings
 
 settings = Settings.from_environment()

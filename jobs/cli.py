@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from feature_store.contracts.base import UPSTREAMS, check_day
 from feature_store.contracts.errors import DermError, InputError
-from jobs import catalog
+from jobs.engine import catalog
 from jobs.settings import Settings
 
 
@@ -36,109 +36,109 @@ class Command:
 COMMANDS: tuple[Command, ...] = (
     Command(
         name="backfill",
-        module="jobs.backfill",
+        module="jobs.repair.backfill",
         summary="repair corrupted days in order, and publish once at the end",
         example="derm backfill --from 2025-03-03 --to 2025-03-04 --what embeddings",
     ),
     Command(
         name="bootstrap",
-        module="jobs.bootstrap",
+        module="jobs.repair.bootstrap",
         summary="begin a new embedding space, and publish it side by side with the present one",
         example="derm bootstrap --ds 2025-03-14 --back 6",
     ),
     Command(
         name="daily",
-        module="jobs.daily",
+        module="jobs.commands.daily",
         summary="run days through Airflow, from nothing to a report; then stop everything",
         example="derm daily --dataset kuairand --source ~/kuairand --days 7",
     ),
     Command(
         name="docs",
-        module="jobs.reference",
+        module="jobs.commands.reference",
         summary="write the reference pages from the declarations",
         example="derm docs --check",
     ),
     Command(
         name="down",
-        module="jobs.down",
+        module="jobs.commands.down",
         summary="stop Airflow, PostgreSQL and Redis of this home",
         example="derm down",
     ),
     Command(
         name="experiment",
-        module="jobs.experiment",
+        module="experiments.command",
         summary="compare variants of a design on simulated worlds, and write the report",
         example="derm experiment upstream --seeds 5 --out docs/experiments",
     ),
     Command(
         name="forget",
-        module="jobs.forget",
+        module="jobs.upkeep.forget",
         summary="remove users or Pins from everything, and prove that they are gone",
         example="derm forget --entity user --id u42",
     ),
     Command(
         name="get",
-        module="jobs.get",
+        module="jobs.commands.get",
         summary="read one user from the online store, or one Pin from the index",
         example="derm get user u42 --upstream ctr",
     ),
     Command(
         name="init",
-        module="jobs.init",
+        module="jobs.commands.init",
         summary="declare a pipeline: its data set, recipe and first days",
         example="derm init --dataset simulated --recipe toy",
     ),
     Command(
         name="metrics",
-        module="jobs.metrics",
+        module="jobs.commands.metrics",
         summary="print the newest numbers of the pipeline as Prometheus text",
         example="derm metrics --output /var/lib/node_exporter/derm.prom",
     ),
     Command(
         name="plan",
-        module="jobs.plan",
+        module="jobs.repair.plan",
         summary="show what a backfill would recompute, and from which state",
         example="derm plan --from 2025-03-03 --to 2025-03-04 --what embeddings --json",
     ),
     Command(
         name="rebucket",
-        module="jobs.rebucket",
+        module="jobs.upkeep.rebucket",
         summary="move the embedding tables to the bucket counts of the recipe",
         example="derm rebucket",
     ),
     Command(
         name="retain",
-        module="jobs.retain",
+        module="jobs.upkeep.retain",
         summary="drop what retention no longer keeps, compact, and free the disk",
         example="derm retain --dry-run",
     ),
     Command(
         name="rollback",
-        module="jobs.rollback",
+        module="jobs.commands.rollback",
         summary="make the release before the current one current again",
         example="derm rollback",
     ),
     Command(
         name="run",
-        module="jobs.run",
+        module="jobs.commands.run",
         summary="run the steps of a range of days in order, without Airflow",
         example="derm run --from 2025-03-01 --to 2025-03-07",
     ),
     Command(
         name="search",
-        module="jobs.search",
+        module="jobs.commands.search",
         summary="retrieve Pins for a user from the current index",
         example="derm search --user u42 -k 10 --upstream ctr",
     ),
     Command(
         name="status",
-        module="jobs.status",
+        module="jobs.commands.status",
         summary="say what is published now, how each day stands, and what to run next",
         example="derm status --days 14",
     ),
     Command(
         name="up",
-        module="jobs.up",
+        module="jobs.commands.up",
         summary="start Airflow's UI and Redis, and leave them running",
         example="derm up",
     ),

@@ -17,7 +17,7 @@ from feature_store.config import (
     RetentionConfig,
 )
 from feature_store.contracts.errors import InputError
-from jobs.digest import content_digest
+from jobs.engine.digest import content_digest
 from models.derm.config import DermConfig, LossConfig
 from models.nn.config import DhenConfig, SequenceConfig
 from models.training.config import InferenceConfig, TrainingConfig

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.contracts.datasets import DatasetSpec
-from feature_store.schemas import arrow_schema, pack
+from feature_store.lake.schemas import arrow_schema, pack
 from simulator.behaviour import DayLog
 from simulator.config import ATTRIBUTIONS, CONVERSION_TYPES, SURFACES
 from simulator.history import History

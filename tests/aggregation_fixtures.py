@@ -9,18 +9,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from feature_store.buckets import bucket_of
 from feature_store.contracts.base import ENTITIES, Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.contracts.tables import raw_table
-from feature_store.lake import Lake, stage_file
-from feature_store.schemas import arrow_schema, pack
-from jobs import catalog
-from jobs.context import RunContext
-from jobs.manifests import ManifestStore
+from feature_store.lake.buckets import bucket_of
+from feature_store.lake.lake import Lake, stage_file
+from feature_store.lake.schemas import arrow_schema, pack
+from jobs.engine import catalog
+from jobs.engine.context import RunContext
+from jobs.engine.manifests import ManifestStore
+from jobs.engine.runner import StepResult, run_step
 from jobs.recipes import Recipe
-from jobs.runner import StepResult, run_step
 from jobs.settings import Home, Settings
 
 FIRST = "2025-03-01"
@@ -60,7 +60,7 @@ def context(
 
 def declare_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A home of the synthetic data set, and settings that point at it."""
-    monkeypatch.setattr("jobs.runner.dataset_spec", lambda *_: SPEC)
+    monkeypatch.setattr("jobs.engine.runner.dataset_spec", lambda *_: SPEC)
     context(root, FIRST).home.save(root)
     return Settings(home=root)
 

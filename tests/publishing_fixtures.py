@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from feature_store.buckets import bucket_of
 from feature_store.contracts.base import UPSTREAMS, Entity, Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.contracts.tables import pool_table
-from feature_store.lake import Lake, stage_file
-from feature_store.schemas import arrow_schema, pack
-from jobs.context import Outcome, RunContext
-from jobs.manifests import ManifestStore
+from feature_store.lake.buckets import bucket_of
+from feature_store.lake.lake import Lake, stage_file
+from feature_store.lake.schemas import arrow_schema, pack
+from jobs.engine.context import Outcome, RunContext
+from jobs.engine.manifests import ManifestStore
 from jobs.recipes import Recipe
 from jobs.services.redis import stop_redis
 from jobs.settings import Home, Settings
@@ -159,7 +159,7 @@ class World:
     ) -> Outcome:
         """Run one step as the runner does, without its question whether it must."""
         ctx = replace(self.context(ds, upstream), force=force)
-        outcome = importlib.import_module(f"jobs.{name}").run(ctx)
+        outcome = importlib.import_module(f"jobs.steps.{name}").run(ctx)
         self.record(name, ds, upstream, outcome.outputs, metrics=outcome.metrics)
         return outcome
 

@@ -15,10 +15,10 @@ from feature_store.contracts.manifests import (
     Release,
     StepManifest,
 )
-from jobs import catalog
-from jobs.manifests import ManifestStore, write_atomic
+from jobs.engine import catalog
+from jobs.engine.manifests import ManifestStore, write_atomic
+from jobs.engine.runner import upstreams_of
 from jobs.recipes import recipe
-from jobs.runner import upstreams_of
 from jobs.settings import Home
 
 FIRST = "2025-03-01"

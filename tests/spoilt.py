@@ -6,9 +6,9 @@ import pyarrow as pa
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import raw_table
-from feature_store.lake import Lake
-from feature_store.schemas import pack, unpack
-from feature_store.staging import read_files, stage_file
+from feature_store.lake.lake import Lake
+from feature_store.lake.schemas import pack, unpack
+from feature_store.lake.staging import read_files, stage_file
 
 
 def spoil(lake: Lake, upstream: Upstream, entity: Entity, ds: str) -> Artifact:

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.aggregate import MergeCounts, dedup, merge_parts
-from feature_store.buckets import bucket_of
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
-from feature_store.schemas import arrow_schema
-from feature_store.staging import StagedFile, read_files, read_parts, stage_file, stage_parts
-from feature_store.storage import Storage
+from feature_store.embeddings.aggregate import MergeCounts, dedup, merge_parts
+from feature_store.lake.buckets import bucket_of
+from feature_store.lake.schemas import arrow_schema
+from feature_store.lake.staging import StagedFile, read_files, read_parts, stage_file, stage_parts
+from feature_store.lake.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,13 +23,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.buckets import bucket_of
 from feature_store.contracts.base import ENTITIES, Entity
 from feature_store.contracts.datasets import WINDOWS, DatasetSpec, counts_name
 from feature_store.contracts.errors import ContractViolation
-from feature_store.schemas import arrow_schema, count_matrix
-from feature_store.staging import StagedFile, read_files, read_parts, stage_file
-from feature_store.storage import Storage
+from feature_store.lake.buckets import bucket_of
+from feature_store.lake.schemas import arrow_schema, count_matrix
+from feature_store.lake.staging import StagedFile, read_files, read_parts, stage_file
+from feature_store.lake.storage import Storage
 
 Counts = npt.NDArray[np.int32]
 Found = tuple[pa.Array, Counts]  # distinct ids [n] and what was counted of them

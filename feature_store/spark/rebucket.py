@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from feature_store.buckets import bucket_of
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.tables import Table, raw_table
-from feature_store.schemas import arrow_schema
-from feature_store.staging import StagedFile, read_parts, sort_rows, stage_file
-from feature_store.storage import Storage
+from feature_store.lake.buckets import bucket_of
+from feature_store.lake.schemas import arrow_schema
+from feature_store.lake.staging import StagedFile, read_parts, sort_rows, stage_file
+from feature_store.lake.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

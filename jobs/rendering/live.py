@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs.manifests import ManifestStore
+from jobs.engine.manifests import ManifestStore
 from jobs.recipes import recipe
 from jobs.rendering.page import render_page
 from jobs.rendering.published import read_published

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from feature_store.contracts.base import UPSTREAMS, Upstream
 from feature_store.contracts.manifests import Artifact, StepManifest
-from jobs import catalog
+from jobs.engine import catalog
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

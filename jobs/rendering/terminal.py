@@ -5,10 +5,10 @@ from rich.table import Table
 from rich.text import Text
 
 from feature_store.contracts.base import UPSTREAMS, Upstream
-from jobs import begun
-from jobs.day_status import DayStatus, Status
+from jobs.commands.day_status import DayStatus, Status
 from jobs.rendering.numbers import Kind, show
 from jobs.rendering.summary import phases
+from jobs.repair import unfinished
 
 _MARKS = {"done": ("●", "green"), "stale": ("◐", "yellow"), "missing": ("○", "dim")}
 _WIDTH = 128
@@ -52,7 +52,7 @@ def _repair(status: Status, console: Console) -> None:
         f"[red]A repair is not finished[/]: {done} of {len(made.steps)} steps are done; "
         f"until it is, no step of {made.first} or a later day runs"
     )
-    console.print(f"If it does not run: [bold]{begun.command(made)}[/]\n")
+    console.print(f"If it does not run: [bold]{unfinished.command(made)}[/]\n")
 
 
 def _published(status: Status, console: Console) -> None:

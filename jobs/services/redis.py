@@ -22,7 +22,7 @@ from pathlib import Path
 import redis
 
 from feature_store.contracts.errors import StoreError
-from jobs.manifests import write_atomic
+from jobs.engine.manifests import write_atomic
 from jobs.services import store_record
 from jobs.services.private import make_private, write_private
 from jobs.settings import Settings

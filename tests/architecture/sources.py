@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("jobs", "models", "feature_store", "simulator")
+PACKAGES = ("jobs", "models", "feature_store", "simulator", "experiments")
 _NOT_OURS = {".venv", ".venv-airflow", ".venv-s3", ".git", "build", "__pycache__", ".derm"}
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from feature_store.contracts.base import UPSTREAMS
-from jobs import catalog
-from jobs.runner import upstreams_of
+from jobs.engine import catalog
+from jobs.engine.runner import upstreams_of
 from tests.architecture.sources import ROOT, python_files, relative, tree
 
 _STEPS = pytest.mark.parametrize("step", catalog.STEPS, ids=lambda s: s.name)
@@ -16,10 +16,10 @@ _STEPS = pytest.mark.parametrize("step", catalog.STEPS, ids=lambda s: s.name)
 
 @_STEPS
 def test_step_has_a_module_that_runs(step: catalog.Step) -> None:
-    path = ROOT / "jobs" / f"{step.name}.py"
-    assert path.exists(), f"jobs/{step.name}.py is missing"
+    path = ROOT / "jobs" / "steps" / f"{step.name}.py"
+    assert path.exists(), f"jobs/steps/{step.name}.py is missing"
     runs = [n for n in tree(path).body if isinstance(n, ast.FunctionDef) and n.name == "run"]
-    assert runs, f"jobs/{step.name}.py has no function run(ctx)"
+    assert runs, f"jobs/steps/{step.name}.py has no function run(ctx)"
     assert [a.arg for a in runs[0].args.args] == ["ctx"]
     assert ast.unparse(runs[0].returns) == "Outcome"
 

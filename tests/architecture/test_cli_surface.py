@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
-from jobs import catalog
 from jobs.cli import COMMANDS
-from jobs.reference import cli_surface, command_parser
+from jobs.commands.reference import cli_surface, command_parser
+from jobs.engine import catalog
 from tests.architecture.sources import ROOT
 
 _GOLDEN = ROOT / "tests" / "golden" / "cli.json"

@@ -7,9 +7,9 @@ import yaml
 
 from feature_store.config import IndexConfig
 from feature_store.contracts import errors
-from jobs import catalog
-from jobs.chores import BACKFILL, BOOTSTRAP, MAINTENANCE
+from jobs.engine import catalog
 from jobs.recipes import GuardConfig
+from jobs.scheduling.maintenance import BACKFILL, BOOTSTRAP, MAINTENANCE
 from tests.architecture.sources import ROOT
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from jobs import begun, catalog
-from jobs.manifests import ManifestStore
-from jobs.runner import upstreams_of
+from jobs.engine import catalog
+from jobs.engine.manifests import ManifestStore
+from jobs.engine.runner import upstreams_of
+from jobs.repair import unfinished
 from tests.chaos import state, victims
 from tests.chaos.lane import Lane, Run
 
@@ -105,7 +106,7 @@ def _begun(lane: Lane, run: Run) -> bool:
 def under_way(lane: Lane, run: Run) -> str:
     """The first step that has not finished."""
     if run == "backfill":
-        progress = begun.load(lane.home)
+        progress = unfinished.load(lane.home)
         if progress is None:
             return _BEFORE
         step = progress.plan.steps[min(progress.done, len(progress.plan.steps) - 1)]

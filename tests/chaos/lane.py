@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from feature_store.contracts.base import ENTITIES, UPSTREAMS, shift_day
-from feature_store.lake import Lake
-from jobs.manifests import ManifestStore
+from feature_store.lake.lake import Lake
+from jobs.engine.manifests import ManifestStore
 from jobs.services import local
 from jobs.settings import PROJECT, Settings
 from tests.chaos.state import observe

@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import redis
 
-from feature_store.codec import CURRENT_KEY
-from feature_store.lake import Lake, rows_digest
-from feature_store.storage import open_parquet
-from jobs.manifests import ManifestStore
+from feature_store.lake.lake import Lake, rows_digest
+from feature_store.lake.storage import open_parquet
+from feature_store.online.codec import CURRENT_KEY
+from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 

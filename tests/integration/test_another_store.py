@@ -4,8 +4,8 @@ import pytest
 
 from feature_store.contracts.base import UPSTREAMS, shift_day
 from feature_store.contracts.errors import InputError
-from feature_store.online import open_store
-from feature_store.releases import Releases
+from feature_store.online.releases import Releases
+from feature_store.online.store import open_store
 from jobs.cli import main
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from feature_store.contracts.tables import raw_table
-from feature_store.lake import Lake
-from jobs.manifests import ManifestStore
+from feature_store.lake.lake import Lake
+from jobs.engine.manifests import ManifestStore
 from tests.data_fixtures import Home
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark]

@@ -16,14 +16,16 @@ from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import pool_table
-from jobs import backfill, begun, catalog, gate, plan
-from jobs.context import Outcome, RunContext
-from jobs.count import count_day, serially
+from jobs.engine import catalog
+from jobs.engine.context import Outcome, RunContext
+from jobs.engine.runner import open_context, resolve_inputs
+from jobs.engine.staleness import standings
 from jobs.recipes import Recipe
-from jobs.runner import open_context, resolve_inputs
+from jobs.repair import backfill, plan, unfinished
+from jobs.repair.starting_points import survey
 from jobs.settings import Settings
-from jobs.standing import standings
-from jobs.survey import survey
+from jobs.steps import gate
+from jobs.steps.count import count_day, serially
 from tests.aggregation_fixtures import (
     FIRST,
     commit_raw,
@@ -65,13 +67,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, published: list[str]) -> None:
                 outputs=(Artifact(name=names.get(name, artifact), ds=ctx.ds, digest="x"),)
             )
 
-        module = types.ModuleType(f"jobs.{name}")
+        module = types.ModuleType(f"jobs.steps.{name}")
         module.run = infer if name == "infer" else write  # type: ignore[attr-defined]
         return module
 
     monkeypatch.setattr(Recipe, "digest", lambda *_: "recipe")
     for name in ("infer", "index", "publish", "release", "audit", "report"):
-        monkeypatch.setitem(sys.modules, f"jobs.{name}", step(name))
+        monkeypatch.setitem(sys.modules, f"jobs.steps.{name}", step(name))
 
 
 def aggregate(settings: Settings, ds: str) -> None:
@@ -141,19 +143,19 @@ def test_a_backfill_restores_every_later_pool(
     ctx = context(root, FIRST)
     made = plan.make_plan(survey(home, ctx.lake, ctx.manifests), wrong, "embeddings")
     # Killed half-way, and called again.
-    half = begun.Progress(plan=made)
-    monkeypatch.setattr("jobs.backfill.run_step", _killed_after(len(made.steps) // 2))
+    half = unfinished.Progress(plan=made)
+    monkeypatch.setattr("jobs.repair.backfill.run_step", _killed_after(len(made.steps) // 2))
     with pytest.raises(KeyboardInterrupt):
         backfill.execute(settings, half, report=lambda _: None)
     assert published == []
-    monkeypatch.setattr("jobs.backfill.run_step", backfill_run_step)
-    again = begun.load(root)
+    monkeypatch.setattr("jobs.repair.backfill.run_step", backfill_run_step)
+    again = unfinished.load(root)
     assert again is not None
     assert again.done == len(made.steps) // 2
     backfill.execute(settings, again, report=lambda _: None)
     assert digests(root) == clean
     assert {entry.split("/")[1] for entry in published} == {DAYS[-1]}
-    assert begun.load(root) is None
+    assert unfinished.load(root) is None
 
 
 backfill_run_step = backfill.run_step
@@ -193,13 +195,13 @@ def test_models_that_are_kept_go_on_from_repaired_counts(
         return Outcome(outputs=(Artifact(name="validated", ds=ctx.ds, digest="y"),))
 
     for function in (ingest, validate):
-        module = types.ModuleType(f"jobs.{function.__name__}")
+        module = types.ModuleType(f"jobs.steps.{function.__name__}")
         module.run = function  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
     made = plan.make_plan(
         survey(ctx.home, ctx.lake, ctx.manifests), [wrong], "labels", retrain=False
     )
-    backfill.execute(settings, begun.Progress(plan=made), report=lambda _: None)
+    backfill.execute(settings, unfinished.Progress(plan=made), report=lambda _: None)
     after = {ds: context(tmp_path, ds).artifact(counts).digest for ds in DAYS}
     assert [ds for ds in DAYS if after[ds] != before[ds]] == list(DAYS[2:])
     found = {(s.ds, s.step.name): s.state for s in standings(context(tmp_path, last), DAYS)}
@@ -223,8 +225,10 @@ def test_a_refused_result_publishes_nothing(
     def refuse(*_: object) -> None:
         raise GuardFailed("the pool is not fit to be published")
 
-    monkeypatch.setattr("jobs.verify.check_guards", refuse)
-    monkeypatch.setitem(sys.modules["jobs.infer"].__dict__, "run", lambda ctx: infer(ctx, GARBAGE))
+    monkeypatch.setattr("jobs.steps.verify.check_guards", refuse)
+    monkeypatch.setitem(
+        sys.modules["jobs.steps.infer"].__dict__, "run", lambda ctx: infer(ctx, GARBAGE)
+    )
     with pytest.raises(GuardFailed):
-        backfill.execute(settings, begun.Progress(plan=made), report=lambda _: None)
+        backfill.execute(settings, unfinished.Progress(plan=made), report=lambda _: None)
     assert published == []

@@ -14,9 +14,10 @@ import pytest
 
 from feature_store.contracts.base import ENTITIES, UPSTREAMS
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
-from feature_store.lake import Lake
-from jobs import begun, exclusion
-from jobs.manifests import ManifestStore
+from feature_store.lake.lake import Lake
+from jobs.engine import locks
+from jobs.engine.manifests import ManifestStore
+from jobs.repair import unfinished
 from jobs.services.redis import stop_redis
 from tests.derm_process import derm, start
 from tests.spoilt import spoil
@@ -75,7 +76,7 @@ def test_killed_anywhere_the_same_command_finishes_it(home: Path, clean: dict[st
         time.sleep(moments.uniform(0.0, 6.0))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert begun.load(home) is not None
+    assert unfinished.load(home) is not None
     # Also a day that was past its gate when the repair was killed.
     for words in (("gate", "--ds", NEXT), ("run", "--from", NEXT, "--to", NEXT, "--steps", _DATA)):
         refused = start(home, *words)
@@ -86,17 +87,17 @@ def test_killed_anywhere_the_same_command_finishes_it(home: Path, clean: dict[st
     assert list(ManifestStore(home / "manifests").of_day(NEXT)) == []
     derm(home, *_BACKFILL)
     assert digests(home) == clean
-    assert begun.load(home) is None
+    assert unfinished.load(home) is None
     assert "Next:" not in derm(home, "status")
     derm(home, "gate", "--ds", NEXT)
 
 
 def test_a_backfill_begins_when_no_step_runs_and_no_step_begins_before_it_ended(home: Path) -> None:
-    with exclusion.together(home, NEXT):
+    with locks.together(home, NEXT):
         repair = start(home, *_BACKFILL)
         assert repair.stderr
         assert "waiting: steps of a day are running" in repair.stderr.readline()
-        assert begun.load(home) is None
+        assert unfinished.load(home) is None
     await_progress(home, repair)
     day = start(home, "run", "--from", NEXT, "--to", NEXT, "--steps", "gate,simulate,ingest")
     under_way = start(home, "validate", "--ds", NEXT)
@@ -135,6 +136,6 @@ def digests(home: Path) -> dict[str, str]:
 
 
 def await_progress(home: Path, process: subprocess.Popen[str]) -> None:
-    while begun.load(home) is None:
+    while unfinished.load(home) is None:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)

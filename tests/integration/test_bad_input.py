@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from feature_store.lake import Lake
+from feature_store.lake.lake import Lake
 from jobs.cli import main
 from tests.broken_tables import (
     CASES,

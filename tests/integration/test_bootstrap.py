@@ -14,8 +14,8 @@ import pytest
 from feature_store.contracts.base import ENTITIES, UPSTREAMS
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.tables import pool_table
-from jobs import begun
-from jobs.manifests import ManifestStore
+from jobs.engine.manifests import ManifestStore
+from jobs.repair import unfinished
 from jobs.services.redis import stop_redis
 from tests.derm_process import derm, start
 
@@ -87,7 +87,7 @@ def test_a_plan_names_every_day_and_changes_nothing(home: Path) -> None:
 def test_killed_and_called_again_it_flips_from_one_space_to_the_other(home: Path) -> None:
     old = spaces(home)
     process = start(home, *BOOTSTRAP)
-    while (progress := begun.load(home)) is None or progress.done < 6:
+    while (progress := unfinished.load(home)) is None or progress.done < 6:
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_killed_and_called_again_it_flips_from_one_space_to_the_other(home: Path
     derm(home, *BOOTSTRAP)
     assert not old & spaces(home)
     assert released(home).ds == DAY
-    assert begun.load(home) is None
+    assert unfinished.load(home) is None
     assert "Next:" not in derm(home, "status")
 
 

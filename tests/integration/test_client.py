@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import redis
 
-from feature_store.client import FeatureClient
-from feature_store.client_connections import Connections
+from feature_store.client.client import FeatureClient
+from feature_store.client.connections import Connections
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import InputError, StoreError
-from feature_store.online import open_store
-from feature_store.releases import Releases
+from feature_store.online.releases import Releases
+from feature_store.online.store import open_store
 from jobs.services.redis import ensure_redis
 from tests.publishing_fixtures import START, World
 

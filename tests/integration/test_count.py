@@ -9,10 +9,10 @@ import pytest
 from feature_store.config import LayoutConfig
 from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.errors import ContractViolation
-from feature_store.lake import stage_file
-from jobs import count
-from jobs.context import RunContext
-from jobs.rebucket import rebucket
+from feature_store.lake.lake import stage_file
+from jobs.engine.context import RunContext
+from jobs.steps import count
+from jobs.upkeep.rebucket import rebucket
 from tests.model_fixtures.world import FIRST, World, next_day
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.reference import command_parser
+from jobs.commands.reference import command_parser
 from jobs.settings import PROJECT
 from tests.airflow_fixtures import AIRFLOW_PYTHON, make_home, read_dags
 
@@ -88,9 +88,9 @@ def test_dag_files_are_names_and_arrows() -> None:
         assert len(lines) <= 80, path
         assert set(imported) <= {
             "airflow.sdk",
-            "jobs.catalog",
-            "jobs.chores",
-            "jobs.orchestration",
+            "jobs.engine.catalog",
+            "jobs.scheduling.maintenance",
+            "jobs.scheduling.orchestration",
             "jobs.settings",
         }
 

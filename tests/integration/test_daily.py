@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import catalog, workflow
-from jobs.manifests import ManifestStore
+from jobs.engine import catalog, tasks
+from jobs.engine.manifests import ManifestStore
 from jobs.services import local, processes
 from jobs.settings import PROJECT, Settings
 from tests.airflow_fixtures import AIRFLOW_PYTHON
@@ -64,7 +64,7 @@ def test_the_next_run_takes_up_where_it_was_stopped(home: Path) -> None:
     ended = re.findall(r"^(\S+)  (\S+) +success", run.stdout, re.MULTILINE)
     for ds in (FIRST, SECOND):
         assert sorted(key for day, key in ended if day == ds) == sorted(
-            task.key for task in workflow.tasks()
+            task.key for task in tasks.tasks()
         )
     assert _published_day(home) == SECOND
     assert (home / "report" / "index.html").exists()

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from feature_store.lake import Lake
+from feature_store.lake.lake import Lake
 from jobs.cli import main
-from jobs.manifests import ManifestStore
+from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import embedded_url
 
 GOOD, BAD = "2025-03-01", "2025-03-02"

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import redis
 
-from feature_store.client import FeatureClient
+from feature_store.client.client import FeatureClient
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream, days_between
 from feature_store.contracts.manifests import StepManifest
 from feature_store.contracts.tables import daily_table, pool_table
-from feature_store.lake import Lake
-from feature_store.schemas import unpack
-from jobs import catalog
-from jobs.manifests import ManifestStore
+from feature_store.lake.lake import Lake
+from feature_store.lake.schemas import unpack
+from jobs.engine import catalog
+from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 from tests.data_fixtures import real_data

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.experiments import upstream
-from jobs.experiments.upstream import BASELINE, Size, Variant, run
+from experiments import upstream
+from experiments.upstream import BASELINE, Size, Variant, run
 from tests.data_fixtures import Home
 
 pytestmark = pytest.mark.integration

@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from feature_store.client import FeatureClient
+from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.tables import pool_table
-from feature_store.lake import Lake
-from feature_store.online import open_store
-from feature_store.releases import Releases
+from feature_store.lake.lake import Lake
+from feature_store.online.releases import Releases
+from feature_store.online.store import open_store
 from jobs.cli import main
-from jobs.manifests import ManifestStore
+from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 from tests.derm_process import derm, start

@@ -11,8 +11,8 @@ import pytest
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import CommitConflict, ContractViolation, MissingInput
 from feature_store.contracts.tables import raw_table
-from feature_store.lake import Lake, rows_digest, stage_file
-from feature_store.maintenance import drop_days, tidy
+from feature_store.lake.lake import Lake, rows_digest, stage_file
+from feature_store.lake.maintenance import drop_days, tidy
 from tests.aggregation_fixtures import FIRST, SPEC, commit_events, commit_raw, random_day
 
 TABLE = raw_table("ctr", "user")

@@ -17,9 +17,9 @@ import pytest
 from feature_store.contracts.base import ENTITIES, UPSTREAMS
 from feature_store.contracts.errors import CommitConflict, InputError, MissingInput
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
-from feature_store.lake import Lake, stage_file
-from feature_store.staging import read_files
-from feature_store.storage import Storage, locate
+from feature_store.lake.lake import Lake, stage_file
+from feature_store.lake.staging import read_files
+from feature_store.lake.storage import Storage, locate
 from jobs.services.redis import stop_redis
 from jobs.settings import PROJECT, Settings
 from tests.derm_process import derm, start

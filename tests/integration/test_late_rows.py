@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from feature_store.lake import Lake
+from feature_store.lake.lake import Lake
 from jobs.cli import main
-from jobs.manifests import ManifestStore
+from jobs.engine.manifests import ManifestStore
 from tests.broken_tables import first_rows
 from tests.data_fixtures import Home
 

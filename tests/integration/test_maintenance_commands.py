@@ -15,18 +15,19 @@ from feature_store.config import LayoutConfig, RetentionConfig
 from feature_store.contracts.base import ENTITIES, days_between, shift_day
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
-from feature_store.lake import Lake, stage_file
-from feature_store.maintenance import pools_to_keep
-from feature_store.schemas import arrow_schema
+from feature_store.lake.lake import Lake, stage_file
+from feature_store.lake.maintenance import pools_to_keep
+from feature_store.lake.schemas import arrow_schema
 from feature_store.spark.rebucket import sources
-from jobs import begun, catalog
-from jobs.context import RunContext
-from jobs.forget import forget, prove_gone, scrub
-from jobs.plan import BackfillPlan
-from jobs.rebucket import import_raw, rebucket
-from jobs.retain import expired_days, protected_days
-from jobs.runner import is_current, open_context, resolve_inputs
+from jobs.engine import catalog
+from jobs.engine.context import RunContext
+from jobs.engine.runner import is_current, open_context, resolve_inputs
+from jobs.repair import unfinished
+from jobs.repair.plan import BackfillPlan
 from jobs.settings import Settings
+from jobs.upkeep.forget import forget, prove_gone, scrub
+from jobs.upkeep.rebucket import import_raw, rebucket
+from jobs.upkeep.retain import expired_days, protected_days
 from tests.aggregation_fixtures import (
     FIRST,
     SPEC,
@@ -79,7 +80,7 @@ def test_a_forgotten_user_is_in_no_file_and_nothing_has_to_be_recomputed(
     lake_of_days: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx, table = lake_of_days, pool_table("ctr", "user")
-    monkeypatch.setattr("jobs.forget.unpublish", lambda *_: {})
+    monkeypatch.setattr("jobs.upkeep.forget.unpublish", lambda *_: {})
     known = ctx.lake.read(table, DAYS[0])["entity_id"].to_pylist()
     gone, before = known[3], {ds: ctx.lake.read(table, ds) for ds in DAYS}
     record = forget(ctx, "user", [gone])
@@ -102,7 +103,7 @@ def test_what_was_stale_before_someone_is_forgotten_is_stale_afterwards(
     lake_of_days: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = lake_of_days
-    monkeypatch.setattr("jobs.forget.unpublish", lambda *_: {})
+    monkeypatch.setattr("jobs.upkeep.forget.unpublish", lambda *_: {})
     # The first day is inferred and deduplicated again: the pools after it are of another past.
     commit_day(ctx.root, DAYS[0], seed=1)
     run(ctx.settings, DAYS[0], "dedup")
@@ -167,7 +168,7 @@ def test_retention_spares_what_a_release_or_a_backfill_needs(tmp_path: Path) -> 
         last=days[9],
         steps=(),
     )
-    begun.save(tmp_path, begun.Progress(plan=plan))
+    unfinished.save(tmp_path, unfinished.Progress(plan=plan))
     expired = expired_days(ctx.lake, config, protected_days(settings, config))
     assert expired == {name: days[:4]}
 
@@ -233,9 +234,9 @@ def test_rebucketed_tables_hold_the_same_rows_and_stay_current(
 @pytest.mark.parametrize(
     "blow",
     [
-        "feature_store.lake.Lake.commit",
+        "feature_store.lake.lake.Lake.commit",
         "pathlib.Path.rename",
-        "jobs.manifests.ManifestStore.relabel",
+        "jobs.engine.manifests.ManifestStore.relabel",
         "shutil.rmtree",
     ],
 )

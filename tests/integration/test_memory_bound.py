@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_store.aggregate import merge
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.tables import daily_table, pool_table
-from feature_store.lake import rows_digest, stage_file
-from feature_store.schemas import arrow_schema, pack
+from feature_store.embeddings.aggregate import merge
+from feature_store.lake.lake import rows_digest, stage_file
+from feature_store.lake.schemas import arrow_schema, pack
+from feature_store.lake.staging import read_files
+from feature_store.lake.storage import Storage
 from feature_store.spark.aggregation import Layout, MergeTask, merge_bucket
 from feature_store.spark.session import spark_context
 from feature_store.spark.tasks import run_tasks
-from feature_store.staging import read_files
-from feature_store.storage import Storage
 from tests.aggregation_fixtures import FIRST
 
 pytestmark = pytest.mark.spark

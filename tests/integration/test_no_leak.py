@@ -6,9 +6,9 @@ import pytest
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.manifests import Artifact
-from feature_store.examples import DayExamples
-from jobs import catalog
-from jobs.runner import resolve_inputs
+from feature_store.reading.examples import DayExamples
+from jobs.engine import catalog
+from jobs.engine.runner import resolve_inputs
 from tests.model_fixtures.world import FIRST, World, next_day
 
 SECOND = next_day(FIRST)

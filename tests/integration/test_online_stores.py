@@ -7,8 +7,14 @@ import pyarrow as pa
 import pytest
 import redis
 
-from feature_store.online import OnlineStore, SlotState, open_store, put_slot_state, slot_state
-from feature_store.stores.memory import MemoryStore
+from feature_store.online.store import (
+    OnlineStore,
+    SlotState,
+    open_store,
+    put_slot_state,
+    slot_state,
+)
+from feature_store.online.stores.memory import MemoryStore
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 

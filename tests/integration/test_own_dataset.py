@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store.contracts.errors import InputError
-from feature_store.lake import Lake
-from feature_store.schemas import unpack
-from jobs.datasets import dataset_spec
+from feature_store.lake.lake import Lake
+from feature_store.lake.schemas import unpack
+from jobs.datasets.registry import dataset_spec
 from tests.data_fixtures import REPOSITORY, Home
 
 DAYS = ("2025-06-01", "2025-06-02")

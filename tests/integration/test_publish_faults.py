@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 import redis
 
-from feature_store.client import FeatureClient
+from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import UPSTREAMS, shift_day
 from feature_store.contracts.errors import GuardFailed, StoreError
 from feature_store.contracts.tables import pool_table
-from feature_store.online import open_store, slot_state
-from feature_store.releases import Releases
-from feature_store.slots import files_by_bucket, ids_of
+from feature_store.online.releases import Releases
+from feature_store.online.slots import files_by_bucket, ids_of
+from feature_store.online.store import open_store, slot_state
 from jobs.services import redis as service
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings

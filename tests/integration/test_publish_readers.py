@@ -6,10 +6,10 @@ import threading
 import numpy as np
 import pytest
 
-from feature_store.client import FeatureClient
+from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import shift_day
-from feature_store.online import open_store
-from feature_store.releases import Releases
+from feature_store.online.releases import Releases
+from feature_store.online.store import open_store
 from jobs.services.redis import ensure_redis
 from tests.publishing_fixtures import START, World
 

@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from feature_store.client import FeatureClient
+from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed, SpaceMismatch
 from feature_store.contracts.tables import pool_table
-from feature_store.online import open_store, slot_state
-from feature_store.releases import Releases
-from feature_store.slots import ids_of, mismatches
+from feature_store.online.releases import Releases
+from feature_store.online.slots import ids_of, mismatches
+from feature_store.online.store import open_store, slot_state
 from jobs import cli
-from jobs.publish import slot_write
 from jobs.services.redis import ensure_redis
+from jobs.steps.publish import slot_write
 from tests.publishing_fixtures import START, World
 
 pytestmark = pytest.mark.redis

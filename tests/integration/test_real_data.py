@@ -10,11 +10,11 @@ import pytest
 
 from feature_store.contracts.base import days_between, shift_day
 from jobs import settings
-from jobs.adapters.base import Adapter
-from jobs.checks import Problems, check_guards
-from jobs.datasets import open_adapter
-from jobs.ingest import checked, conformed
-from jobs.preparation import days_to_publish
+from jobs.commands.preparation import days_to_publish
+from jobs.datasets.base import Adapter
+from jobs.datasets.checks import Problems, check_guards
+from jobs.datasets.registry import open_adapter
+from jobs.steps.ingest import checked, conformed
 from simulator.config import toy
 from tests.data_fixtures import Home, real_data
 

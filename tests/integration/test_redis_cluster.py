@@ -8,7 +8,7 @@ import time
 import pytest
 import redis
 
-from feature_store.client import FeatureClient
+from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import shift_day
 from jobs.services.redis import server_program
 from tests.publishing_fixtures import START, World

@@ -22,7 +22,7 @@ import pytest
 import redis
 
 from feature_store.contracts.errors import StoreError
-from feature_store.online import open_store
+from feature_store.online.store import open_store
 from jobs.services.redis import server_program
 
 pytestmark = pytest.mark.redis

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.manifests import ManifestStore
+from jobs.engine.manifests import ManifestStore
 from jobs.recipes import recipe
 from jobs.rendering.page import render_page
 from jobs.rendering.published import read_published

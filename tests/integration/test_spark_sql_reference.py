@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from feature_store.aggregate import dedup, merge
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.tables import pool_table
-from feature_store.schemas import arrow_schema
+from feature_store.embeddings.aggregate import dedup, merge
+from feature_store.lake.schemas import arrow_schema
 from feature_store.spark.session import spark_context
 from tests.aggregation_fixtures import FIRST, random_day
 

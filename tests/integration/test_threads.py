@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.lake import Lake
+from feature_store.lake.lake import Lake
 from tests.derm_process import derm
 
 DAY = "2025-03-01"

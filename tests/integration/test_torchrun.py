@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from feature_store.contracts.manifests import StepManifest
-from jobs.manifests import ManifestStore
+from jobs.engine.manifests import ManifestStore
 from tests.derm_process import derm, start
 
 pytestmark = pytest.mark.integration
@@ -71,7 +71,7 @@ def rank(parent: int) -> psutil.Process:
             # What the launcher asks of the system may have ended since it was listed.
             with contextlib.suppress(psutil.NoSuchProcess):
                 command = process.cmdline()
-                if "jobs.train_rank" in command and "torch.distributed.run" not in command:
+                if "jobs.steps.train_rank" in command and "torch.distributed.run" not in command:
                     return process
         time.sleep(0.05)
     raise AssertionError("the command ended before any process trained")

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from feature_store.buckets import bucket_of
 from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorrupt, MissingInput
 from feature_store.contracts.tables import raw_table
-from feature_store.examples import Order
-from feature_store.schemas import unpack
-from jobs.infer import Embedder, infer_day
-from jobs.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
-from jobs.training_plan import make_plan
-from jobs.training_run import TrainingRun
+from feature_store.lake.buckets import bucket_of
+from feature_store.lake.schemas import unpack
+from feature_store.reading.examples import Order
+from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
+from jobs.steps.infer import Embedder, infer_day
+from jobs.steps.training_plan import make_plan
+from jobs.steps.training_run import TrainingRun
 from models.derm.config import LossConfig
 from models.training.checkpoint import read_tensors, write_tensors
 from models.training.loop import Trainer

@@ -11,14 +11,14 @@ import pyarrow as pa
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.contracts.manifests import Artifact, StepManifest
-from feature_store.lake import Lake
-from feature_store.schemas import arrow_schema, pack
-from jobs import infer, train
-from jobs.context import Outcome, RunContext
-from jobs.count import count_day, serially
-from jobs.manifests import ManifestStore
+from feature_store.lake.lake import Lake
+from feature_store.lake.schemas import arrow_schema, pack
+from jobs.engine.context import Outcome, RunContext
+from jobs.engine.manifests import ManifestStore
 from jobs.recipes import Recipe, toy
 from jobs.settings import Home, Settings
+from jobs.steps import infer, train
+from jobs.steps.count import count_day, serially
 
 FIRST = "2025-03-01"
 TOPICS = 4

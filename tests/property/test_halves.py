@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from feature_store.halves import to_half, to_single
+from feature_store.embeddings.halves import to_half, to_single
 
 EVERY_HALF = np.arange(2**16, dtype=np.uint16).view(np.float16)
 FINITE = EVERY_HALF[np.isfinite(EVERY_HALF)]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.contracts.base import shift_day
-from feature_store.lake import Lake
-from feature_store.late import (
+from feature_store.lake.lake import Lake
+from feature_store.lake.late import (
     LATE,
     QUARANTINE,
     Delivery,

@@ -8,13 +8,13 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.aggregate import dedup, merge
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.tables import pool_table
-from feature_store.lake import Lake
-from feature_store.late import accepted_before, put_late, split_late, with_late
-from feature_store.schemas import arrow_schema
+from feature_store.embeddings.aggregate import dedup, merge
+from feature_store.lake.lake import Lake
+from feature_store.lake.late import accepted_before, put_late, split_late, with_late
+from feature_store.lake.schemas import arrow_schema
 from tests import reference_pool
 from tests.aggregation_fixtures import FIRST, SPEC, event_rows, raw_rows
 

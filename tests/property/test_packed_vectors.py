@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.tables import pool_table, raw_table, runs_table
-from feature_store.schemas import arrow_schema, arrow_type, pack, unpack
+from feature_store.lake.schemas import arrow_schema, arrow_type, pack, unpack
 
 _VECTORS = st.sampled_from(["<f4", "<f2", "<i1"]).flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))

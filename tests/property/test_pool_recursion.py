@@ -5,11 +5,11 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.aggregate import dedup, merge
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.tables import pool_table
-from feature_store.schemas import arrow_schema
+from feature_store.embeddings.aggregate import dedup, merge
+from feature_store.lake.schemas import arrow_schema
 from tests import reference_pool
 from tests.aggregation_fixtures import FIRST, raw_rows
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from redis.cluster import key_slot
 from redis.connection import Connection
 
-from feature_store.stores import resp
-from feature_store.stores.cluster import slots_of
+from feature_store.online.stores import resp
+from feature_store.online.stores.cluster import slots_of
 
 PREFIX = b"derm:ctr:00000000:a:"
 ids_strategy = st.lists(st.text(min_size=0, max_size=12), min_size=0, max_size=40, unique=True)

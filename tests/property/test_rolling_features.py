@@ -4,7 +4,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.adapters.rolling import Rolling, known_entities
+from jobs.datasets.rolling import Rolling, known_entities
 
 TODAY = 10
 EVENTS = st.lists(

@@ -13,23 +13,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.buckets import stable_hash
 from feature_store.config import LayoutConfig
 from feature_store.contracts import datasets
 from feature_store.contracts.base import ENTITIES, Entity, shift_day
 from feature_store.contracts.datasets import WINDOWS, DatasetSpec, Feature, Label
 from feature_store.contracts.errors import ContractViolation
-from feature_store.counts import Counting, EntityCounts, largest_counts
-from feature_store.lake import Lake, stage_file
-from feature_store.schemas import arrow_schema
+from feature_store.lake.buckets import stable_hash
+from feature_store.lake.lake import Lake, stage_file
+from feature_store.lake.schemas import arrow_schema
+from feature_store.reading.counts import Counting, EntityCounts, largest_counts
 from feature_store.spark import counting
 from feature_store.spark.counting import slide
-from jobs import count
-from jobs.context import RunContext
-from jobs.count import count_day, serially
-from jobs.manifests import ManifestStore
+from jobs.engine.context import RunContext
+from jobs.engine.manifests import ManifestStore
 from jobs.recipes import Recipe
 from jobs.settings import Home, Settings
+from jobs.steps import count
+from jobs.steps.count import count_day, serially
 
 FIRST = "2025-03-01"
 LAST = 95  # beyond the longest window

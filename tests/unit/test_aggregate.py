@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_store.aggregate import MergeCounts, dedup, merge
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import ContractViolation, SpaceMismatch
 from feature_store.contracts.tables import daily_table, pool_table
-from feature_store.schemas import arrow_schema, unpack
+from feature_store.embeddings.aggregate import MergeCounts, dedup, merge
+from feature_store.lake.schemas import arrow_schema, unpack
 from tests.aggregation_fixtures import FIRST, raw_rows
 
 DAYS = [shift_day(FIRST, i) for i in range(4)]

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from jobs.training_guard import auc_standard_error
+from jobs.steps.training_guard import auc_standard_error
 
 
 def test_standard_error_of_a_worked_case() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from feature_store.contracts.errors import InputError
-from jobs import backfill_run, begun, plan
+from jobs.repair import backfill_run, plan, unfinished
 from jobs.services import airflow
 from jobs.services.airflow_api import AirflowApi
 from jobs.settings import Home, Settings
@@ -73,7 +73,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow]
     made.server_close()
 
 
-def progress(what: plan.What = "embeddings", ds: str = DAY, first: str = DAY) -> begun.Progress:
+def progress(
+    what: plan.What = "embeddings", ds: str = DAY, first: str = DAY
+) -> unfinished.Progress:
     made = plan.BackfillPlan(
         corrupted=(ds,),
         what=what,
@@ -83,7 +85,7 @@ def progress(what: plan.What = "embeddings", ds: str = DAY, first: str = DAY) ->
         last=ds,
         steps=(),
     )
-    return begun.Progress(plan=made)
+    return unfinished.Progress(plan=made)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def progress(what: plan.What = "embeddings", ds: str = DAY, first: str = DAY) ->
     ],
 )
 def test_the_same_is_followed(
-    asked: begun.Progress,
+    asked: unfinished.Progress,
     conf: dict[str, Any],
     server: Airflow,
     tmp_path: Path,
@@ -123,19 +125,19 @@ def test_the_same_is_followed(
     ],
 )
 def test_another_is_not_taken_for_it(
-    asked: begun.Progress, conf: dict[str, Any], server: Airflow, tmp_path: Path
+    asked: unfinished.Progress, conf: dict[str, Any], server: Airflow, tmp_path: Path
 ) -> None:
     server.conf = conf
     with pytest.raises(InputError, match="is at work on something else") as caught:
         backfill_run.follow(Settings(home=tmp_path), asked)
-    assert begun.command(asked.plan) in caught.value.expected
+    assert unfinished.command(asked.plan) in caught.value.expected
     assert "/runs/theirs" in caught.value.where
     assert server.triggered == []
 
 
 @pytest.mark.parametrize("asked", [progress(), progress("space", first=FIRST)])
 def test_what_is_triggered_here_is_found_again(
-    asked: begun.Progress, server: Airflow, tmp_path: Path
+    asked: unfinished.Progress, server: Airflow, tmp_path: Path
 ) -> None:
     server.active = False
     assert backfill_run.follow(Settings(home=tmp_path), asked) == 0

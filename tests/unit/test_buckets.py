@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.buckets import bucket_of, stable_hash
+from feature_store.lake.buckets import bucket_of, stable_hash
 
 _MASK = 2**64 - 1
 

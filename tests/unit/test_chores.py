@@ -5,8 +5,8 @@ import shlex
 
 import pytest
 
-from jobs.chores import MAINTENANCE, Chore
 from jobs.cli import build_parser
+from jobs.scheduling.maintenance import MAINTENANCE, Chore
 
 
 @pytest.mark.parametrize("chore", MAINTENANCE, ids=lambda c: c.name)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from feature_store.codec import (
+from feature_store.contracts.errors import ContractViolation, StoreError
+from feature_store.online.codec import (
     ValueFormat,
     day_number,
     day_of,
@@ -12,7 +13,6 @@ from feature_store.codec import (
     space_tag,
     users_prefix,
 )
-from feature_store.contracts.errors import ContractViolation, StoreError
 
 HALF = ValueFormat(dtype="float16", dim=3)
 SINGLE = ValueFormat(dtype="float32", dim=2)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
-from jobs.checks import day_tables
-from jobs.datasets import REAL, SIMULATED, dataset_spec
+from jobs.datasets.checks import day_tables
+from jobs.datasets.registry import REAL, SIMULATED, dataset_spec
 from tests.data_fixtures import REPOSITORY
 
 GOLDEN = REPOSITORY / "tests" / "golden" / "schemas"

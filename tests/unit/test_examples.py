@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.buckets import stable_hash
 from feature_store.contracts.datasets import Feature
 from feature_store.contracts.errors import ContractViolation
-from feature_store.counts import Counting
-from feature_store.examples import DayExamples, NumericSummary, Order, encode, summarize
-from feature_store.schemas import pack
+from feature_store.lake.buckets import stable_hash
+from feature_store.lake.schemas import pack
+from feature_store.reading.counts import Counting
+from feature_store.reading.examples import DayExamples, NumericSummary, Order, encode, summarize
 from tests.model_fixtures.world import FIRST, World, next_day
 
 ROWS = 300

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from feature_store.contracts.errors import GuardFailed, InputError
-from jobs import begun, exclusion, plan
+from jobs.engine import locks
+from jobs.repair import plan, unfinished
 from jobs.settings import Home
 
 DAY = "2025-03-05"
@@ -17,12 +18,12 @@ DAY = "2025-03-05"
 _HOLDER = """
 import sys
 from pathlib import Path
-from jobs import exclusion
+from jobs.engine import locks
 home, kind = Path(sys.argv[1]), sys.argv[2]
 if kind == "alone":
-    hold = exclusion.alone(home, "derm repair")
+    hold = locks.alone(home, "derm repair")
 else:
-    hold = exclusion.together(home, "2025-03-05", from_its_gate=kind == "from its gate")
+    hold = locks.together(home, "2025-03-05", from_its_gate=kind == "from its gate")
 with hold:
     print("holds", flush=True)
     sys.stdin.readline()
@@ -74,7 +75,7 @@ def begin_repair(home: Path) -> None:
         last="2025-03-04",
         steps=(step,),
     )
-    begun.save(home, begun.Progress(plan=made))
+    unfinished.save(home, unfinished.Progress(plan=made))
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_whoever_is_killed_lets_go(home: Path) -> None:
     holder = Holder(home, "alone")
     holder.await_hold()
     holder.kill()
-    with exclusion.together(home, DAY):
+    with locks.together(home, DAY):
         pass
 
 
@@ -126,12 +127,12 @@ def test_what_a_killed_repair_left_half_done_is_not_built_on(home: Path) -> None
     assert waiting.returncode != 0
     assert "a backfill has begun and is not finished" in said
     command = "derm backfill --from 2025-03-03 --to 2025-03-03 --what embeddings --no-retrain"
-    with pytest.raises(GuardFailed, match=command), exclusion.together(home, DAY):
+    with pytest.raises(GuardFailed, match=command), locks.together(home, DAY):
         pass
-    with exclusion.together(home, "2025-03-02"):
+    with locks.together(home, "2025-03-02"):
         pass
-    begun.path(home).unlink()
-    with exclusion.together(home, DAY):
+    unfinished.path(home).unlink()
+    with locks.together(home, DAY):
         pass
 
 
@@ -146,7 +147,7 @@ def test_a_day_under_way_gives_up_when_a_repair_has_begun(home: Path) -> None:
     assert "clear every task of its run" in waiting["together"].communicate()[1]
     assert waiting["together"].returncode != 0
     assert waiting["from its gate"].poll() is None
-    begun.path(home).unlink()
+    unfinished.path(home).unlink()
     repair.let_go()
     assert waiting["from its gate"].communicate("\n")[0] == "holds\n"
 
@@ -163,6 +164,6 @@ def test_whoever_waits_is_told_for_whom(home: Path) -> None:
 
 
 def test_what_is_no_home_is_not_made_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a derm home"), exclusion.together(tmp_path, DAY):
+    with pytest.raises(InputError, match="is not a derm home"), locks.together(tmp_path, DAY):
         pass
     assert list(tmp_path.iterdir()) == []

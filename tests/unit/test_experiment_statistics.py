@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from jobs.experiments.quality import Vectors, dot_auc, recall_at
-from jobs.experiments.statistics import bootstrap
+from experiments.quality import Vectors, dot_auc, recall_at
+from experiments.statistics import bootstrap
 
 
 def test_the_interval_of_independent_seeds_is_that_of_scipy() -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from feature_store.config import IndexConfig
 from feature_store.contracts.errors import GuardFailed
-from feature_store.index import PinIndex
-from feature_store.index_build import Coded, Lineage, PinTable, build_checked, check, write
-from feature_store.index_graph import build, distinct, hash_weights, normalise
-from feature_store.index_search import expand
+from feature_store.index.build import Coded, Lineage, PinTable, build_checked, check, write
+from feature_store.index.graph import build, distinct, hash_weights, normalise
+from feature_store.index.index import PinIndex
+from feature_store.index.search import expand
 
 LINEAGE = Lineage(ds="2025-03-01", space_id="s", pool_digest="p", config_digest="c")
 LATER = Lineage(ds="2025-03-02", space_id="s", pool_digest="q", config_digest="c")

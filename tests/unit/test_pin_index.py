@@ -8,8 +8,7 @@ import pytest
 
 from feature_store.config import IndexConfig
 from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorrupt, StoreError
-from feature_store.index import PinIndex
-from feature_store.index_build import (
+from feature_store.index.build import (
     Built,
     Coded,
     Lineage,
@@ -18,8 +17,9 @@ from feature_store.index_build import (
     check,
     write,
 )
-from feature_store.index_graph import build, distinct, normalise, on_storage
-from feature_store.index_search import NodeSearch
+from feature_store.index.graph import build, distinct, normalise, on_storage
+from feature_store.index.index import PinIndex
+from feature_store.index.search import NodeSearch
 
 LINEAGE = Lineage(ds="2025-03-01", space_id="s", pool_digest="p", config_digest="c")
 LATER = Lineage(ds="2025-03-02", space_id="s", pool_digest="q", config_digest="c")

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from feature_store.contracts.base import UPSTREAMS, days_between, shift_day
 from feature_store.contracts.errors import InputError, MissingInput
-from jobs.plan import CORRUPTIONS, BackfillPlan, What, make_plan, render
-from jobs.survey import Record, Survey
+from jobs.repair.plan import CORRUPTIONS, BackfillPlan, What, make_plan, render
+from jobs.repair.starting_points import Record, Survey
 
 START = "2025-03-01"
 DAYS = days_between(START, shift_day(START, 9))

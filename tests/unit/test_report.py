@@ -10,16 +10,16 @@ import pytest
 from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.tables import runs_table
-from feature_store.lake import Lake
-from jobs import report
-from jobs.manifests import ManifestStore
+from feature_store.lake.lake import Lake
+from jobs.engine.manifests import ManifestStore
+from jobs.engine.runner import open_context
 from jobs.recipes import recipe
 from jobs.rendering.page import render_page
 from jobs.rendering.panels import sections
 from jobs.rendering.published import read_published
 from jobs.rendering.summary import DaySummary, phases
-from jobs.runner import open_context
 from jobs.settings import Settings
+from jobs.steps import report
 from tests.report_fixtures import finish_day, make_home, publish
 
 

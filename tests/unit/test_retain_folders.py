@@ -9,8 +9,8 @@ import pytest
 from feature_store.config import RetentionConfig
 from feature_store.contracts.base import UPSTREAMS, days_between
 from feature_store.contracts.manifests import Artifact, StepManifest
-from jobs.manifests import ManifestStore
-from jobs.retain_folders import expired_folders
+from jobs.engine.manifests import ManifestStore
+from jobs.upkeep.retain_folders import expired_folders
 
 DAYS = days_between("2025-03-01", "2025-04-30")
 CONFIG = RetentionConfig(daily_pools=3, weekly_pools=2)

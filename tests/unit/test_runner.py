@@ -10,14 +10,15 @@ import pytest
 
 from feature_store.contracts.errors import ContractViolation, GuardFailed, MissingInput
 from feature_store.contracts.manifests import Artifact
-from feature_store.storage import Storage
-from jobs import catalog, gate, runner
-from jobs.catalog import Ref, Step
-from jobs.context import Outcome, RunContext
-from jobs.manifests import ManifestStore
-from jobs.runner import open_context, run_step
+from feature_store.lake.storage import Storage
+from jobs.engine import catalog, runner
+from jobs.engine.catalog import Ref, Step
+from jobs.engine.context import Outcome, RunContext
+from jobs.engine.manifests import ManifestStore
+from jobs.engine.runner import open_context, run_step
+from jobs.engine.staleness import standings
 from jobs.settings import Home, Settings
-from jobs.standing import standings
+from jobs.steps import gate
 
 _COMMON = {"failure": "It failed.", "remedy": "Run it again."}
 _SOW = Step(name="sow", summary="write a seed", outputs=("source",), task="sow", **_COMMON)
@@ -76,9 +77,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A home with seeds for three days, and the small catalog in place of the real one."""
     monkeypatch.setattr(catalog, "STEPS", (_GATE, _SOW, _GROW, _RELEASE))
     for step, run in ((_SOW, _sow), (_GROW, _grow), (_RELEASE, _harvest)):
-        module = ModuleType(f"jobs.{step.name}")
+        module = ModuleType(f"jobs.steps.{step.name}")
         module.run = run
-        monkeypatch.setitem(sys.modules, f"jobs.{step.name}", module)
+        monkeypatch.setitem(sys.modules, f"jobs.steps.{step.name}", module)
     Home(dataset="simulated", recipe="toy", first_ds=D1, start_ds=D1).save(tmp_path)
     (tmp_path / "seeds").mkdir()
     for ds, seed in ((D1, "a"), (D2, "b"), (D3, "c")):
@@ -212,7 +213,7 @@ def test_a_rerun_that_fails_forgets_the_result_it_may_have_replaced(settings: Se
 def test_a_step_writes_what_it_declares(
     settings: Settings, outputs: tuple[Artifact, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["jobs.sow"], "run", lambda _: Outcome(outputs=outputs))
+    monkeypatch.setattr(sys.modules["jobs.steps.sow"], "run", lambda _: Outcome(outputs=outputs))
     with pytest.raises(ContractViolation, match="step sow did not write"):
         run_step(settings, _SOW, D1, None, force=False)
     assert ManifestStore(settings.home / "manifests").get("sow", D1, None) is None

@@ -14,13 +14,14 @@ from deltalake import write_deltalake
 from rich.console import Console
 
 from feature_store.contracts.base import UPSTREAMS
-from jobs import begun, catalog, plan
-from jobs.manifests import ManifestStore
+from jobs.commands.status import read_status
+from jobs.engine import catalog
+from jobs.engine.manifests import ManifestStore
+from jobs.engine.runner import open_context
 from jobs.rendering.terminal import print_status
-from jobs.runner import open_context
+from jobs.repair import plan, unfinished
+from jobs.repair.starting_points import Survey
 from jobs.settings import Home, Settings
-from jobs.status import read_status
-from jobs.survey import Survey
 from tests.report_fixtures import finish_day, make_home, manifest_of, publish
 
 _DERM = "import sys; from jobs.cli import main; sys.exit(main())"
@@ -174,10 +175,10 @@ def test_a_repair_that_is_not_finished_comes_first(home: Path) -> None:
         ["2025-03-02"],
         "embeddings",
     )
-    begun.save(home, begun.Progress(plan=made, done=3))
+    unfinished.save(home, unfinished.Progress(plan=made, done=3))
     first, second, *_ = (text := _text(home)).splitlines()
     assert first.startswith(f"A repair is not finished: 3 of {len(made.steps)} steps are done")
-    assert second == f"If it does not run: {begun.command(made)}"
+    assert second == f"If it does not run: {unfinished.command(made)}"
     assert "Next: derm run" not in text
     done = subprocess.run(
         [sys.executable, "-c", _DERM, "status", "--json"],
@@ -187,7 +188,7 @@ def test_a_repair_that_is_not_finished_comes_first(home: Path) -> None:
         check=True,
     )
     found = json.loads(done.stdout)["repair"]
-    assert (found["command"], found["done"]) == (begun.command(made), 3)
+    assert (found["command"], found["done"]) == (unfinished.command(made), 3)
 
 
 def test_quarantined_rows_are_counted(home: Path) -> None:

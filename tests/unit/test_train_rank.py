@@ -4,7 +4,7 @@ import pytest
 from torch.distributed import Backend
 from torch.distributed.distributed_c10d import BackendConfig
 
-from jobs.train_rank import BACKENDS
+from jobs.steps.train_rank import BACKENDS
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda", "nccl")])

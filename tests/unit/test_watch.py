@@ -3,7 +3,7 @@
 import pytest
 
 from feature_store.contracts.errors import DermError
-from jobs import watch
+from jobs.scheduling import watch
 from jobs.services.airflow_api import AirflowApi
 
 

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 import pytest
 
 from feature_store.contracts.base import days_between, shift_day
-from feature_store.schemas import arrow_schema, unpack
+from feature_store.lake.schemas import arrow_schema, unpack
 from simulator.behaviour import simulate_day
 from simulator.config import CONVERSION_TYPES, toy
 from simulator.population import Population, brownian

@@ -1,0 +1,1 @@
+"""What a ranker or a notebook imports."""

@@ -1,0 +1,1 @@
+"""The arithmetic of pools: dedup, merge, prune, stability."""

@@ -1,0 +1,1 @@
+"""Delta tables by name and day: layout, staging, storage, retention."""

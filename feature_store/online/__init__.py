@@ -1,0 +1,1 @@
+"""The online store: slots, releases, keys and values."""

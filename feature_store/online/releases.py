@@ -1,0 +1,203 @@
+"""Releases: one complete day, users and Pins, named by one pointer.
+
+A release is written twice: as JSON below the home, and into the online store next to the one key
+that names the current release. That key decides; the file `releases/current` follows it, for
+readers that only need the index.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from feature_store.contracts.base import Upstream
+from feature_store.contracts.errors import GuardFailed, ManifestCorrupt, MissingInput
+from feature_store.contracts.manifests import Artifact, PublishedUpstream, Release
+from feature_store.online.codec import CURRENT_KEY, release_key
+from feature_store.online.store import OnlineStore, put_slot_state, slot_state
+
+
+class Releases:
+    """The releases of one home and one online store."""
+
+    def __init__(self, root: Path, store: OnlineStore) -> None:
+        self._folder = root / "releases"
+        self.store = store
+
+    def current(self) -> Release | None:
+        """What readers see; None before the first release.
+
+        Raises:
+            ManifestCorrupt: the pointer names a release that cannot be read.
+        """
+        pointer = self.store.get(CURRENT_KEY)
+        return None if pointer is None else self.get(pointer.decode())
+
+    def get(self, release_id: str) -> Release:
+        """A release by id, from the home or else from the online store.
+
+        Raises:
+            MissingInput: there is no such release.
+            ManifestCorrupt: it cannot be read.
+        """
+        path = self._path(release_id)
+        raw = path.read_bytes() if path.exists() else self.store.get(release_key(release_id))
+        if raw is None:
+            raise MissingInput(
+                f"release {release_id} is not known",
+                where=f"{self._folder} and {self.store.location}",
+                hint="does DERM_REDIS_URL name the store this home publishes to?",
+            )
+        try:
+            return Release.model_validate_json(raw)
+        except ValidationError as error:
+            raise ManifestCorrupt(
+                "a release cannot be read",
+                where=str(path),
+                found=str(error),
+                hint="remove the file: the online store has the same",
+            ) from error
+
+    def known(self) -> tuple[Release, ...]:
+        """Every release recorded below the home, by id."""
+        return tuple(self.get(p.stem) for p in sorted(self._folder.glob("*.json")))
+
+    def publish(self, ds: str, upstreams: Sequence[PublishedUpstream]) -> Release:
+        """Make one day current. Publishing what is current already changes nothing.
+
+        Raises:
+            GuardFailed: a slot does not hold the pool that the release names.
+        """
+        self.check(upstreams)
+        release_id = f"{ds}-{_digest(upstreams)}"
+        path, current = self._path(release_id), self.current()
+        # The current one may be known to the store alone, when its file was lost.
+        if path.exists() or (current and current.release_id == release_id):
+            release = self.get(release_id)
+        else:
+            release = Release(
+                release_id=release_id,
+                ds=ds,
+                upstreams=tuple(upstreams),
+                previous=current.release_id if current else None,
+            )
+        if not path.exists():
+            _write_atomic(path, release.model_dump_json(indent=2) + "\n")
+        self._flip(release)
+        return release
+
+    def roll_back(self) -> Release:
+        """Make the release before the current one current again.
+
+        Raises:
+            MissingInput: there is none.
+            GuardFailed: its slot has been given to a newer day since.
+        """
+        current = self.current()
+        if current is None or current.previous is None:
+            raise MissingInput(
+                "there is no release to roll back to",
+                where=self.store.location,
+                found=f"current release {current.release_id if current else 'none'}",
+                hint="publish a day: derm run --from DAY --to DAY",
+            )
+        target = self.get(current.previous)
+        self.check(target.upstreams)
+        self._flip(target)
+        return target
+
+    def relabel(self, pools: Mapping[str, Artifact]) -> None:
+        """Let the slots and releases of user pools that were rewritten in place follow them.
+
+        A publish then goes on from what the slots hold, and a rollback finds what it expects.
+
+        Args:
+            pools: by the digest a pool had, the pool as it is now.
+        """
+        prefixes = set()
+        for release in self.known():
+            prefixes |= {e.users_prefix for e in release.upstreams}
+            entries = tuple(
+                e.model_copy(update={"pool_digest": now.digest, "users": now.rows})
+                if (now := pools.get(e.pool_digest))
+                else e
+                for e in release.upstreams
+            )
+            if entries != release.upstreams:
+                changed = release.model_copy(update={"upstreams": entries})
+                body = changed.model_dump_json(indent=2) + "\n"
+                _write_atomic(self._path(release.release_id), body)
+                self.store.put(release_key(release.release_id), changed.model_dump_json().encode())
+        for prefix in sorted(prefixes):
+            state = slot_state(self.store, prefix)
+            if state and (now := pools.get(state.pool_digest)):
+                changes = {"pool_digest": now.digest, "users": now.rows}
+                put_slot_state(self.store, prefix, state.model_copy(update=changes))
+
+    def check(self, upstreams: Sequence[PublishedUpstream]) -> None:
+        """Refuse a release whose slot or index is not there, whole, and of that day.
+
+        Raises:
+            GuardFailed: naming the upstream and what its slot or index folder holds instead.
+        """
+        for entry in upstreams:
+            self._check_users(entry)
+            self._check_index(entry)
+
+    def _check_users(self, entry: PublishedUpstream) -> None:
+        state = slot_state(self.store, entry.users_prefix)
+        if state and (state.state, state.pool_digest) == ("complete", entry.pool_digest):
+            return
+        held = f"{state.state} pool {state.pool_digest} of {state.ds}" if state else "nothing"
+        raise GuardFailed(
+            f"the slot of {entry.upstream} does not hold the users of this release",
+            where=f"{self.store.location} {entry.users_prefix}*",
+            expected=f"complete pool {entry.pool_digest}",
+            found=held,
+            hint="a newer publish uses the slot now; publish the day again: "
+            f"derm publish --ds DAY --upstream {entry.upstream} --force, then derm release",
+        )
+
+    def _check_index(self, entry: PublishedUpstream) -> None:
+        folder = self._folder.parent / entry.index_path
+        if (folder / "index.json").exists():
+            return
+        raise GuardFailed(
+            f"the Pin index of {entry.upstream} is not there",
+            where=str(folder),
+            expected="a finished index",
+            found="no index.json",
+            hint=f"derm index --ds DAY --upstream {entry.upstream} --force",
+        )
+
+    def _flip(self, release: Release) -> None:
+        """Move the pointer: first what it will name, then the key, then the file that follows."""
+        body = release.model_dump_json().encode()
+        self.store.put(release_key(release.release_id), body)
+        self.store.put(CURRENT_KEY, release.release_id.encode())
+        _write_atomic(self._folder / "current", release.release_id + "\n")
+
+    def _path(self, release_id: str) -> Path:
+        return self._folder / f"{release_id}.json"
+
+
+def entry_of(release: Release, upstream: Upstream) -> PublishedUpstream | None:
+    """What a release says about one upstream."""
+    return next((e for e in release.upstreams if e.upstream == upstream), None)
+
+
+def _digest(upstreams: Sequence[PublishedUpstream]) -> str:
+    joined = "\x1f".join(entry.model_dump_json() for entry in upstreams)
+    return hashlib.sha256(joined.encode()).hexdigest()[:8]
+
+
+def _write_atomic(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -1,0 +1,1 @@
+"""What `derm` offers beside the steps."""

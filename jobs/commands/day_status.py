@@ -1,0 +1,73 @@
+"""How the days of a home stand: what `derm status` says, before it is shown to anyone."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from jobs.engine.staleness import Standing
+from jobs.rendering.published import Published
+from jobs.rendering.summary import DaySummary
+from jobs.repair.unfinished import Progress
+
+_PUBLISHING = ("index", "publish", "release", "audit")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayStatus:
+    """One day: its numbers, and how its steps stand.
+
+    Attributes:
+        superseded: readers see a newer day.
+        bootstrap: the command that makes the day anew, when it began a space.
+        closed: no day is built on it any more: a later one began a space.
+    """
+
+    summary: DaySummary
+    standings: tuple[Standing, ...]
+    superseded: bool
+    bootstrap: str = ""
+    closed: bool = False
+
+    @property
+    def open_steps(self) -> tuple[Standing, ...]:
+        """Steps that are missing or stale, in order.
+
+        A stale report or gate stops nobody, and a superseded day is not published again: after a
+        backfill only the newest day is.
+        """
+        passed = ("report", *(_PUBLISHING if self.superseded else ()))
+        begun = ("stale", "missing") if self.bootstrap else ("stale",)
+        return tuple(
+            s
+            for s in self.standings
+            if s.state != "done"
+            and not self.closed
+            and s.step.name not in passed
+            and not (s.step.name == "gate" and s.state in begun)
+        )
+
+    @property
+    def command(self) -> str:
+        """The command that completes the day; empty when it is complete."""
+        ds = self.summary.ds
+        if not self.open_steps:
+            return ""
+        return self.bootstrap or f"derm run --from {ds} --to {ds}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """Everything `derm status` says.
+
+    Attributes:
+        problem: why the release cannot be read; empty when it can, or when there is none.
+        repair: the backfill or bootstrap that has begun and is not finished.
+        now: the time that ages are relative to.
+        quarantined: rows that were refused on arrival, over all days.
+    """
+
+    published: Published | None
+    problem: str
+    repair: Progress | None
+    days: tuple[DayStatus, ...]
+    quarantined: int
+    now: dt.datetime

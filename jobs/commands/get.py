@@ -1,0 +1,71 @@
+"""`derm get`: one user from the online store, or one Pin from the index, as a ranker sees it."""
+
+import argparse
+import json
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.client.client import FeatureClient
+from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.errors import MissingInput
+from jobs.cli import out
+from jobs.services.redis import ensure_redis
+from jobs.settings import Settings
+
+_SHOWN = 8
+_TIMEOUT_S = 5.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `derm get`."""
+    parser.add_argument("entity", choices=("user", "pin"), help="what kind of id it is")
+    parser.add_argument("id", help="the id")
+    parser.add_argument("--upstream", choices=UPSTREAMS, default="ctr", help="default: ctr")
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Print the embedding; exit code 2 when the id is not published."""
+    client = open_client(settings, args.upstream)
+    vector = _user(client, args.id) if args.entity == "user" else _pin(client, args.id)
+    release = client.release
+    if args.json:
+        body = {"release": release.release_id, "ds": release.ds, "vector": vector.tolist()}
+        out(json.dumps({args.entity: args.id, "upstream": args.upstream, **body}))
+    else:
+        shown = " ".join(f"{x:+.4f}" for x in vector[:_SHOWN])
+        more = f" ... ({len(vector)} values)" if len(vector) > _SHOWN else ""
+        norm = float(np.linalg.norm(vector))
+        out(f"{args.entity} {args.id}  {args.upstream}  release {release.release_id}")
+        out(f"norm {norm:.4f}  {shown}{more}")
+    return 0
+
+
+def open_client(settings: Settings, upstream: Upstream) -> FeatureClient:
+    """A client of this home's online store and index."""
+    url = ensure_redis(settings)
+    return FeatureClient(url, upstream=upstream, home=settings.home, timeout_s=_TIMEOUT_S)
+
+
+def _user(client: FeatureClient, user_id: str) -> npt.NDArray[np.float32]:
+    vectors, found = client.get_users([user_id])
+    if not found[0]:
+        raise _absent(client, "user", user_id)
+    vector: npt.NDArray[np.float32] = vectors[0]
+    return vector
+
+
+def _pin(client: FeatureClient, pin_id: str) -> npt.NDArray[np.float32]:
+    rows = client.index.rows_of([pin_id])
+    if rows[0] < 0:
+        raise _absent(client, "pin", pin_id)
+    vector: npt.NDArray[np.float32] = client.index.vectors(rows)[0]
+    return vector
+
+
+def _absent(client: FeatureClient, entity: str, entity_id: str) -> MissingInput:
+    return MissingInput(
+        f"{entity} {entity_id} is not published",
+        where=f"release {client.release.release_id}, upstream {client.upstream}",
+        hint=f"unknown, or no activity within the retention window of the {entity} pool",
+    )

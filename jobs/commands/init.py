@@ -1,0 +1,82 @@
+"""`derm init`: declare a pipeline, once, by writing its home."""
+
+import argparse
+import datetime as dt
+from pathlib import Path
+
+from feature_store.contracts.base import shift_day
+from feature_store.contracts.errors import InputError
+from jobs.cli import day, out
+from jobs.commands.preparation import HISTORY_STEPS
+from jobs.datasets.registry import REAL, SIMULATED, open_adapter
+from jobs.engine import catalog
+from jobs.recipes import RECIPES, recipe
+from jobs.settings import Home, Settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `derm init`."""
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        metavar="NAME|PATH",
+        help=f"{', '.join((SIMULATED, *REAL))}, or the path of a declaration (*.toml)",
+    )
+    parser.add_argument("--recipe", default="toy", choices=tuple(RECIPES), help="default: toy")
+    parser.add_argument("--source", default="", metavar="DIR", help="folder of the data's files")
+    parser.add_argument("--first", type=day, help="first day with events; default: the data's own")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--start", type=day, help="first day that is published")
+    start.add_argument("--days", type=int, help="or: days of history before it")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random; default: 0")
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Write the home and say what comes next.
+
+    Raises:
+        InputError: the data set, its source or the days are wrong, or the home is another one's.
+    """
+    home = declare(args, settings)
+    home.save(settings.home)
+    if args.json:
+        out(home.model_dump_json())
+        return 0
+    history = (dt.date.fromisoformat(home.start_ds) - dt.date.fromisoformat(home.first_ds)).days
+    before = shift_day(home.start_ds, -1)
+    out(f"{settings.home} is now a home: {home.dataset}, recipe {home.recipe}, seed {home.seed}")
+    out(f"data begins {home.first_ds}, published from {home.start_ds}, {history} days of history")
+    if history:
+        steps = ",".join(s.name for s in catalog.steps_for(home.dataset) if s.name in HISTORY_STEPS)
+        out(f"next: derm run --from {home.first_ds} --to {before} --steps {steps}")
+    else:
+        out("models that begin without history never learn from counts: --days 1 or more")
+    out(f"then: derm run --from {home.start_ds} --to DAY")
+    return 0
+
+
+def declare(args: argparse.Namespace, settings: Settings) -> Home:
+    """The home that the arguments ask for."""
+    source = str(Path(args.source).resolve()) if args.source else ""
+    dataset = args.dataset
+    if dataset.endswith(".toml"):
+        dataset = str(Path(dataset).resolve())
+    simulation = recipe(args.recipe).simulation
+    adapter = open_adapter(dataset, source, settings.home, simulation)
+    first = args.first or adapter.first_day()
+    history = adapter.history_days if args.days is None else args.days
+    start = args.start or shift_day(first, history)
+    if start < first:
+        raise InputError(
+            "the pipeline would start before its data",
+            expected=f"--start on or after {first}",
+            found=start,
+        )
+    return Home(
+        dataset=dataset,
+        source=source,
+        recipe=args.recipe,
+        first_ds=first,
+        start_ds=start,
+        seed=args.seed,
+    )

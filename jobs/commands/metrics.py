@@ -1,0 +1,118 @@
+"""`derm metrics`: the newest numbers of the pipeline as Prometheus text.
+
+Written for the textfile collector of a node exporter, or any scraper that can run a command:
+the pipeline is a batch, so there is no process of it to scrape.
+"""
+
+import argparse
+import datetime as dt
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from feature_store.contracts.base import UPSTREAMS
+from feature_store.contracts.manifests import StepManifest
+from jobs.cli import out
+from jobs.engine import catalog
+from jobs.engine.manifests import ManifestStore, write_atomic
+from jobs.rendering.published import Published, read_published
+from jobs.settings import Settings
+
+_ENTITY = re.compile(r"(?P<name>\w+)_(?P<entity>user|pin)")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One number of a step; upstream and entity type are '' where there is none."""
+
+    name: str
+    step: str
+    upstream: str
+    entity: str
+    value: float
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `derm metrics`."""
+    parser.add_argument("--output", type=Path, help="write this file, whole, instead of printing")
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Print or write the newest numbers."""
+    newest = list(newest_manifests(ManifestStore(settings.home / "manifests")))
+    if args.json:
+        text = json.dumps([_as_dict(s) for m in newest for s in samples(m)])
+    else:
+        text = exposition(newest, read_published(settings.home))
+    if args.output:
+        write_atomic(args.output, text)
+    else:
+        out(text.rstrip("\n"))
+    return 0
+
+
+def write_metrics(root: Path) -> None:
+    """Write `metrics/derm.prom` below the home, for a textfile collector."""
+    newest = newest_manifests(ManifestStore(root / "manifests"))
+    text = exposition(list(newest), read_published(root))
+    write_atomic(root / "metrics" / "derm.prom", text)
+
+
+def newest_manifests(store: ManifestStore) -> Iterator[StepManifest]:
+    """The newest manifest of every step and upstream."""
+    days = tuple(reversed(store.days()))
+    for step in catalog.STEPS:
+        for upstream in UPSTREAMS if step.per_upstream else (None,):
+            found = (store.get(step.name, ds, upstream) for ds in days)
+            newest = next((m for m in found if m), None)
+            if newest:
+                yield newest
+
+
+def samples(manifest: StepManifest) -> Iterator[Sample]:
+    """The numbers of one manifest; a trailing `_user` or `_pin` of a name becomes a label."""
+    upstream = manifest.upstream or ""
+    for name, value in manifest.metrics.items():
+        if isinstance(value, int | float):
+            match = _ENTITY.fullmatch(name)
+            base, entity = (match["name"], match["entity"]) if match else (name, "")
+            yield Sample(base, manifest.step, upstream, entity, float(value))
+
+
+def exposition(manifests: list[StepManifest], published: Published | None) -> str:
+    """Prometheus text of the numbers, the durations, and which day readers see.
+
+    No age is among them: the file is read long after it was written, and an age would stand still.
+
+    Args:
+        published: what readers see, which after a rollback is not the newest release.
+    """
+    registry = CollectorRegistry()
+    labels = ("step", "upstream")
+    duration = Gauge("derm_step_duration_seconds", "Wall time.", labels, registry=registry)
+    finished = Gauge("derm_step_finished_timestamp", "Unix time.", labels, registry=registry)
+    gauges: dict[str, Gauge] = {}
+    for manifest in manifests:
+        who = (manifest.step, manifest.upstream or "")
+        duration.labels(*who).set(manifest.duration_s)
+        finished.labels(*who).set(dt.datetime.fromisoformat(manifest.finished_at).timestamp())
+        for sample in samples(manifest):
+            name = f"derm_{sample.step}_{sample.name}"
+            if name not in gauges:
+                text = f"{sample.name} as measured by {sample.step}, newest day"
+                gauges[name] = Gauge(name, text, ("upstream", "entity"), registry=registry)
+            gauges[name].labels(sample.upstream, sample.entity).set(sample.value)
+    if published:
+        day = dt.datetime.fromisoformat(published.release.ds).replace(tzinfo=dt.UTC)
+        text = "Unix time at which the day that readers see ended; alerts count from it."
+        end = Gauge("derm_release_day_end_timestamp", text, registry=registry)
+        end.set((day + dt.timedelta(1)).timestamp())
+    return generate_latest(registry).decode()
+
+
+def _as_dict(sample: Sample) -> dict[str, str | float]:
+    return {field: getattr(sample, field) for field in sample.__slots__}

@@ -1,0 +1,38 @@
+"""`derm rollback`: readers go back to the release before the current one, in one step."""
+
+import argparse
+
+from feature_store.contracts.base import UPSTREAMS
+from feature_store.online.releases import Releases
+from feature_store.online.store import open_store
+from jobs.cli import out
+from jobs.commands.metrics import write_metrics
+from jobs.engine import locks
+from jobs.services.redis import ensure_redis, persist
+from jobs.settings import Home, Settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """It has no arguments: there is one way back."""
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Flip the pointer back and say what readers see now.
+
+    Raises:
+        StoreError: a publish is under way: it may be about to write the slot that was checked here.
+    """
+    Home.load(settings.home)
+    with locks.slots(settings.home, *UPSTREAMS):
+        releases = Releases(settings.home, open_store(ensure_redis(settings)))
+        before = releases.current()
+        release = releases.roll_back()
+    persist(settings)
+    write_metrics(settings.home)
+    if args.json:
+        out(release.model_dump_json())
+    else:
+        left = before.release_id if before else "nothing"
+        out(f"readers see {release.release_id} ({release.ds}) instead of {left}")
+        out("to go forward again: derm release --ds DAY --force")
+    return 0

@@ -1,0 +1,37 @@
+"""`derm <step>`: run one step of one day."""
+
+import argparse
+
+from feature_store.contracts.manifests import StepManifest
+from jobs.cli import out
+from jobs.engine import locks, tasks
+from jobs.engine.runner import StepResult, run_step, upstreams_of
+from jobs.settings import Settings
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Run the step for the upstreams asked for."""
+    from_its_gate = args.step.name == tasks.FIRST
+    with locks.together(settings.home, args.ds, from_its_gate=from_its_gate):
+        for upstream in upstreams_of(args.step, getattr(args, "upstream", None)):
+            result = run_step(settings, args.step, args.ds, upstream, force=args.force)
+            show(result, as_json=args.json)
+    return 0
+
+
+def show(result: StepResult, *, as_json: bool) -> None:
+    """Print what a step did: a line for people, or its manifest."""
+    out(result.manifest.model_dump_json() if as_json else _line(result))
+
+
+def _line(result: StepResult) -> str:
+    manifest: StepManifest = result.manifest
+    name = " ".join(filter(None, (manifest.ds, manifest.step, manifest.upstream)))
+    if result.skipped:
+        return f"{name}: up to date"
+    numbers = "  ".join(f"{k}={_number(v)}" for k, v in manifest.metrics.items())
+    return f"{name}: done in {manifest.duration_s:.1f} s  {numbers}".rstrip()
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,144 @@
+"""`derm status`: what is published now, how each day stands, and what to run next."""
+
+import argparse
+import datetime as dt
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from feature_store.contracts.base import UPSTREAMS, days_between
+from feature_store.contracts.errors import ManifestCorrupt
+from feature_store.lake.lake import Lake
+from feature_store.lake.late import QUARANTINE
+from jobs.cli import out
+from jobs.commands.day_status import DayStatus, Status
+from jobs.engine.context import RunContext
+from jobs.engine.runner import open_context
+from jobs.engine.staleness import Standing, standings
+from jobs.rendering.published import read_published
+from jobs.rendering.summary import DaySummary
+from jobs.rendering.terminal import print_status
+from jobs.repair import unfinished
+from jobs.settings import Settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `derm status`."""
+    parser.add_argument("--days", type=_positive, default=7, help="how many days; default: 7")
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Show the state of the home."""
+    status = read_status(settings, days=args.days, now=dt.datetime.now(dt.UTC))
+    if args.json:
+        out(json.dumps(_as_json(status), indent=2))
+    else:
+        print_status(status)
+    return 0
+
+
+def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
+    """The state of the home's newest days.
+
+    Raises:
+        InputError: the home was never initialised.
+        ManifestCorrupt: the record of a repair cannot be read.
+    """
+    ctx = open_context(settings, "")
+    published, problem = None, ""
+    try:
+        published = read_published(ctx.root)
+    except ManifestCorrupt as error:
+        problem = str(error)
+    # A day before the first published one only feeds the first training.
+    known = [ds for ds in ctx.manifests.days() if ds >= ctx.home.start_ds][-days:]
+    found = list(standings(ctx, known))
+    seen = published.release.ds if published else ""
+    return Status(
+        published=published,
+        problem=problem,
+        repair=unfinished.load(ctx.root),
+        days=tuple(
+            _day(ctx, ds, [s for s in found if s.ds == ds], superseded=bool(seen) and ds < seen)
+            for ds in known
+        ),
+        quarantined=_quarantined(ctx.lake),
+        now=now,
+    )
+
+
+def _day(ctx: RunContext, ds: str, found: Sequence[Standing], *, superseded: bool) -> DayStatus:
+    newest = ctx.spaces.trained[-1] if ctx.spaces.trained else ""
+    back = len(days_between(ctx.spaces.pooled[-1], newest)) - 1 if newest else 0
+    return DayStatus(
+        summary=DaySummary.of(ds, [s.manifest for s in found if s.manifest]),
+        standings=tuple(found),
+        superseded=superseded,
+        bootstrap=f"derm bootstrap --ds {ds} --back {back}" if ds == newest else "",
+        closed=ds < newest,
+    )
+
+
+def _quarantined(lake: Lake) -> int:
+    return lake.open(QUARANTINE).count() if lake.exists(QUARANTINE) else 0
+
+
+def _as_json(status: Status) -> dict[str, Any]:
+    return {
+        "repair": _repair_json(status),
+        "published": _published_json(status),
+        "problem": status.problem,
+        "quarantined_rows": status.quarantined,
+        "days": [_day_json(day) for day in status.days],
+    }
+
+
+def _repair_json(status: Status) -> dict[str, Any] | None:
+    if status.repair is None:
+        return None
+    made = status.repair.plan
+    return {
+        "command": unfinished.command(made),
+        "done": status.repair.done,
+        "steps": len(made.steps),
+        "first": made.first,
+        "last": made.last,
+    }
+
+
+def _published_json(status: Status) -> dict[str, Any] | None:
+    if status.published is None:
+        return None
+    return {
+        **status.published.release.model_dump(),
+        "released_at": status.published.released_at.isoformat(),
+        "age_hours": round(status.published.age_hours(status.now), 2),
+    }
+
+
+def _day_json(day: DayStatus) -> dict[str, Any]:
+    first = day.open_steps[0] if day.open_steps else None
+    return {
+        "ds": day.summary.ds,
+        "complete": first is None,
+        "released": day.summary.released is not None,
+        "first_open": {"step": first.step.name, "upstream": first.upstream} if first else None,
+        "command": day.command,
+        "steps": [
+            {"step": s.step.name, "upstream": s.upstream, "state": s.state} for s in day.standings
+        ],
+        "metrics": {
+            u: {
+                step: manifest.metrics
+                for (step, of), manifest in day.summary.steps.items()
+                if of == u and manifest.metrics
+            }
+            for u in UPSTREAMS
+        },
+    }
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of days, at least 1, found {text!r}")
+    return int(text)

@@ -1,0 +1,97 @@
+"""What a data set's adapter is, and how it reads files without trusting them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.contracts.datasets import DatasetSpec
+from jobs.datasets.checks import Problems
+
+_NOTHING = pa.table({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayTables:
+    """A day of a data set before it is typed; columns beyond the declared ones are dropped."""
+
+    events: pa.Table
+    users: pa.Table
+    pins: pa.Table
+
+
+class Adapter(Protocol):
+    """One data set."""
+
+    @property
+    def history_days(self) -> int:
+        """Days from the first day of the data to the first that is published, by default."""
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The declaration of its tables."""
+
+    def first_day(self) -> str:
+        """The first day of the data worth starting from.
+
+        Raises:
+            InputError: the source is missing or cannot be read.
+        """
+
+    def last_day(self) -> str | None:
+        """The last day there will ever be data of; None where days keep arriving."""
+
+    def read_day(self, ds: str) -> DayTables:
+        """The tables of a day, features as of its start.
+
+        Raises:
+            ContractViolation: source files are missing, damaged or of another shape.
+        """
+
+
+def read_parquet(
+    path: Path, problems: Problems, columns: Mapping[str, str] | None = None
+) -> pa.Table:
+    """Read a source file, or note in `problems` why it cannot be read.
+
+    Args:
+        columns: name -> kind (`string`, `integer`, `number`) the file must have; None reads all.
+
+    Returns:
+        The columns asked for; a table without columns when a problem was noted.
+    """
+    if not path.is_file():
+        problems.add(path.stem, rule="a source file", found=f"no file {path}", missing=True)
+        return _NOTHING
+    try:
+        names = pq.read_schema(path).names
+        if doubled := sorted({n for n in names if names.count(n) > 1}):
+            problems.add(path.stem, " ".join(doubled), rule="one column of a name", found=str(path))
+            return _NOTHING
+        # Only files that were written with checksums have any to verify.
+        data = pq.read_table(path, partitioning=None, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        problems.add(path.stem, rule="a readable Parquet file", found=f"{path}: {reason}")
+        return _NOTHING
+    if columns is None:
+        return data
+    before = len(problems.found)
+    for name, kind in columns.items():
+        if name not in data.column_names:
+            problems.add(path.stem, name, rule="the column", found=f"not in {path}")
+        elif not _is_kind(data.schema.field(name).type, kind):
+            found = f"{data.schema.field(name).type} in {path}"
+            problems.add(path.stem, name, rule=f"type {kind}", found=found)
+    return data.select(list(columns)) if len(problems.found) == before else _NOTHING
+
+
+def _is_kind(found: pa.DataType, kind: str) -> bool:
+    if kind == "string":
+        return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
+    if kind == "integer":
+        return bool(pa.types.is_integer(found))
+    return bool(pa.types.is_integer(found) or pa.types.is_floating(found))

@@ -1,0 +1,221 @@
+"""A user's own data set: a TOML declaration says which columns mean what (docs/howto)."""
+
+import json
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, ValidationError, model_validator
+
+from feature_store.contracts.base import Contract, Day, Entity
+from feature_store.contracts.datasets import DatasetSpec, Feature, FeatureKind, FeatureScope
+from feature_store.contracts.datasets import Label as DeclaredLabel
+from feature_store.contracts.errors import InputError
+from jobs.datasets.base import DayTables, read_parquet
+from jobs.datasets.checks import Problems
+from jobs.datasets.rolling import DAY_US, day_number
+
+
+class EventSource(Contract):
+    """Where events are, and which of their columns are which.
+
+    Attributes:
+        path: relative to the source folder; `{ds}` stands for the day. Without it, one file holds
+            all days, and a day's rows are chosen by time.
+        surface, action: columns; without one, every row has the first declared value.
+    """
+
+    path: str
+    event_id: str
+    user_id: str
+    pin_id: str
+    ts: str
+    surface: str | None = None
+    action: str | None = None
+    duration_s: str | None = None
+
+
+class SnapshotSource(Contract):
+    """Where the features of users or Pins are; `{ds}` in the path stands for the day."""
+
+    path: str
+    id: str
+
+
+class LabelSource(DeclaredLabel):
+    """A label and the column it is read from; without one, the column has the label's name."""
+
+    column: str | None = None
+
+
+class FeatureSource(Contract):
+    """A feature and the column it is read from; without one, the column has its name."""
+
+    name: str
+    scope: FeatureScope
+    kind: FeatureKind
+    meaning: str
+    column: str | None = None
+    cardinality: int = 1024
+    dim: int = 0
+    max_len: int = 0
+    ids_of: Entity | None = None
+
+
+class Declaration(Contract):
+    """A data set in a file of its user."""
+
+    name: str
+    description: str = ""
+    first_day: Day
+    history_days: int = Field(default=7, ge=0)
+    surfaces: tuple[str, ...] = ("all",)
+    actions: tuple[str, ...] = ("impression",)
+    attribution_days: int = 0
+    daily_rows: tuple[int, int] = (1, 2**62)
+    freshness_hours: int = 24
+    events: EventSource
+    users: SnapshotSource
+    pins: SnapshotSource
+    labels: tuple[LabelSource, ...]
+    features: tuple[FeatureSource, ...]
+    label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_one_label_column(self) -> Self:
+        columns = {(x.name, x.column or x.name) for x in self.labels}
+        if len(columns) > len({name for name, _ in columns}):
+            raise ValueError("a label that two upstreams learn must name one column")
+        return self
+
+    def spec(self) -> DatasetSpec:
+        """The data set it declares."""
+        return DatasetSpec(
+            labels=tuple(DeclaredLabel(**x.model_dump(exclude={"column"})) for x in self.labels),
+            features=tuple(Feature(**x.model_dump(exclude={"column"})) for x in self.features),
+            **{
+                name: getattr(self, name)
+                for name in (
+                    *("name", "description", "surfaces", "actions", "attribution_days"),
+                    *("daily_rows", "freshness_hours", "label_rates"),
+                )
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclaredAdapter:
+    """The data set that the file `path` declares, read from below `folder`."""
+
+    path: Path
+    folder: Path
+
+    @cached_property
+    def declaration(self) -> Declaration:
+        """The file's content.
+
+        Raises:
+            InputError: it is no TOML, or it breaks the declaration's rules.
+        """
+        try:
+            content = tomllib.loads(self.path.read_text())
+            declaration = Declaration.model_validate_json(json.dumps(content, default=str))
+            declaration.spec()
+        except (tomllib.TOMLDecodeError, ValidationError, OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                "the declaration of a data set is wrong",
+                where=str(self.path),
+                found=str(error),
+                hint="docs/howto/own_dataset.md explains every key",
+            ) from error
+        return declaration
+
+    @property
+    def history_days(self) -> int:
+        """As declared."""
+        return self.declaration.history_days
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The declaration of its tables."""
+        return self.declaration.spec()
+
+    def first_day(self) -> str:
+        """As declared."""
+        return self.declaration.first_day
+
+    def last_day(self) -> None:
+        """Days keep arriving."""
+        return
+
+    def read_day(self, ds: str) -> DayTables:
+        """The tables of a day, columns under their declared names.
+
+        Raises:
+            ContractViolation: a file is missing or damaged, or lacks a column.
+        """
+        declared, problems = self.declaration, Problems(ds)
+        tables = {
+            "events": self._read("events", declared.events.path, self._event_columns(), problems),
+            "users": self._read("users", declared.users.path, self._columns("user"), problems),
+            "pins": self._read("pins", declared.pins.path, self._columns("pin"), problems),
+        }
+        problems.refuse(f"repair the source or its declaration {self.path}")
+        events = tables["events"]
+        if "{ds}" not in declared.events.path:
+            events = _of_day(events, ds)
+        return DayTables(events=self._completed(events), users=tables["users"], pins=tables["pins"])
+
+    def _event_columns(self) -> dict[str, str]:
+        """Declared name -> column of the source."""
+        source = self.declaration.events.model_dump(exclude={"path"})
+        columns = {name: column for name, column in source.items() if column is not None}
+        columns |= {x.name: x.column or x.name for x in self.declaration.labels}
+        return columns | self._features("context")
+
+    def _columns(self, scope: Literal["user", "pin"]) -> dict[str, str]:
+        source = self.declaration.users if scope == "user" else self.declaration.pins
+        return {f"{scope}_id": source.id} | self._features(scope)
+
+    def _features(self, scope: FeatureScope) -> dict[str, str]:
+        return {f.name: f.column or f.name for f in self.declaration.features if f.scope == scope}
+
+    def _read(self, table: str, path: str, columns: dict[str, str], problems: Problems) -> pa.Table:
+        file = self.folder / path.replace("{ds}", problems.ds)
+        data = read_parquet(file, problems)
+        if not data.num_columns:
+            return data
+        absent = [c for c in columns.values() if c not in data.column_names]
+        for column in absent:
+            problems.add(table, column, rule="the column", found=f"not in {file}")
+        if absent:
+            return data
+        return pa.table({name: data[column] for name, column in columns.items()})
+
+    def _completed(self, events: pa.Table) -> pa.Table:
+        declared = self.declaration
+        for name, value in (
+            ("surface", declared.surfaces[0]),
+            ("action", declared.actions[0]),
+            ("duration_s", None),
+        ):
+            if name not in events.column_names:
+                kind = pa.float32() if value is None else pa.string()
+                column = pa.array([value] * len(events), kind)
+                events = events.append_column(name, column)
+        return events
+
+
+def _of_day(events: pa.Table, ds: str) -> pa.Table:
+    """The rows of a UTC day; all of them when the time is of a wrong type, which is noted later."""
+    kind = events.schema.field("ts").type
+    if not pa.types.is_timestamp(kind) or kind.tz is None:
+        return events
+    start = pa.scalar(day_number(ds) * DAY_US, pa.timestamp("us", tz="UTC"))
+    end = pa.scalar((day_number(ds) + 1) * DAY_US, pa.timestamp("us", tz="UTC"))
+    times = events["ts"].cast(start.type, safe=False)
+    return events.filter(pc.and_(pc.greater_equal(times, start), pc.less(times, end)))

@@ -1,0 +1,71 @@
+"""Data sets by name. An adapter's module is imported when its data set is asked for."""
+
+import importlib
+from pathlib import Path
+
+from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.errors import InputError
+from jobs.datasets.base import Adapter
+from simulator import config as worlds
+
+SIMULATED = "simulated"
+REAL = ("kuairand", "movielens", "trivago")
+
+
+def dataset_spec(
+    dataset: str, source: str, simulation: worlds.WorldConfig | None = None
+) -> DatasetSpec:
+    """The declaration of a data set.
+
+    Args:
+        simulation: the simulated world's configuration; None is the toy world.
+
+    Raises:
+        InputError: no data set has that name, or its declaration is wrong.
+    """
+    return _adapter(dataset, Path(source), simulation or worlds.toy()).spec
+
+
+def open_adapter(dataset: str, source: str, root: Path, simulation: worlds.WorldConfig) -> Adapter:
+    """The adapter that reads a data set.
+
+    Args:
+        source: folder of the files; a declared data set's are beside its declaration by default.
+        root: the home; the simulated world's files are below it.
+
+    Raises:
+        InputError: no data set has that name, or its source is missing.
+    """
+    if dataset == SIMULATED:
+        return _adapter(dataset, simulated_folder(root), simulation)
+    folder = Path(source) if source or dataset in REAL else Path(dataset).parent
+    adapter = _adapter(dataset, folder, simulation)
+    if not folder.is_dir() or (dataset in REAL and not source):
+        raise InputError(
+            f"data set {dataset} needs its files",
+            expected="a folder with the files of the data set",
+            found=source or "no source",
+            hint=f"derm init --dataset {dataset} --source DIR",
+        )
+    return adapter
+
+
+def simulated_folder(root: Path) -> Path:
+    """Where `derm simulate` writes below a home."""
+    return root / "source" / SIMULATED
+
+
+def _adapter(dataset: str, folder: Path, simulation: worlds.WorldConfig) -> Adapter:
+    if dataset in (SIMULATED, *REAL):
+        module = importlib.import_module(f"jobs.datasets.{dataset}")
+        adapter: Adapter = module.open_folder(folder, simulation)
+        return adapter
+    if Path(dataset).suffix == ".toml":
+        from jobs.datasets.declared import DeclaredAdapter
+
+        return DeclaredAdapter(path=Path(dataset), folder=folder)
+    raise InputError(
+        "unknown data set",
+        expected=" | ".join((SIMULATED, *REAL, "the path of a declaration (*.toml)")),
+        found=dataset,
+    )

@@ -1,0 +1,101 @@
+"""What a step gets: its day, its inputs, and where things are."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from feature_store.contracts.base import Upstream, shift_day
+from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.errors import MissingInput
+from feature_store.contracts.manifests import Artifact, Metrics
+from feature_store.lake.lake import Lake
+from feature_store.reading.counts import Counting
+from jobs.engine import catalog
+from jobs.engine.manifests import ManifestStore
+from jobs.engine.spaces import Spaces
+from jobs.recipes import Recipe
+from jobs.settings import Home, Settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a step hands back: artifacts written, numbers measured, seconds by phase."""
+
+    outputs: tuple[Artifact, ...]
+    metrics: Metrics = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunContext:
+    """One step of one day. `upstream` is None for steps that serve both.
+
+    Attributes:
+        force: what is there already is not to be built on, or taken as the result.
+    """
+
+    settings: Settings
+    home: Home
+    recipe: Recipe
+    spec: DatasetSpec
+    lake: Lake
+    manifests: ManifestStore
+    ds: str
+    upstream: Upstream | None
+    log: logging.Logger
+    spaces: Spaces = field(default_factory=Spaces)
+    force: bool = False
+
+    @property
+    def root(self) -> Path:
+        """Root of everything a run writes."""
+        return self.settings.home
+
+    @property
+    def counting(self) -> Counting:
+        """How counts become features here."""
+        return Counting(smoothing=self.recipe.counting.smoothing, first_ds=self.home.first_ds)
+
+    @property
+    def is_first_day(self) -> bool:
+        """Whether the pipeline starts with this day, so that there is no yesterday."""
+        return self.ds <= self.home.start_ds
+
+    def has_previous(self, name: str) -> bool:
+        """Whether an artifact continues yesterday's: not on the first day, nor in a new space."""
+        if name.startswith("lake:counts/"):
+            return self.ds > self.home.first_ds
+        begins: tuple[str, ...] = ()
+        if name.startswith("snapshot:"):
+            begins = self.spaces.trained
+        elif name.endswith("/pool"):
+            begins = self.spaces.pooled
+        return not self.is_first_day and self.ds not in begins
+
+    def artifact(self, name: str, offset: int = 0) -> Artifact:
+        """An artifact as its producer's manifest records it.
+
+        Raises:
+            MissingInput: its producer has not finished on that day.
+        """
+        ds = shift_day(self.ds, offset)
+        step, upstream = catalog.producer(name)
+        manifest = self.manifests.get(step.name, ds, upstream)
+        if manifest is None:
+            suffix = f" --upstream {upstream}" if upstream else ""
+            raise MissingInput(
+                f"{name} of {ds} is not there",
+                where=str(self.manifests.path(step.name, ds, upstream)),
+                expected=f"step {step.name} finished for {ds}",
+                found="no manifest",
+                hint=f"derm {step.name} --ds {ds}{suffix}",
+            )
+        return manifest.output(name)
+
+    def previous(self, name: str) -> Artifact | None:
+        """Yesterday's artifact, None on the first day of the pipeline or of a new space.
+
+        Raises:
+            MissingInput: there should be one, and yesterday has not finished.
+        """
+        return self.artifact(name, -1) if self.has_previous(name) else None

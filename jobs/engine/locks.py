@@ -1,0 +1,135 @@
+"""Who may change a home: any number of steps at once, or one repair alone.
+
+Steps of a day hold the lock together; a command that rewrites days behind them (backfill, retain,
+forget, rebucket) holds it alone. So a repair begins when nothing runs, and nothing begins until it
+has ended. The kernel keeps the lock: whoever is killed lets go. What a repair leaves half done then
+is guarded by its record (`jobs.repair.unfinished`): steps of the days it recomputes are refused.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from feature_store.contracts.base import Upstream
+from feature_store.contracts.errors import StoreError
+from jobs.repair import unfinished
+from jobs.settings import Home
+
+log = logging.getLogger("derm")
+
+_POLL_S = 0.2
+_SAY_EVERY_S = 30.0
+
+
+@contextmanager
+def together(home: Path, ds: str, *, from_its_gate: bool = False) -> Iterator[None]:
+    """Change days of the home up to `ds`, beside other steps; wait while somebody has it alone.
+
+    A repair takes back what a day under way has made. So whoever is past the gate gives up when one
+    has begun, instead of waiting, maybe for days, for results that will be gone.
+
+    Args:
+        from_its_gate: the day begins here, so it may wait for a repair.
+
+    Raises:
+        InputError: it is not a home.
+        GuardFailed: a repair of these days, or of days before them, is not finished.
+    """
+    with _lock_file(home) as file:
+        if from_its_gate:
+            _acquire(file, fcntl.LOCK_SH)
+        else:
+            _acquire(file, fcntl.LOCK_SH, lambda: unfinished.refuse(home, ds))
+        unfinished.refuse(home, ds)
+        yield
+
+
+@contextmanager
+def alone(home: Path, what: str) -> Iterator[None]:
+    """Have the home alone; wait until no step runs.
+
+    Args:
+        what: what is being done, for those who wait.
+
+    Raises:
+        InputError: it is not a home.
+    """
+    with _lock_file(home) as file:
+        _acquire(file, fcntl.LOCK_EX)
+        _describe(file, {"what": what, "pid": os.getpid()})
+        try:
+            yield
+        finally:
+            _describe(file, None)
+
+
+@contextmanager
+def slots(home: Path, *upstreams: Upstream) -> Iterator[None]:
+    """Have the online store's slots of some upstreams alone: to write them, or to move the pointer.
+
+    Nobody waits: what the second would do depends on what the first makes of the slots.
+
+    Raises:
+        StoreError: somebody else has them; a killed one lets go by itself.
+    """
+    with ExitStack() as held:
+        for upstream in upstreams:
+            path = home / "services" / f"publish.{upstream}.lock"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                fcntl.flock(held.enter_context(path.open("a")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    f"another publish of {upstream} is running, or a release or a rollback",
+                    where=str(path),
+                    hint="wait for it, then do the same again",
+                ) from error
+        yield
+
+
+@contextmanager
+def _lock_file(home: Path) -> Iterator[TextIO]:
+    Home.load(home)
+    path = home / "services" / "pipeline.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        yield file
+
+
+def _acquire(file: TextIO, kind: int, look: Callable[[], None] = lambda: None) -> None:
+    """Take the lock, saying from time to time who is in the way; `look` may give up by raising."""
+    said = -_SAY_EVERY_S
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() - said >= _SAY_EVERY_S:
+                said = time.monotonic()
+                log.info("waiting: %s", _in_the_way(file))
+            look()
+            time.sleep(_POLL_S)
+        else:
+            return
+
+
+def _in_the_way(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+    except json.JSONDecodeError:
+        return "steps of a day are running"
+    return f"{holder['what']} (process {holder['pid']}) has the pipeline alone"
+
+
+def _describe(file: TextIO, holder: dict[str, str | int] | None) -> None:
+    file.seek(0)
+    file.truncate()
+    if holder:
+        file.write(json.dumps(holder))
+    file.flush()

@@ -1,0 +1,189 @@
+"""Runs steps: resolve inputs, skip what is current, run, record.
+
+A step's manifest is written after everything else, so a step without a manifest never finished,
+and a step whose recorded inputs and recipe equal today's need not run again.
+"""
+
+import dataclasses
+import datetime as dt
+import importlib
+import importlib.metadata
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.errors import ContractViolation, MissingInput
+from feature_store.contracts.manifests import Artifact, StepManifest
+from feature_store.lake.lake import Lake
+from jobs.datasets.registry import dataset_spec
+from jobs.engine import catalog, spaces
+from jobs.engine.context import Outcome, RunContext
+from jobs.engine.manifests import ManifestStore
+from jobs.recipes import recipe
+from jobs.settings import Home, Settings
+
+log = logging.getLogger("derm")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """A finished step; `skipped` when its recorded result was current."""
+
+    manifest: StepManifest
+    skipped: bool
+
+
+def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) -> RunContext:
+    """A context for one day of the home that `settings` names."""
+    home = Home.load(settings.home)
+    chosen = recipe(home.recipe)
+    return RunContext(
+        settings=settings,
+        home=home,
+        recipe=chosen,
+        spec=dataset_spec(home.dataset, home.source, chosen.simulation),
+        lake=Lake(settings.lake_root),
+        manifests=ManifestStore(settings.home / "manifests"),
+        ds=ds,
+        upstream=upstream,
+        log=log,
+        spaces=spaces.load(settings.home),
+    )
+
+
+def run_step(
+    settings: Settings, step: catalog.Step, ds: str, upstream: Upstream | None, *, force: bool
+) -> StepResult:
+    """Run one step of one day, unless its recorded result is current.
+
+    Args:
+        force: run even when nothing changed, and build on nothing that is there.
+
+    Raises:
+        DermError: an input is missing or wrong, or a guard refused the result.
+    """
+    ctx = dataclasses.replace(open_context(settings, ds, upstream), force=force)
+    existing = ctx.manifests.get(step.name, ds, upstream)
+    inputs = resolve_inputs(ctx, step, existing.inputs if existing else ())
+    if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:
+        return StepResult(manifest=existing, skipped=True)
+    module = importlib.import_module(f"jobs.steps.{step.name}")
+    return StepResult(
+        manifest=record(ctx, step, resolve_inputs(ctx, step), lambda: module.run(ctx)),
+        skipped=False,
+    )
+
+
+def keep_result(
+    settings: Settings, step: catalog.Step, ds: str, upstream: Upstream | None
+) -> StepResult:
+    """Let what a step made stand, although its inputs have changed since.
+
+    Raises:
+        MissingInput: an input is not there, or the step never finished.
+    """
+    ctx = open_context(settings, ds, upstream)
+    existing = ctx.manifests.get(step.name, ds, upstream)
+    if existing is None:
+        raise MissingInput(f"{step.name} of {ds} made nothing that could be kept")
+    inputs = resolve_inputs(ctx, step, existing.inputs)
+    ctx.manifests.put(existing.model_copy(update={"inputs": inputs}))
+    return StepResult(manifest=existing, skipped=True)
+
+
+def record(
+    ctx: RunContext,
+    step: catalog.Step,
+    inputs: tuple[Artifact, ...],
+    work: Callable[[], Outcome],
+) -> StepManifest:
+    """Do the work of a step, and write its manifest last.
+
+    Raises:
+        ContractViolation: it did not write what the catalog declares.
+    """
+    # From here on the partition may be half replaced: what was recorded no longer holds.
+    ctx.manifests.remove(step.name, ctx.ds, ctx.upstream)
+    started, clock = dt.datetime.now(dt.UTC), time.perf_counter()
+    outcome = work()
+    check_outputs(step, ctx.ds, ctx.upstream, outcome.outputs)
+    manifest = StepManifest(
+        step=step.name,
+        ds=ctx.ds,
+        upstream=ctx.upstream,
+        inputs=inputs,
+        outputs=outcome.outputs,
+        metrics=outcome.metrics,
+        recipe=ctx.recipe.digest(step.recipe_parts),
+        code=importlib.metadata.version("derm"),
+        started_at=started.isoformat(timespec="seconds"),
+        finished_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        duration_s=round(time.perf_counter() - clock, 3),
+        timings=outcome.timings,
+    )
+    ctx.manifests.put(manifest)
+    return manifest
+
+
+def resolve_inputs(
+    ctx: RunContext, step: catalog.Step, made_from: Iterable[Artifact] = ()
+) -> tuple[Artifact, ...]:
+    """The artifacts a step reads, as their producers recorded them.
+
+    Args:
+        made_from: where a later day's artifact may stand in for the day's own, and is among these,
+            it is looked up in its place.
+
+    Raises:
+        MissingInput: a producer has not finished.
+    """
+    available = {s.name for s in catalog.steps_for(ctx.home.dataset)}
+    recorded = {a.name: a.ds for a in made_from}
+    found: list[Artifact] = []
+    for ref in step.inputs:
+        for name in catalog.expand(ref.name, ctx.upstream):
+            if catalog.producer(name)[0].name not in available:
+                continue
+            if ref.optional and not ctx.has_previous(name):
+                continue
+            later = ref.or_later and recorded.get(name, "") > ctx.ds
+            view = dataclasses.replace(ctx, ds=recorded[name]) if later else ctx
+            found.append(view.artifact(name, ref.offset))
+    return tuple(found)
+
+
+def check_outputs(
+    step: catalog.Step, ds: str, upstream: Upstream | None, outputs: Sequence[Artifact]
+) -> None:
+    """Compare what a step wrote with what the catalog says it writes.
+
+    Raises:
+        ContractViolation: an artifact is missing, undeclared, doubled, or of another day.
+    """
+    declared = sorted(name for t in step.outputs for name in catalog.expand(t, upstream))
+    written = sorted(a.name for a in outputs)
+    if written != declared or any(a.ds != ds for a in outputs):
+        raise ContractViolation(
+            f"step {step.name} did not write what the catalog declares",
+            where="jobs/engine/catalog.py",
+            expected=f"{' '.join(declared) or 'nothing'} of {ds}",
+            found=" ".join(f"{a.name} of {a.ds}" for a in outputs) or "nothing",
+        )
+
+
+def is_current(
+    ctx: RunContext, step: catalog.Step, manifest: StepManifest, inputs: tuple[Artifact, ...]
+) -> bool:
+    """Whether a recorded result still follows from the present inputs and recipe."""
+    recorded = [(a.name, a.ds, a.digest) for a in manifest.inputs]
+    present = [(a.name, a.ds, a.digest) for a in inputs]
+    return recorded == present and manifest.recipe == ctx.recipe.digest(step.recipe_parts)
+
+
+def upstreams_of(step: catalog.Step, upstream: Upstream | None) -> Sequence[Upstream | None]:
+    """The upstreams a step runs for: the one asked for, both, or none."""
+    if not step.per_upstream:
+        return (None,)
+    return (upstream,) if upstream else UPSTREAMS

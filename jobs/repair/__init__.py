@@ -1,0 +1,1 @@
+"""Days that were corrupted or must begin anew: planned, recomputed, published once."""

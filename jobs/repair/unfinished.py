@@ -1,0 +1,100 @@
+"""The backfill or bootstrap that has begun and is not finished: its plan, and how far it is."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from feature_store.contracts.base import Contract, days_between
+from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorrupt
+from jobs.engine.manifests import write_atomic
+from jobs.repair import plan
+from jobs.settings import Settings
+
+
+class Progress(Contract):
+    """A backfill that has begun: its plan, and how many steps of it are done."""
+
+    plan: plan.BackfillPlan
+    done: int = 0
+
+
+def command(made: plan.BackfillPlan) -> str:
+    """The command that makes, or continues, a plan."""
+    if made.what == "space":
+        return bootstrap_command(made.first, made.last)
+    wrong = made.corrupted
+    return backfill_command(wrong[0], wrong[-1], made.what, retrain=made.retrain)
+
+
+def bootstrap_command(first: str, last: str) -> str:
+    """The command that begins a space with the pools of `first`, and publishes `last`."""
+    return f"derm bootstrap --ds {last} --back {len(days_between(first, last)) - 1}"
+
+
+def backfill_command(first: str, last: str, what: str, *, retrain: bool) -> str:
+    """The command that repairs the days from `first` to `last`."""
+    models = "--retrain" if retrain else "--no-retrain"
+    return f"derm backfill --from {first} --to {last} --what {what} {models}"
+
+
+def path(home: Path) -> Path:
+    """Where the progress of a backfill is."""
+    return home / "backfill.json"
+
+
+def load(home: Path) -> Progress | None:
+    """The backfill that has begun, if any.
+
+    Raises:
+        ManifestCorrupt: the file cannot be read back.
+    """
+    file = path(home)
+    if not file.exists():
+        return None
+    try:
+        return Progress.model_validate_json(file.read_text())
+    except ValidationError as error:
+        raise ManifestCorrupt(
+            "the progress of a backfill cannot be read",
+            where=str(file),
+            found=str(error),
+            hint="remove the file and start the backfill again",
+        ) from error
+
+
+def save(home: Path, progress: Progress) -> None:
+    """Record how far a backfill has come."""
+    write_atomic(path(home), progress.model_dump_json(indent=2) + "\n")
+
+
+def refuse(home: Path, ds: str) -> None:
+    """Refuse to touch a day that an unfinished repair recomputes, or one after it.
+
+    Args:
+        ds: the last of the days that are to be touched.
+
+    Raises:
+        GuardFailed: naming the command that continues the repair.
+    """
+    unfinished = load(home)
+    if unfinished is None or ds < (first := min(s.ds for s in unfinished.plan.steps)):
+        return
+    raise GuardFailed(
+        "a backfill has begun and is not finished",
+        where=str(path(home)),
+        expected=f"no step of {first} or a later day runs between its steps",
+        found=f"{unfinished.done} of {len(unfinished.plan.steps)} steps done",
+        hint=f"let it finish; if it does not run: {command(unfinished.plan)}; "
+        "then run the day again from its gate (in Airflow: clear every task of its run)",
+    )
+
+
+def another_has_begun(settings: Settings, begun: plan.BackfillPlan, asked: str) -> InputError:
+    """What is said when another plan is under way than the one that is asked for."""
+    return InputError(
+        "another backfill has begun and is not finished",
+        where=str(path(settings.home)),
+        expected=command(begun),
+        found=asked,
+        hint="finish it first, or remove the file to abandon it",
+    )

@@ -1,0 +1,1 @@
+"""The catalog as DAGs; the only place that imports Airflow, with dags/."""

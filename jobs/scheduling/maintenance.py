@@ -1,0 +1,103 @@
+"""Commands that Airflow runs beside the steps of a day, as data. Imports nothing heavy.
+
+Arguments are templates: `params` are what the form in the UI asks for.
+"""
+
+from dataclasses import dataclass
+
+from jobs.engine.catalog import Resource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chore:
+    """One command of the command line as a task.
+
+    Attributes:
+        arguments: what follows `derm`; a template.
+        failure: what it means when it fails.
+        remedy: what to do then.
+    """
+
+    name: str
+    summary: str
+    arguments: str
+    resource: Resource = "cpu"
+    retries: int = 0
+    timeout_minutes: int
+    failure: str
+    remedy: str
+
+
+_REPAIR = (
+    "--from {{ params.first_day }} --to {{ params.last_day }} --what {{ params.what }}"
+    "{{ {'retrain': ' --retrain', 'keep': ' --no-retrain'}.get(params.models, '') }}"
+)
+
+BACKFILL = (
+    Chore(
+        name="plan",
+        summary="Show in the log which days and steps are recomputed, from which good state.",
+        arguments=f"backfill {_REPAIR} --dry-run",
+        timeout_minutes=10,
+        failure="The days cannot be repaired; nothing was changed.",
+        remedy="The message names the oldest day that can be, or what else is in the way.",
+    ),
+    Chore(
+        name="backfill",
+        summary="Recompute the days in order, alone in the pipeline; publish once, at the end.",
+        arguments=f"backfill {_REPAIR} --yes --in-process",
+        # Its steps want whatever any step wants.
+        resource="gpu",
+        retries=1,
+        timeout_minutes=3 * 24 * 60,
+        failure="A step failed or a guard refused its result. Readers keep the present release.",
+        remedy="The log names the step: its section of the runbook applies. Then clear this task: "
+        "it continues with the step that failed. No day begins before it has finished.",
+    ),
+)
+
+_SPACE = "--ds {{ params.day }} --back {{ params.days_back }}"
+
+BOOTSTRAP = (
+    Chore(
+        name="plan",
+        summary="Show in the log which days are trained on, embedded and written.",
+        arguments=f"bootstrap {_SPACE} --dry-run",
+        timeout_minutes=10,
+        failure="No space can begin on that day; nothing was changed.",
+        remedy="The message names the days on which one can.",
+    ),
+    Chore(
+        name="bootstrap",
+        summary="Train from scratch, embed the days before, merge them; publish once, at the end.",
+        arguments=f"bootstrap {_SPACE} --yes --in-process",
+        # Its steps want whatever any step wants.
+        resource="gpu",
+        retries=1,
+        timeout_minutes=3 * 24 * 60,
+        failure="A step failed or a guard refused its result. Readers keep the present space.",
+        remedy="The log names the step: its section of the runbook applies. Then clear this task: "
+        "it continues with the step that failed. No day begins before it has finished.",
+    ),
+)
+
+MAINTENANCE = (
+    Chore(
+        name="retain",
+        summary="Drop what retention no longer keeps, compact, clean the logs, free the disk.",
+        arguments="retain",
+        retries=1,
+        timeout_minutes=240,
+        failure="The disk fills up; the pipeline goes on as before.",
+        remedy="Run it again. `derm retain --dry-run` says what would go.",
+    ),
+    Chore(
+        name="audit",
+        summary="Compare what readers see with the lake once more, hours after the release.",
+        arguments="audit --ds {{ params.day or (data_interval_start | ds) }} --force",
+        retries=1,
+        timeout_minutes=20,
+        failure="What is published differs from the lake, or the day was never released.",
+        remedy="See `docs/runbook.md#audit`.",
+    ),
+)

@@ -1,0 +1,1 @@
+"""One module per step of a day, its helpers beside it."""

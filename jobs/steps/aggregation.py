@@ -1,0 +1,97 @@
+"""What dedup and merge share: one Spark job over all buckets, one commit per table."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from feature_store.contracts.base import ENTITIES, Entity, Upstream
+from feature_store.contracts.errors import ContractViolation, InputError, SpaceMismatch
+from feature_store.contracts.manifests import Artifact
+from feature_store.contracts.tables import Table
+from feature_store.lake.lake import Lake
+from feature_store.spark.aggregation import BucketResult, Layout
+from feature_store.spark.session import spark_context
+from feature_store.spark.tasks import BucketTask, run_tasks
+from jobs.engine.context import RunContext
+
+T = TypeVar("T", bound=BucketTask)
+R = TypeVar("R")
+
+
+def upstream_of(ctx: RunContext) -> Upstream:
+    """The upstream a per-upstream step runs for.
+
+    Raises:
+        InputError: the step was started without one.
+    """
+    if ctx.upstream is None:
+        raise InputError("this step runs for one upstream", expected="ctr or cvr", found="none")
+    return ctx.upstream
+
+
+def layout_of(lake: Lake, name: str) -> Layout:
+    """The layout a table was created with.
+
+    Raises:
+        MissingInput: the table does not exist.
+        ContractViolation: it was created without one.
+    """
+    found = lake.properties(name)
+    try:
+        return Layout(dim=int(found["dim"]), buckets=int(found["buckets"]), dtype=found["dtype"])
+    except KeyError as error:
+        raise ContractViolation(
+            f"table {name} does not say how it is laid out",
+            where=lake.path(name),
+            expected="table properties derm.dtype, derm.dim and derm.buckets",
+            found=f"derm.{' derm.'.join(found)}" if found else "none",
+        ) from error
+
+
+def run_bucket_tasks(ctx: RunContext, function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
+    """Run one task per bucket on the process's Spark; results in the order of `tasks`."""
+    settings = ctx.settings
+    spark = spark_context(settings.spark_master, settings.spark_memory, ctx.root / "tmp")
+    return run_tasks(spark, function, tasks)
+
+
+def run_on_spark(
+    ctx: RunContext, function: Callable[[T], BucketResult], tasks: Sequence[T]
+) -> tuple[list[BucketResult], dict[str, float]]:
+    """Run one task per bucket; results in the order of `tasks`, and seconds by phase."""
+    clock = time.perf_counter()
+    results = run_bucket_tasks(ctx, function, tasks)
+    return results, {"spark": round(time.perf_counter() - clock, 3)}
+
+
+def commit_buckets(
+    ctx: RunContext,
+    declare: Callable[[Upstream, Entity], Table],
+    results: Sequence[BucketResult],
+    layouts: dict[Entity, Layout],
+    timings: dict[str, float],
+) -> tuple[Artifact, ...]:
+    """Make the staged buckets of both entity types visible, a transaction per table.
+
+    Raises:
+        SpaceMismatch: the buckets of a table do not all live in one space.
+        CommitConflict: another writer was faster; nothing of this attempt is visible.
+    """
+    upstream, clock = upstream_of(ctx), time.perf_counter()
+    artifacts = []
+    for entity in ENTITIES:
+        mine = [r for r in results if r.entity == entity]
+        table = declare(upstream, entity)
+        spaces = sorted({space for r in mine for space in r.spaces})
+        if len(spaces) > 1:
+            raise SpaceMismatch(
+                f"{table.name} of {ctx.ds} would hold vectors of several spaces",
+                expected="one space",
+                found=" and ".join(spaces),
+            )
+        properties = Layout(dim=layouts[entity].dim, buckets=layouts[entity].buckets).properties()
+        artifacts.append(
+            ctx.lake.commit(table, ctx.ds, [r.file for r in mine], properties=properties)
+        )
+    timings["commit"] = round(time.perf_counter() - clock, 3)
+    return tuple(artifacts)

@@ -1,0 +1,151 @@
+"""Audit: compare samples of what is published with the lake: missing, extra, different per mille.
+
+Users: sampled rows of the pool against the values in the online store, byte for byte, and sampled
+keys of the store against the ids of the pool. Pins: every id of the index against the pool, the
+vectors of a sample, and the digest of every file.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.contracts.base import Upstream
+from feature_store.contracts.errors import GuardFailed
+from feature_store.contracts.manifests import Artifact, Metrics, PublishedUpstream
+from feature_store.contracts.tables import pool_table
+from feature_store.index.build import file_digest
+from feature_store.index.graph import normalise
+from feature_store.index.index import PinIndex
+from feature_store.lake.buckets import bucket_of
+from feature_store.lake.schemas import unpack
+from feature_store.lake.storage import open_parquet
+from feature_store.online.releases import Releases
+from feature_store.online.slots import files_by_bucket, ids_of, mismatches
+from feature_store.online.store import OnlineStore, open_store
+from jobs.engine.context import Outcome, RunContext
+from jobs.services.redis import ensure_redis
+from jobs.steps.publish import slot_write
+
+_USERS_PER_BUCKET = 256
+_BUCKETS = 8
+_KEYS = 100_000
+_PINS = 1000
+# float16 keeps 11 bits of each value, int8 storage about 8.
+_TOLERANCE = {"float16": 1e-3, "float32": 1e-6, "int8": 2e-2}
+
+
+def run(ctx: RunContext) -> Outcome:
+    """Check both upstreams of the day's release, if readers still see it.
+
+    Raises:
+        GuardFailed: a sample of what is published differs from the lake.
+    """
+    store = open_store(ensure_redis(ctx.settings), ctx.recipe.publishing)
+    current = Releases(ctx.root, store).current()
+    release = ctx.artifact("release")
+    released = release.uri.removeprefix("releases/").removesuffix(".json")
+    audited = (Artifact(name="audited", ds=ctx.ds, digest=release.digest),)
+    if current is None or current.release_id != released:
+        ctx.log.info("audit: %s is not what readers see; nothing to compare", released)
+        return Outcome(outputs=audited, metrics={"audited": 0})
+    metrics: Metrics = {"audited": 1}
+    for entry in current.upstreams:
+        u = entry.upstream
+        metrics |= {f"users_{u}_{k}": v for k, v in _users(ctx, store, entry).items()}
+        metrics |= {f"pins_{u}_{k}": v for k, v in _pins(ctx, entry).items()}
+    wrong = {k: v for k, v in metrics.items() if k.endswith("_per_mille") and v}
+    if wrong:
+        raise GuardFailed(
+            f"what is published differs from the lake of {ctx.ds}",
+            where=f"release {released}, {store.location}",
+            expected="0 per mille missing, extra and different",
+            found=" ".join(f"{k}={v}" for k, v in wrong.items()),
+            hint=f"derm rollback; then derm publish --ds {ctx.ds} --force, "
+            f"derm index --ds {ctx.ds} --force, derm release --ds {ctx.ds} --force",
+        )
+    return Outcome(outputs=audited, metrics=metrics)
+
+
+def _users(ctx: RunContext, store: OnlineStore, entry: PublishedUpstream) -> Metrics:
+    """Samples of the pool in the store, and samples of the store in the pool."""
+    table = pool_table(entry.upstream, "user").name
+    buckets = files_by_bucket(ctx.lake.files(table, ctx.ds))
+    plan = slot_write(ctx, entry.upstream, entry.users_prefix, entry)
+    start = _turn(ctx.ds) % max(len(buckets), 1)
+    chosen = np.roll(sorted(buckets), -start)[:_BUCKETS].tolist()
+    turn = _turn(ctx.ds)
+    counts = [mismatches(store, plan, buckets[b], _USERS_PER_BUCKET, turn) for b in chosen]
+    compared, missing, different = (sum(c) for c in zip(*counts, strict=True))
+    ids = store.sample(entry.users_prefix, _KEYS)
+    total = int(ctx.lake.properties(table).get("buckets", ctx.recipe.layout.user_buckets))
+    keys = pa.array(ids, pa.string())
+    mine = keys.filter(pa.array(np.isin(bucket_of(keys, total), chosen)))
+    known = ids_of([f for b in chosen for f in buckets[b]])
+    extra = len(mine) - pc.sum(pc.is_in(mine, known)).as_py() if len(mine) else 0
+    return {
+        "compared": compared,
+        "missing_per_mille": _per_mille(missing, compared),
+        "different_per_mille": _per_mille(different, compared),
+        "extra_per_mille": _per_mille(extra, len(mine)),
+    }
+
+
+def _pins(ctx: RunContext, entry: PublishedUpstream) -> Metrics:
+    """Every id of the index, the vectors of a sample, and the digest of every file."""
+    index = PinIndex(ctx.root / entry.index_path)
+    table = pool_table(entry.upstream, "pin").name
+    files = ctx.lake.files(table, ctx.ds)
+    pool, indexed = (
+        ids_of(files),
+        pa.array([i.decode() for i in index.row_ids.tolist()], pa.string()),
+    )
+    missing = len(pool) - (pc.sum(pc.is_in(pool, indexed)).as_py() or 0)
+    extra = len(indexed) - (pc.sum(pc.is_in(indexed, pool)).as_py() or 0)
+    damaged = sum(
+        file_digest(index.folder / name) != digest for name, digest in index.manifest.files.items()
+    )
+    compared, different = _different_pins(ctx, index, entry.upstream, files)
+    return {
+        "compared": compared,
+        "missing_per_mille": _per_mille(missing, len(pool)),
+        "extra_per_mille": _per_mille(extra, len(indexed)),
+        "different_per_mille": _per_mille(different, compared),
+        "damaged_files_per_mille": _per_mille(damaged, len(index.manifest.files)),
+    }
+
+
+def _different_pins(
+    ctx: RunContext, index: PinIndex, upstream: Upstream, files: Sequence[str]
+) -> tuple[int, int]:
+    """How many Pins were compared, and how many differ by more than the storage rounds."""
+    table = pool_table(upstream, "pin").name
+    properties = ctx.lake.properties(table)
+    dtype = {"float16": "<f2", "float32": "<f4"}[properties.get("dtype", "float32")]
+    compared = different = 0
+    turn = _turn(ctx.ds)
+    start = turn % max(len(files), 1)
+    for file in (*files[start:], *files[:start]):
+        with open_parquet(file) as parquet:
+            rows = parquet.read(["entity_id", "embedding"])
+        rows = rows.slice(turn % max(len(rows) - _PINS + 1, 1), _PINS - compared)
+        at = index.rows_of(rows["entity_id"].to_pylist())
+        expected = normalise(unpack(rows["embedding"], int(properties["dim"]), dtype))
+        found = index.vectors(at[at >= 0])
+        error = np.abs(found - expected[at >= 0]).max(axis=1, initial=0)
+        different += int((error > _TOLERANCE[ctx.recipe.index.storage]).sum())
+        compared += len(rows)
+        if compared >= _PINS:
+            break
+    return compared, different
+
+
+def _turn(ds: str) -> int:
+    """A number that says where a day's sample begins: anywhere, so that in time all are sampled."""
+    return zlib.crc32(ds.encode())
+
+
+def _per_mille(part: int, whole: int) -> float:
+    return round(1000 * part / max(whole, 1), 3)

@@ -1,0 +1,108 @@
+"""Bring one day of the data set into the lake: typed, checked, ordered.
+
+Reads the source of the day through the data set's adapter. Writes the day's partitions of events
+(by time), users and pins (by id). Rows of earlier days go to their own day while it is open, else
+to quarantine. Everything that can refuse the day happens before the first write: a refused day
+leaves the lake as it was.
+"""
+
+import functools
+
+import pyarrow as pa
+
+from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.tables import Table
+from feature_store.lake.lake import sort_rows
+from feature_store.lake.late import (
+    Delivery,
+    accepted_before,
+    of_day,
+    put_late,
+    split_late,
+    with_late,
+)
+from feature_store.lake.schemas import arrow_schema
+from jobs.datasets.base import DayTables
+from jobs.datasets.checks import Problems, check_day, check_known, check_rows, conform, day_tables
+from jobs.datasets.registry import open_adapter
+from jobs.engine import catalog
+from jobs.engine.context import Outcome, RunContext
+from jobs.engine.runner import run_step
+
+
+def run(ctx: RunContext) -> Outcome:
+    """Ingest the day.
+
+    Raises:
+        MissingInput: source files are missing.
+        ContractViolation: a table breaks its declaration; all broken rules are listed.
+    """
+    adapter = open_adapter(ctx.home.dataset, ctx.home.source, ctx.root, ctx.recipe.simulation)
+    tables, delivery = _sorted_out(ctx, adapter.read_day(ctx.ds))
+    put_late(ctx.lake, ctx.spec.events_table(), ctx.ds, delivery)
+    outputs = tuple(
+        ctx.lake.overwrite(table, ctx.ds, tables[table.name]) for table in day_tables(ctx.spec)
+    )
+    for ds in delivery.reopened:
+        if ctx.manifests.get("ingest", ds, None):
+            run_step(ctx.settings, catalog.step("ingest"), ds, None, force=True)
+    rows = {a.name.removeprefix("lake:"): a.rows for a in outputs}
+    late = {"late": len(delivery.late), "quarantined": len(delivery.refused)}
+    return Outcome(outputs=outputs, metrics={**rows, **late})
+
+
+def conformed(spec: DatasetSpec, day: DayTables, problems: Problems) -> dict[str, pa.Table]:
+    """The three tables of a day in their declared types; without those that do not have them."""
+    typed = {t.name: conform(t, getattr(day, t.name), spec, problems) for t in day_tables(spec)}
+    return {name: rows for name, rows in typed.items() if rows is not None}
+
+
+def checked(
+    spec: DatasetSpec, tables: dict[str, pa.Table], problems: Problems
+) -> dict[str, pa.Table]:
+    """The tables of a day in their declared order.
+
+    Raises:
+        ContractViolation: a table breaks its declaration; all broken rules are listed.
+    """
+    ordered = {
+        t.name: sort_rows(tables[t.name], _order(t)).combine_chunks()
+        for t in day_tables(spec)
+        if t.name in tables
+    }
+    check_day(spec, ordered, problems)
+    problems.refuse(f"repair the source, then: derm ingest --ds {problems.ds}")
+    return ordered
+
+
+def _sorted_out(ctx: RunContext, day: DayTables) -> tuple[dict[str, pa.Table], Delivery]:
+    """The day's tables, with rows that later deliveries brought; and what this one brought."""
+    problems, events = Problems(ctx.ds), ctx.spec.events_table()
+    tables = conformed(ctx.spec, day, problems)
+    delivered = tables.get(events.name, arrow_schema(events).empty_table())
+    accepted = accepted_before(ctx.lake, events, ctx.ds)
+    delivery = split_late(delivered, ctx.ds, functools.partial(_is_open, ctx), accepted)
+    _check_late(ctx, delivery, problems)
+    if events.name in tables:
+        tables[events.name] = with_late(ctx.lake, events, ctx.ds, delivery.on_time)
+    return checked(ctx.spec, tables, problems), delivery
+
+
+def _check_late(ctx: RunContext, delivery: Delivery, problems: Problems) -> None:
+    """Late rows obey the rules of events, those of a day in the lake know its users and Pins."""
+    late = pa.concat_tables([delivery.late, delivery.refused.drop_columns("reason")])
+    check_rows(ctx.spec, ctx.spec.events_table(), late, problems)
+    for ds in delivery.reopened:
+        if ctx.manifests.get("ingest", ds, None):
+            rows = of_day(delivery.late, ds)
+            for table in (ctx.spec.users_table(), ctx.spec.pins_table()):
+                check_known(rows, table, ctx.lake.read(table, ds, columns=table.key), problems)
+
+
+def _is_open(ctx: RunContext, ds: str) -> bool:
+    """Whether the pipeline knows a day and has not validated it."""
+    return ds >= ctx.home.first_ds and ctx.manifests.get("validate", ds, None) is None
+
+
+def _order(table: Table) -> tuple[str, ...]:
+    return ("ts", *table.key) if table.name == "events" else table.key

@@ -1,0 +1,58 @@
+"""Write one day of the simulated world as source files, as if another team had delivered them.
+
+Reads digests of earlier days, if there are any (they only save time). Writes
+source/simulated/ds=DAY/{events,users,pins,truth}.parquet.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.contracts.errors import InputError
+from feature_store.contracts.manifests import Artifact
+from feature_store.lake.lake import rows_digest
+from jobs.datasets.registry import simulated_folder
+from jobs.engine.context import Outcome, RunContext
+from jobs.engine.digest import content_digest
+from simulator.world import World
+
+
+def run(ctx: RunContext) -> Outcome:
+    """Simulate the day.
+
+    Raises:
+        InputError: the world has not begun, or is over.
+    """
+    config, folder = ctx.recipe.simulation, simulated_folder(ctx.root)
+    identity = content_digest(json.dumps(dataclasses.asdict(config)), str(ctx.home.seed))
+    cache = folder / f"history-{identity}"
+    world = World(config, ctx.home.seed, ctx.home.first_ds, cache=cache)
+    try:
+        day = world.day(ctx.ds)
+    except ValueError as error:
+        raise InputError(
+            f"the simulated world has no {ctx.ds}", expected=str(error), found=ctx.ds
+        ) from error
+    target = folder / f"ds={ctx.ds}"
+    target.mkdir(parents=True, exist_ok=True)
+    tables = {"events": day.events, "users": day.users, "pins": day.pins, "truth": day.truth}
+    digests = [_write(target / f"{name}.parquet", data) for name, data in tables.items()]
+    artifact = Artifact(
+        name="source",
+        ds=ctx.ds,
+        digest=content_digest(*digests),
+        rows=day.events.num_rows,
+        size=sum(f.stat().st_size for f in target.glob("*.parquet")),
+        uri=str(target),
+    )
+    return Outcome(outputs=(artifact,), metrics={"events": day.events.num_rows})
+
+
+def _write(path: Path, data: pa.Table) -> str:
+    draft = path.with_suffix(".draft")
+    pq.write_table(data, draft, compression="zstd", write_page_checksum=True)
+    draft.replace(path)
+    return rows_digest(data)

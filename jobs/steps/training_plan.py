@@ -1,0 +1,140 @@
+"""What to train on, decided from manifests alone, and the id that follows from it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from feature_store.contracts.base import ENTITIES, UPSTREAMS, Upstream, days_between, shift_day
+from feature_store.contracts.errors import InputError
+from feature_store.contracts.manifests import Artifact, SnapshotManifest
+from jobs.engine.context import RunContext
+from jobs.engine.digest import content_digest
+from jobs.engine.snapshots import SnapshotStore, weights_digest
+
+_TABLES = ("lake:events", "lake:users", "lake:pins")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """One pass over one day, or over a part of it.
+
+    Attributes:
+        minutes: of the day, [first, last).
+    """
+
+    kind: Literal["train", "score"]
+    ds: str
+    half: Literal["all", "first", "second"] = "all"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What an attempt will do, and the id of what comes out of it.
+
+    Attributes:
+        parent: the snapshot it continues from; None trains from scratch.
+        days: trained on, oldest first.
+    """
+
+    snapshot_id: str
+    parent: SnapshotManifest | None
+    days: tuple[str, ...]
+    phases: tuple[Phase, ...]
+
+
+def make_plan(ctx: RunContext, store: SnapshotStore) -> Plan:
+    """Decide what to train on, from the manifests alone.
+
+    Raises:
+        MissingInput: a table or yesterday's snapshot is not there.
+        InputError: yesterday's snapshot has seen the day, or is of another model.
+    """
+    recorded = ctx.previous(f"snapshot:{ctx.upstream}")
+    parent = store.of(recorded) if recorded else None
+    if parent:
+        _check_parent(ctx, parent)
+    days = (ctx.ds,) if parent else window_days(ctx)
+    inputs = [f"{a.name}:{a.ds}:{a.digest}" for d in days for a in _tables_of(ctx, d)]
+    digest = content_digest(
+        ctx.recipe.digest(("model", "training")),
+        model_digest(ctx),
+        str(ctx.home.seed),
+        weights_digest(parent) if parent else "",
+        parent.snapshot_id if parent else "",
+        *inputs,
+    )
+    return Plan(
+        snapshot_id=f"{ctx.ds}-{digest}", parent=parent, days=days, phases=_phases(days, parent)
+    )
+
+
+def model_digest(ctx: RunContext) -> str:
+    """Digest of everything that shapes the weights: the model, the features, the labels."""
+    spec = ctx.spec
+    inputs = (*spec.inputs_of("user"), *spec.inputs_of("pin"), *spec.inputs_of("context"))
+    parts = [f.model_dump_json() for f in inputs]
+    labels = [x.model_dump_json() for x in ctx.spec.labels_of(upstream_of(ctx))]
+    return content_digest(
+        ctx.recipe.digest(("model", "counting")), *ctx.spec.surfaces, *parts, *labels
+    )
+
+
+def upstream_of(ctx: RunContext) -> Upstream:
+    """The upstream that a step runs for.
+
+    Raises:
+        InputError: none was given.
+    """
+    if ctx.upstream is None:
+        raise InputError("an upstream is needed", expected=" | ".join(UPSTREAMS), found="none")
+    return ctx.upstream
+
+
+def window_days(ctx: RunContext) -> tuple[str, ...]:
+    """The validated days of the window that ends with today, oldest first.
+
+    Raises:
+        MissingInput: today was not validated.
+    """
+    ctx.artifact("validated")
+    first = max(shift_day(ctx.ds, 1 - ctx.recipe.training.window_days), ctx.home.first_ds)
+    days = days_between(first, ctx.ds)
+    return tuple(d for d in days if ctx.manifests.get("validate", d, None))
+
+
+def _phases(days: tuple[str, ...], parent: SnapshotManifest | None) -> tuple[Phase, ...]:
+    *earlier, today = days
+    if parent or earlier:
+        train = [Phase(kind="train", ds=d) for d in earlier]
+        return (*train, Phase(kind="score", ds=today), Phase(kind="train", ds=today))
+    # The only day there is: its second half stands for the day that follows.
+    return (
+        Phase(kind="train", ds=today, half="first"),
+        Phase(kind="score", ds=today, half="second"),
+        Phase(kind="train", ds=today, half="second"),
+    )
+
+
+def _check_parent(ctx: RunContext, parent: SnapshotManifest) -> None:
+    if ctx.ds in parent.seen_days:
+        raise InputError(
+            f"snapshot {parent.snapshot_id} has already seen {ctx.ds}",
+            expected="every day is trained on once in a lineage",
+            found=f"seen days {parent.seen_days[0]} .. {parent.seen_days[-1]}",
+            hint=f"train yesterday again: derm train --ds {shift_day(ctx.ds, -1)} --force",
+        )
+    if parent.recipe != model_digest(ctx):
+        raise InputError(
+            f"snapshot {parent.snapshot_id} is of another model",
+            expected=f"model and features with digest {model_digest(ctx)}",
+            found=parent.recipe,
+            hint=f"a changed model begins a new space: derm bootstrap --ds {ctx.ds}",
+        )
+
+
+def _tables_of(ctx: RunContext, ds: str) -> tuple[Artifact, ...]:
+    """What a day is made of: its tables, and the counts of the day before it."""
+    offset = 1 - len(days_between(ds, ctx.ds))
+    tables = tuple(ctx.artifact(name, offset) for name in _TABLES)
+    if ds <= ctx.home.first_ds:
+        return tables
+    return tables + tuple(ctx.artifact(f"lake:counts/{e}", offset - 1) for e in ENTITIES)

@@ -1,0 +1,283 @@
+"""One attempt to train a snapshot: pass by pass, checked, written; resumable."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from feature_store.contracts.base import ENTITIES, Upstream
+from feature_store.contracts.manifests import Metrics, SnapshotManifest
+from feature_store.reading.counts import largest_counts
+from feature_store.reading.examples import Arrays, DayExamples, Order, summarize
+from jobs.engine.context import RunContext
+from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
+from jobs.steps.training_guard import auc_bound
+from jobs.steps.training_plan import Phase, Plan, model_digest, upstream_of
+from models.derm.features import ModelInputs
+from models.derm.losses import DermObjective
+from models.derm.model import DermModel, FirstWindow
+from models.nn.tokens import NumericRange
+from models.training.checkpoint import (
+    Tensors,
+    load_optimizer,
+    module_tensors,
+    optimizer_tensors,
+    read_tensors,
+    write_tensors,
+)
+from models.training.determinism import make_deterministic, seed_for, seed_torch, torch_device
+from models.training.distributed import world
+from models.training.loop import PassState, Scores, Trainer
+from models.training.metrics import effective_rank
+
+_DAY_MINUTES = 1440
+_PRIMARY = ("auc", "pr_auc", "logloss", "ne", "calibration", "ece", "base_rate")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Progress:
+    """How far an attempt has come.
+
+    Attributes:
+        phase: index of the phase that is next, or under way.
+        rows: of all ranks, trained on in the phases before it.
+        current: state of the pass under way.
+        last: state of the last finished pass.
+    """
+
+    phase: int = 0
+    rows: int = 0
+    current: PassState = dataclasses.field(default_factory=PassState)
+    last: PassState = dataclasses.field(default_factory=PassState)
+    scores: Scores = dataclasses.field(default_factory=dict)
+
+
+class TrainingRun:
+    """Carries out a plan on this rank."""
+
+    def __init__(self, ctx: RunContext, plan: Plan, store: SnapshotStore) -> None:
+        self.ctx, self.plan, self.store = ctx, plan, store
+        self.config = ctx.recipe.training
+        self.upstream = upstream_of(ctx)
+        self._day: DayExamples | None = None
+        make_deterministic(threads=ctx.settings.threads)
+        self.trainer = self._trainer()
+        self.progress = Progress()
+
+    def run(self) -> None:
+        """Train and measure; what comes out is a complete draft."""
+        self._restore()
+        while self.progress.phase < len(self.plan.phases):
+            self._carry_out(self.plan.phases[self.progress.phase])
+        metrics = self._metrics()
+        if world()[0] == 0:
+            self._write(metrics)
+
+    def _trainer(self) -> Trainer:
+        """A trainer that starts where the parent stopped, or from the first window's numbers."""
+        ctx, parent = self.ctx, self.plan.parent
+        seed_torch(ctx.home.seed, self.upstream, "initialise")
+        inputs = ModelInputs.of(ctx.spec, self.upstream)
+        objective = DermObjective(DermModel(inputs, ctx.recipe.model))
+        rate = self.config.incremental_learning_rate if parent else self.config.learning_rate
+        if parent:
+            objective.load_state_dict(self.store.read(parent, MODEL))
+        trainer = Trainer(
+            objective,
+            self.config,
+            torch_device(ctx.settings.device),
+            learning_rate=rate,
+            empty=self._examples(self.plan.days[-1]).empty(),
+        )
+        if parent:
+            load_optimizer(trainer.optimizer, objective, self.store.read(parent, OPTIMIZER))
+        return trainer
+
+    def _carry_out(self, phase: Phase) -> None:
+        progress = self.progress
+        if phase.kind == "score":
+            progress.scores = self.trainer.score(self._batches(phase))
+            progress.phase += 1
+            return
+        state = self.trainer.train(
+            self._batches(phase),
+            seed=(self.ctx.home.seed, self.upstream, phase.ds, phase.half),
+            state=progress.current,
+            on_step=self._on_step,
+        )
+        message = "%s %s: %d rows, loss %.4f"
+        self.ctx.log.info(message, phase.ds, self.upstream, state.rows, state.mean())
+        progress.rows += state.rows
+        progress.last, progress.current = state, PassState()
+        progress.phase += 1
+        if self.config.checkpoint_steps and progress.phase < len(self.plan.phases):
+            self._save(progress)
+
+    def _batches(self, phase: Phase) -> Iterator[Arrays]:
+        day = self._examples(phase.ds)
+        minutes = (0, _DAY_MINUTES)
+        if phase.half != "all":
+            middle = day.middle_minute()
+            minutes = (0, middle) if phase.half == "first" else (middle, _DAY_MINUTES)
+        seed = seed_for(self.ctx.home.seed, self.upstream, phase.ds, "shuffle")
+        training = phase.kind == "train"
+        order = Order(
+            batch_rows=self.config.batch_rows,
+            chunk_rows=self.config.shuffle_rows,
+            seed=seed if training else None,
+            shard=world(),
+            minutes=minutes,
+            random_pins=self.ctx.recipe.model.loss.random_negatives if training else 0,
+        )
+        return day.batches(order)
+
+    def _examples(self, ds: str) -> DayExamples:
+        """The examples of a day; those of the last one asked for are kept."""
+        if self._day is None or self._day.ds != ds:
+            ctx = self.ctx
+            self._day = DayExamples(ctx.lake, ctx.spec, ds, self.upstream, ctx.counting)
+        return self._day
+
+    def _on_step(self, state: PassState) -> None:
+        every = self.config.checkpoint_steps
+        if every and state.steps % every == 0:
+            self._save(dataclasses.replace(self.progress, current=state))
+
+    def _save(self, progress: Progress) -> None:
+        """Write the checkpoint from which an interrupted attempt continues."""
+        rank, ranks = world()
+        if rank == 0:
+            draft = self.store.draft(self.plan.snapshot_id)
+            draft.mkdir(parents=True, exist_ok=True)
+            metadata = {"ranks": str(ranks), "progress": json.dumps(dataclasses.asdict(progress))}
+            write_tensors(draft / CHECKPOINT, {**self._weights(), **self._moments()}, metadata)
+
+    def _restore(self) -> None:
+        """Continue from the checkpoint of an interrupted attempt; else fit the first window."""
+        if not self._continued() and self.plan.parent is None:
+            window = first_window(self.ctx, self.plan.days, self.upstream)
+            self.trainer.objective.model.fit(window)
+
+    def _continued(self) -> bool:
+        """Load the checkpoint, if there is one that this attempt can continue from."""
+        path, log = self.store.draft(self.plan.snapshot_id) / CHECKPOINT, self.ctx.log
+        if not path.exists():
+            return False
+        tensors, metadata = read_tensors(path)
+        found, ranks = metadata.get("ranks"), str(world()[1])
+        if found != ranks:
+            # Each process reads its share of the rows: the steps taken were over other batches.
+            message = "%s: starts anew, its checkpoint is of %s processes and these are %s"
+            log.info(message, self.plan.snapshot_id, found, ranks)
+            return False
+        self._load(tensors)
+        self.progress = _progress(json.loads(metadata["progress"]))
+        message = "%s: continued after %d steps of phase %d"
+        steps = self.progress.current.steps
+        log.info(message, self.plan.snapshot_id, steps, self.progress.phase)
+        return True
+
+    def _weights(self) -> Tensors:
+        return {f"model/{k}": v for k, v in module_tensors(self.trainer.objective).items()}
+
+    def _moments(self) -> Tensors:
+        tensors = optimizer_tensors(self.trainer.optimizer, self.trainer.objective)
+        return {f"optimizer/{k}": v for k, v in tensors.items()}
+
+    def _load(self, tensors: Tensors) -> None:
+        def part(prefix: str) -> Tensors:
+            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+        objective = self.trainer.objective
+        objective.load_state_dict(part("model/"))
+        load_optimizer(self.trainer.optimizer, objective, part("optimizer/"))
+
+    def _metrics(self) -> Metrics:
+        """Progressive validation, losses of the day, health of the embeddings."""
+        progress, model = self.progress, self.trainer.objective.model
+        primary, *others = model.inputs.tasks
+        metrics: Metrics = {name: progress.scores[primary][name] for name in _PRIMARY}
+        for task in others:
+            metrics[f"auc_{task}"] = progress.scores[task]["auc"]
+        metrics["scored_rows"] = progress.scores[primary]["rows"]
+        parent, guards = self.plan.parent, self.ctx.recipe.guards
+        bound = auc_bound(parent.metrics, metrics, guards.max_auc_drop) if parent else None
+        return {
+            **metrics,
+            "auc_bound": bound,
+            "loss": progress.last.mean(),
+            "loss_supervised": progress.last.mean("supervised"),
+            "loss_self_supervised": progress.last.mean("self_supervised"),
+            "temperature": 1 / self.trainer.objective.softmax.scale().item(),
+            **self._health(),
+            "rows": progress.rows,
+            "days": len(self.plan.days),
+        }
+
+    def _health(self) -> Metrics:
+        """Effective rank and norms over a sample of the day's distinct entities."""
+        order = Order(batch_rows=self.config.health_rows)
+        batch = next(self._examples(self.plan.days[-1]).batches(order))
+        embedded = self.trainer.embed(batch)
+        ranks: dict[str, float] = {}
+        worst = 0.0
+        for entity in ENTITIES:
+            first = np.unique(batch[f"key:{entity}"], return_index=True)[1]
+            vectors = embedded[entity][torch.from_numpy(first)]
+            worst = max(worst, float((vectors.double().norm(dim=1) - 1).abs().max()))
+            finite = bool(torch.isfinite(vectors).all())
+            ranks[entity] = effective_rank(vectors) if finite else float("nan")
+        return {
+            "effective_rank": min(ranks.values()),
+            **{f"effective_rank_{entity}": rank for entity, rank in ranks.items()},
+            "norm_error": worst,
+        }
+
+    def _write(self, metrics: Metrics) -> None:
+        plan, parent = self.plan, self.plan.parent
+        objective = self.trainer.objective
+        own_space = f"{self.upstream}-{plan.snapshot_id}"
+        manifest = SnapshotManifest(
+            snapshot_id=plan.snapshot_id,
+            space_id=parent.space_id if parent else own_space,
+            parent_id=parent.snapshot_id if parent else None,
+            upstream=self.upstream,
+            ds=self.ctx.ds,
+            seen_days=(*(parent.seen_days if parent else ()), *plan.days),
+            embedding_dim=self.ctx.recipe.model.embedding_dim,
+            recipe=model_digest(self.ctx),
+            metrics=metrics,
+            files={},
+        )
+        files = {
+            MODEL: module_tensors(objective),
+            OPTIMIZER: optimizer_tensors(self.trainer.optimizer, objective),
+        }
+        self.store.write_draft(manifest, files)
+
+
+def first_window(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> FirstWindow:
+    """What the days of a from-scratch training say about features and labels.
+
+    A window of counts fills up as days go by, so a count may become as large as the largest of one
+    day times the days of its window; a rate lies between 0 and 1.
+    """
+    found = summarize(ctx.lake, ctx.spec, days, upstream)
+    ranges = {
+        name: NumericRange(minimum=x.minimum, maximum=x.maximum, std=x.std)
+        for name, x in found.items()
+    }
+    # Counts of nothing but zeros have no spread, and are left out.
+    for name, most in largest_counts(ctx.lake, ctx.spec, days, ctx.counting).items():
+        ranges[name] = NumericRange(maximum=most, std=most)
+    labels = ctx.spec.labels_of(upstream)
+    return FirstWindow(
+        ranges=ranges, base_rates={label.name: found[label.name].mean for label in labels}
+    )
+
+
+def _progress(saved: dict) -> Progress:
+    current, last = (PassState(**saved.pop(k)) for k in ("current", "last"))
+    return Progress(**saved, current=current, last=last)

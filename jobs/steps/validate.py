@@ -1,0 +1,55 @@
+"""Check what lies in the lake before anything is trained on it.
+
+Reads the day's events, users and pins. Beyond the contract, which is checked again because
+others may write to the lake, a day must look normal: its volume, label rates and freshness.
+"""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.contracts.errors import MissingInput
+from feature_store.contracts.manifests import Artifact
+from jobs.datasets.checks import Problems, check_day, check_guards, day_tables
+from jobs.engine.context import Outcome, RunContext
+from jobs.engine.digest import content_digest
+
+
+def run(ctx: RunContext) -> Outcome:
+    """Check the day.
+
+    Raises:
+        MissingInput: a table lacks the day.
+        ContractViolation: the day breaks its contract; all broken rules are listed.
+    """
+    problems = Problems(ctx.ds)
+    tables: dict[str, pa.Table] = {}
+    for table in day_tables(ctx.spec):
+        try:
+            tables[table.name] = ctx.lake.read(table, ctx.ds)
+        except MissingInput as error:
+            problems.add(table.name, rule="the day in the lake", found=error.what, missing=True)
+    check_day(ctx.spec, tables, problems)
+    if "events" in tables:
+        check_guards(ctx.spec, tables["events"], problems)
+    problems.refuse(f"repair the source, then: derm ingest --ds {ctx.ds} --force")
+    rows = sum(t.num_rows for t in tables.values())
+    checked = [ctx.artifact(f"lake:{name}").digest for name in tables]
+    artifact = Artifact(
+        name="validated",
+        ds=ctx.ds,
+        digest=content_digest(ctx.spec.model_dump_json(), *checked),
+        rows=rows,
+    )
+    return Outcome(
+        outputs=(artifact,),
+        metrics={
+            "rows": rows,
+            "labels_mature_on": ctx.spec.mature_on(ctx.ds),
+            **_rates(ctx, tables["events"]),
+        },
+    )
+
+
+def _rates(ctx: RunContext, events: pa.Table) -> dict[str, float]:
+    names = [x.name for x in ctx.spec.labels if x.role == "primary"]
+    return {f"rate_{n}": pc.mean(events[n]).as_py() for n in names}

@@ -1,0 +1,127 @@
+"""`derm retain`: drop what retention no longer keeps, compact, clean the logs, free the disk.
+
+Never touches what a release names, what a backfill on disk still needs, or the newest day.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Collection
+
+from feature_store.config import RetentionConfig
+from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream, days_between
+from feature_store.contracts.datasets import counts_name
+from feature_store.contracts.errors import ManifestCorrupt
+from feature_store.contracts.manifests import Release
+from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
+from feature_store.lake.lake import Lake
+from feature_store.lake.maintenance import drop_days, newest, pools_to_keep, tidy
+from jobs.cli import out
+from jobs.engine import locks
+from jobs.recipes import recipe
+from jobs.repair import unfinished
+from jobs.settings import Home, Settings
+from jobs.upkeep.retain_folders import expired_folders
+
+_KEPT: dict[
+    Callable[[Upstream, Entity], Table],
+    Callable[[Collection[str], RetentionConfig], frozenset[str]],
+] = {
+    raw_table: lambda days, config: newest(days, config.raw_days),
+    daily_table: lambda days, config: newest(days, config.daily_days),
+    pool_table: pools_to_keep,
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `derm retain`."""
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, do nothing")
+
+
+def main(args: argparse.Namespace, settings: Settings) -> int:
+    """Apply the retention of the home's recipe."""
+    config = recipe(Home.load(settings.home).recipe).retention
+    lake = Lake(settings.lake_root)
+    removed: dict[str, int] = {}
+    home = settings.home.resolve()
+    if args.dry_run:
+        protected = protected_days(settings, config)
+        expired = expired_days(lake, config, protected)
+        folders = expired_folders(home, config, protected)
+    else:
+        with locks.alone(settings.home, "derm retain"):
+            protected = protected_days(settings, config)
+            expired = expired_days(lake, config, protected)
+            folders = expired_folders(home, config, protected)
+            for name, days in expired.items():
+                drop_days(lake, name, days)
+            for folder in (f for found in folders.values() for f in found):
+                shutil.rmtree(folder)
+            for name in lake.tables():
+                removed[name] = tidy(lake, name, orphan_hours=config.orphan_hours)
+    if args.json:
+        names = {kind: [f.name for f in found] for kind, found in folders.items()}
+        out(json.dumps({"dropped": expired, "folders": names, "files_removed": removed}))
+        return 0
+    verb = "would go" if args.dry_run else "dropped"
+    for name, days in expired.items():
+        out(f"{name}: {len(days)} days {verb}: {' '.join(days)}")
+    for kind, found in folders.items():
+        out(f"{kind}: {len(found)} folders {verb}: {' '.join(f.name for f in found)}")
+    out(f"{sum(removed.values())} files removed" if removed else "nothing was removed")
+    return 0
+
+
+def expired_days(
+    lake: Lake, config: RetentionConfig, protected: frozenset[str]
+) -> dict[str, tuple[str, ...]]:
+    """The days of each table of embeddings or counts that nothing keeps any more."""
+    expired: dict[str, tuple[str, ...]] = {}
+    for upstream in UPSTREAMS:
+        for entity in ENTITIES:
+            days = {t: lake.days(t(upstream, entity).name) for t in _KEPT}
+            for table, keep in _KEPT.items():
+                gone = set(days[table]) - keep(days[table], config) - protected
+                if gone:
+                    expired[table(upstream, entity).name] = tuple(sorted(gone))
+    for entity in ENTITIES:
+        name = counts_name(entity)
+        counted = lake.days(name)
+        if gone := set(counted) - newest(counted, config.counts_days) - protected:
+            expired[name] = tuple(sorted(gone))
+    return expired
+
+
+def protected_days(settings: Settings, config: RetentionConfig) -> frozenset[str]:
+    """Days that readers may see or return to, and those from the base of an unfinished backfill on.
+
+    After rollbacks the pointer may name a release that is not among the newest.
+
+    Raises:
+        ManifestCorrupt: a release cannot be read, so what it needs is not known.
+    """
+    releases = {r.release_id: r for r in _releases(settings)}
+    days = sorted({r.ds for r in releases.values()})[-config.releases :]
+    pointer = settings.home / "releases" / "current"
+    current = releases.get(pointer.read_text().strip()) if pointer.exists() else None
+    for release in (current, releases.get(current.previous or "") if current else None):
+        days += [release.ds] if release else []
+    if repair := unfinished.load(settings.home):
+        plan = repair.plan
+        days += days_between(plan.base or plan.first, plan.last)
+    return frozenset(days)
+
+
+def _releases(settings: Settings) -> list[Release]:
+    """Every release recorded below the home; the online store is not asked."""
+    found = []
+    for path in sorted((settings.home / "releases").glob("*.json")):
+        try:
+            found.append(Release.model_validate_json(path.read_text()))
+        except ValueError as error:
+            raise ManifestCorrupt(
+                "a release cannot be read, so what it needs is not known",
+                where=str(path),
+                found=str(error),
+            ) from error
+    return found
