@@ -10,6 +10,7 @@ Shapes: B rows, M tokens of the scope, D token width, T positions.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -114,9 +115,9 @@ class ScopeTokens(nn.Module):
     def fit(self, ranges: Mapping[str, NumericRange], sample: Batch) -> None:
         """Take over the ranges of the numeric features, and their spread in a sample of rows."""
         for names, token in zip(self.numeric, self.dense, strict=True):
-            assert isinstance(token, NumericToken)
-            token.normalize.fit([ranges[name] for name in names])
-            token.normalize.fit_spread(_columns(sample, names))
+            normalize = cast("NumericToken", token).normalize
+            normalize.fit([ranges[name] for name in names])
+            normalize.fit_spread(_columns(sample, names))
 
     def forward(self, batch: Batch) -> Tensor:
         """Map a batch to x_BMD."""
