@@ -13,21 +13,30 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from feature_store.contracts.base import Upstream
+from feature_store.contracts.base import Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec
-from feature_store.contracts.errors import ContractViolation, InputError, MissingInput
+from feature_store.contracts.errors import (
+    ContractViolation,
+    InputError,
+    ManifestCorrupt,
+    MissingInput,
+)
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake.lake import Lake
 from jobs.datasets.registry import dataset_spec
 from jobs.engine import spaces
+from jobs.engine.attempts import attempt
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
-from jobs.pipelines import catalog
+from jobs.pipelines import catalog, tasks
 from jobs.pipelines.declarations import Step
 from jobs.recipes import recipe
 from jobs.settings import Home, Settings
 
 log = logging.getLogger("derm")
+
+_SHORTEST_LIMIT_S = 600.0
+_TIMES_AS_LONG = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +136,16 @@ def record(
     Raises:
         ContractViolation: it did not write what the catalog declares.
     """
+    with attempt(ctx.root, step.name, ctx.ds, ctx.upstream, limit_s=_limit_s(ctx, step)):
+        return _recorded(ctx, step, inputs, work)
+
+
+def _recorded(
+    ctx: RunContext,
+    step: Step,
+    inputs: tuple[Artifact, ...],
+    work: Callable[[], Outcome],
+) -> StepManifest:
     # From here on the partition may be half replaced: what was recorded no longer holds.
     ctx.manifests.remove(step.name, ctx.ds, ctx.upstream)
     started, clock = dt.datetime.now(dt.UTC), time.perf_counter()
@@ -148,6 +167,18 @@ def record(
     )
     ctx.manifests.put(manifest)
     return manifest
+
+
+def _limit_s(ctx: RunContext, step: Step) -> float:
+    """After so many seconds a step hangs: many times what it took yesterday, or all it may take."""
+    limit = 60.0 * step.timeout_minutes
+    try:
+        before = ctx.manifests.get(step.name, shift_day(ctx.ds, -1), ctx.upstream)
+    except ManifestCorrupt:
+        before = None
+    if before is None or step.name == tasks.FIRST:
+        return limit
+    return min(limit, max(_SHORTEST_LIMIT_S, _TIMES_AS_LONG * before.duration_s))
 
 
 def resolve_inputs(

@@ -97,7 +97,7 @@ STEPS: tuple[Step, ...] = (
         task="aggregate",
         resource="spark",
         retries=1,
-        failure="Spark failed; the daily table is as it was.",
+        failure="Aggregating failed; the daily table is as it was.",
         remedy=_ALREADY_RAN,
     ),
     Step(
@@ -113,7 +113,7 @@ STEPS: tuple[Step, ...] = (
         task="aggregate",
         resource="spark",
         retries=1,
-        failure="Spark failed; the pool is as it was.",
+        failure="Aggregating failed; the pool is as it was.",
         remedy=_ALREADY_RAN,
     ),
     Step(
@@ -125,7 +125,7 @@ STEPS: tuple[Step, ...] = (
         task="aggregate",
         resource="spark",
         retries=1,
-        failure="Spark failed, or counts before the day are missing; no later day can be trained.",
+        failure="Counting failed, or counts before the day are missing: no later day can learn.",
         remedy=_ALREADY_RAN,
     ),
     Step(
