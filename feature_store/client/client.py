@@ -248,7 +248,8 @@ class FeatureClient:
                 "nothing is published",
                 expected=f"a release under the key {CURRENT_KEY}",
                 found="no pointer" if pointer is None else f"no body for {pointer.decode()}",
-                hint="derm release --ds DAY",
+                hint="derm status: the first day was never released, or the store has lost it "
+                "(derm restore)",
             )
         release = Release.model_validate_json(body)
         wanted = self._upstream or release.upstreams[0].upstream

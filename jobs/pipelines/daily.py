@@ -192,8 +192,9 @@ STEPS: tuple[Step, ...] = (
         outputs=("audited",),
         task="audit",
         retries=1,
-        failure="Redis or the index differs from the lake, although the day was released.",
-        remedy="The message counts the differences. `derm rollback`, then publish the day again.",
+        failure="The store has lost users, or users or Pins that readers see differ from the lake.",
+        remedy="The message counts what differs and names the command: `derm restore` for users.",
+        command="jobs.commands.audit",
     ),
     Step(
         name="report",
