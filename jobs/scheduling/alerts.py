@@ -12,7 +12,9 @@ import urllib.request
 from typing import Any
 
 from feature_store.contracts.errors import DermError
-from jobs.engine import catalog, findings, tasks
+from jobs.engine import findings
+from jobs.pipelines import daily
+from jobs.pipelines.declarations import Step
 from jobs.scheduling import maintenance, messages
 
 log = logging.getLogger("derm.alerts")
@@ -130,13 +132,13 @@ def explanations(task: str, step: str = "", log_url: str = "") -> list[dict[str,
         log_url: a page of Airflow's UI.
     """
     base_url = log_url.partition("/dags/")[0] if "/dags/" in log_url else ""
-    of_task: list[catalog.Step | maintenance.Chore] = [
-        s for t in tasks.tasks() if t.key == task for s in t.steps
+    of_task: list[Step | maintenance.Chore] = [
+        s for s in daily.STEPS if s.task == task.rpartition(".")[2]
     ]
     of_task = of_task or [c for c in maintenance.CHORES if c.name == task]
     # A repair runs any step of the catalog: the one that failed is explained first.
-    named = [s for s in catalog.STEPS if s.name == step]
-    chosen = named + [s for s in of_task if not isinstance(s, catalog.Step)] if named else of_task
+    named = [s for s in daily.STEPS if s.name == step]
+    chosen = named + [s for s in of_task if not isinstance(s, Step)] if named else of_task
     return [
         {
             "step": one.name,

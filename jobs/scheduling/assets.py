@@ -6,8 +6,9 @@ Imports nothing of Airflow.
 from pathlib import Path
 
 from feature_store.contracts.errors import DermError
-from jobs.engine import catalog
 from jobs.engine.manifests import ManifestStore
+from jobs.pipelines.catalog import Pipeline, pipeline_of
+from jobs.settings import Home
 
 _SHARED = ("lake:events", "release")
 _SHARED_SUFFIX = "/pool"
@@ -23,9 +24,9 @@ def uri(artifact: str) -> str:
     return f"x-derm://{artifact.replace(':', '/')}"
 
 
-def description(artifact: str) -> dict[str, str]:
+def description(pipeline: Pipeline, artifact: str) -> dict[str, str]:
     """What is always true of an artifact: who writes it, what it is, how it is read."""
-    step, upstream = catalog.producer(artifact)
+    step, upstream = pipeline.producer(artifact)
     kind, _, table = artifact.partition(":")
     said = {"step": step.name, "made by": f"derm {step.name} --ds DAY", "what": step.summary}
     if upstream:
@@ -46,8 +47,8 @@ def metadata(home: Path, artifact: str, ds: str) -> dict[str, str | int]:
     """
     if not ds:
         ds = (home / "releases" / "current").read_text()[:10]
-    step, upstream = catalog.producer(artifact)
     try:
+        step, upstream = pipeline_of(Home.load(home)).producer(artifact)
         manifest = ManifestStore(home / "manifests").get(step.name, ds, upstream)
     except DermError as error:
         raise LookupError(str(error)) from error

@@ -5,7 +5,8 @@ Arguments are templates: `params` are what the form in the UI asks for.
 
 from dataclasses import dataclass
 
-from jobs.engine import catalog
+from jobs.pipelines import daily
+from jobs.pipelines.declarations import Resource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,7 +15,7 @@ class Chore:
 
     Attributes:
         arguments: what follows `derm`; a template. Empty: it waits until a person approves.
-        outlets: artifacts it makes anew, which other DAGs may wait for.
+        outlets: artifacts it makes anew, which other DAGs may wait for; names in braces expand.
         failure: what it means when it fails.
         remedy: what to do then.
     """
@@ -23,7 +24,7 @@ class Chore:
     summary: str
     arguments: str
     outlets: tuple[str, ...] = ()
-    resource: catalog.Resource = "cpu"
+    resource: Resource = "cpu"
     retries: int = 0
     timeout_minutes: int
     failure: str
@@ -36,10 +37,7 @@ class Chore:
 
 
 # What rankers and other DAGs read of a day.
-_PUBLISHED = (
-    *(n for n in catalog.expand("lake:embeddings/{u}/{e}/pool", None)),
-    "release",
-)
+_PUBLISHED = (daily.POOL, "release")
 
 _REPAIR = (
     "--from {{ params.first_day }} --to {{ params.last_day }} --what {{ params.what }}"

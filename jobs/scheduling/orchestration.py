@@ -22,8 +22,9 @@ from airflow.sdk import (
 )
 from airflow.sdk.configuration import conf
 
-from feature_store.contracts.base import UPSTREAMS
-from jobs.engine import spaces, tasks
+from jobs.engine import spaces
+from jobs.pipelines import tasks
+from jobs.pipelines.catalog import Pipeline, pipeline_of
 from jobs.scheduling import alerts, assets, maintenance
 from jobs.scheduling.operators import (
     Approval,
@@ -102,32 +103,40 @@ def probe_arguments(settings: Settings) -> dict[str, Any]:
 
 def add_tasks(dag: DAG, settings: Settings) -> None:
     """Add every task of the catalog and the arrows between them to `dag`."""
-    groups = {u: TaskGroup(group_id=u, dag=dag) for u in UPSTREAMS}
+    pipeline = pipeline_of(Home.load(settings.home))
+    groups = {u: TaskGroup(group_id=u, dag=dag) for u in pipeline.names}
     operators = {
-        task.key: _operator(task, settings, dag, groups[task.upstream] if task.upstream else None)
-        for task in tasks.tasks()
+        task.key: _operator(task, settings, dag, groups.get(task.upstream or ""), pipeline)
+        for task in tasks.tasks(pipeline)
     }
-    for before, after in tasks.arrows():
+    for before, after in tasks.arrows(pipeline):
         operators[before].set_downstream(operators[after])
 
 
 def add_chores(dag: DAG, settings: Settings, wanted: Sequence[maintenance.Chore]) -> None:
     """Add commands that are not steps of a day to `dag`, one after the other."""
+    pipeline = pipeline_of(Home.load(settings.home))
     before: BaseOperator | None = None
     for chore in wanted:
-        operator = _approval(chore, dag) if chore.is_approval else _chore(chore, settings, dag)
+        operator = (
+            _approval(chore, dag) if chore.is_approval else _chore(chore, settings, dag, pipeline)
+        )
         if before:
             before.set_downstream(operator)
         before = operator
 
 
-def _chore(chore: maintenance.Chore, settings: Settings, dag: DAG) -> DermOperator:
+def _chore(
+    chore: maintenance.Chore, settings: Settings, dag: DAG, pipeline: Pipeline
+) -> DermOperator:
     return DermOperator(
         task_id=chore.name,
         dag=dag,
         command=command(settings, chore.arguments),
         doc_md=_chore_documentation(chore),
-        outlets=[_asset(name) for name in chore.outlets],
+        outlets=[
+            _asset(name, pipeline) for t in chore.outlets for name in pipeline.expand(t, None)
+        ],
         **_resources(chore),
     )
 
@@ -148,7 +157,7 @@ def _approval(chore: maintenance.Chore, dag: DAG) -> Approval:
 
 
 def _operator(
-    task: tasks.Task, settings: Settings, dag: DAG, group: TaskGroup | None
+    task: tasks.Task, settings: Settings, dag: DAG, group: TaskGroup | None, pipeline: Pipeline
 ) -> DermOperator:
     return DermOperator(
         task_id=task.name,
@@ -156,7 +165,7 @@ def _operator(
         task_group=group,
         command=command(settings, task.arguments(DAY)),
         doc_md=documentation(task),
-        outlets=[_asset(name) for name in task.outputs if assets.is_shared(name)],
+        outlets=[_asset(name, pipeline) for name in task.outputs if assets.is_shared(name)],
         **_resources(task),
     )
 
@@ -221,12 +230,12 @@ def _runbook(section: str) -> str:
     return f"Runbook: [docs/runbook.md#{section}]({address})"
 
 
-def _asset(artifact: str) -> Asset:
+def _asset(artifact: str, pipeline: Pipeline) -> Asset:
     return Asset(
         name=artifact,
         uri=assets.uri(artifact),
         group="derm",
-        extra=assets.description(artifact),
+        extra=assets.description(pipeline, artifact),
     )
 
 

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from feature_store.contracts.errors import DermError
-from jobs.engine import catalog, findings, tasks
+from jobs.engine import findings
+from jobs.pipelines import daily, tasks
 from jobs.scheduling import alerts
 from jobs.scheduling.messages import Listener
 from jobs.settings import PROJECT
 from tests.airflow_fixtures import AIRFLOW_PYTHON, airflow_environment, make_home
+from tests.pipelines import PIPELINE
 
 needs_airflow = pytest.mark.skipif(
     not AIRFLOW_PYTHON.exists(), reason="Airflow is not installed: make .venv-airflow/.airflow"
@@ -82,7 +84,7 @@ def test_an_alert_says_what_each_step_of_the_task_means(receiver: Receiver, task
     (got,) = receiver.received
     assert got == document
     assert len(got["error"]) == 1000
-    names = {"cvr.aggregate": ["dedup", "merge"]}.get(task, [task.rpartition(".")[2]])
+    names = {"cvr.aggregate": ["dedup", "merge", "count"]}.get(task, [task.rpartition(".")[2]])
     assert [s["step"] for s in got["steps"]] == names
     assert all(s["meaning"] and s["remedy"] for s in got["steps"])
 
@@ -175,10 +177,10 @@ def test_a_refused_alert_is_an_error_that_keeps_the_secret(receiver: Receiver) -
 
 def test_the_runbook_is_named_for_every_step() -> None:
     named = set()
-    for task in tasks.tasks():
+    for task in tasks.tasks(PIPELINE):
         document = alerts.task_failed(**_RUN, day="", task=task.key, error="", log_url="")
         named |= {s["runbook"] for s in document["steps"]}
-    assert named == {f"docs/runbook.md#{step.name}" for step in catalog.STEPS}
+    assert named == {f"docs/runbook.md#{step.name}" for step in daily.STEPS}
 
 
 @pytest.fixture(scope="module")
