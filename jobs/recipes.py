@@ -16,6 +16,7 @@ from feature_store.config import (
     PublishingConfig,
     RetentionConfig,
 )
+from feature_store.contracts.datasets import Bounds
 from feature_store.contracts.errors import InputError
 from jobs.engine.digest import content_digest
 from models.derm.config import DermConfig, LossConfig
@@ -26,7 +27,11 @@ from simulator import config as worlds
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardConfig:
-    """Bounds between the steps; a broken one stops the day and leaves what is published alone."""
+    """Bounds between the steps; a broken one stops the day and leaves what is published alone.
+
+    They are meant for a day of many: on a small one each lies as much lower as chance can do
+    (`feature_store/embeddings/noise.py`). A data set may declare others (`[guards]`).
+    """
 
     max_auc_drop: float = 0.05
     min_effective_rank: float = 1.2
@@ -55,6 +60,11 @@ class Recipe:
     publishing: PublishingConfig = field(default_factory=PublishingConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
+
+    def bounded(self, declared: Bounds) -> "Recipe":
+        """The recipe with the bounds that a data set declares in place of its own."""
+        chosen = declared.model_dump(exclude_none=True)
+        return dataclasses.replace(self, guards=dataclasses.replace(self.guards, **chosen))
 
     def digest(self, parts: tuple[str, ...]) -> str:
         """Digest of the named parts: what the result of a step depends on."""

@@ -43,11 +43,12 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
     """A context for one day of the home that `settings` names."""
     home = Home.load(settings.home)
     chosen = recipe(home.recipe)
+    spec = dataset_spec(home.dataset, home.source, chosen.simulation)
     return RunContext(
         settings=settings,
         home=home,
-        recipe=chosen,
-        spec=dataset_spec(home.dataset, home.source, chosen.simulation),
+        recipe=chosen.bounded(spec.guards),
+        spec=spec,
         lake=Lake(settings.lake_root),
         manifests=ManifestStore(settings.home / "manifests"),
         ds=ds,
@@ -136,6 +137,7 @@ def _recorded(
         finished_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         duration_s=round(time.perf_counter() - clock, 3),
         timings=outcome.timings,
+        accepted=outcome.accepted,
     )
     ctx.manifests.put(manifest)
     return manifest
