@@ -8,7 +8,6 @@ import argparse
 import datetime as dt
 import json
 
-from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Acceptance
 from jobs.cli import day, out
@@ -24,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--guard", required=True, metavar="NAME", help="the guard, as the refusal names it"
     )
     parser.add_argument("--reason", required=True, help="why the day is right; kept with it")
-    parser.add_argument("--upstream", choices=UPSTREAMS, help="one model; default: all it refused")
+    parser.add_argument("--upstream", metavar="NAME", help="one model; default: all it refused")
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
@@ -69,7 +68,7 @@ def granted_by(
         Acceptance(
             ds=args.ds,
             guard=number.guard,
-            upstream=next((u for u in UPSTREAMS if u == attempt.upstream), None),
+            upstream=attempt.upstream or None,
             found=number.found,
             bound=number.bound,
             least=number.least,

@@ -5,7 +5,7 @@ Arguments are templates: `params` are what the form in the UI asks for.
 
 from dataclasses import dataclass
 
-from jobs.engine.catalog import Resource
+from jobs.pipelines.declarations import Resource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

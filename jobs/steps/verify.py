@@ -25,7 +25,7 @@ from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
 from jobs.engine.guards import Check, hold
 from jobs.recipes import GuardConfig
-from jobs.steps.aggregation import layout_of, upstream_of
+from jobs.steps.aggregation import layout_of
 
 _SAMPLE = 4096
 
@@ -36,7 +36,7 @@ def run(ctx: RunContext) -> Outcome:
     Raises:
         GuardFailed: a number breaks its bound; it names the number, the bound and both values.
     """
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     metrics: Metrics = {}
     checks: list[Check] = []
     for entity in ENTITIES:
@@ -88,7 +88,7 @@ def _bound_name(number: str) -> str:
 
 def _measure(ctx: RunContext, entity: Entity) -> Metrics:
     """All numbers of one entity type, named `<metric>_<entity>`."""
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     pool, daily = pool_table(upstream, entity), daily_table(upstream, entity)
     dim = layout_of(ctx.lake, pool.name).dim
     previous = ctx.previous(f"lake:{pool.name}")
@@ -116,7 +116,7 @@ def _measure(ctx: RunContext, entity: Entity) -> Metrics:
 
 def _intraday(ctx: RunContext, name: str, entity: Entity) -> float | None:
     """Mean cosine of the first and last embedding of the day, where there were several."""
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     table = daily_table(upstream, entity)
     total, count = 0.0, 0
     for files in ctx.lake.bucket_files(name, ctx.ds).values():
@@ -127,7 +127,7 @@ def _intraday(ctx: RunContext, name: str, entity: Entity) -> float | None:
 
 def _coverage(ctx: RunContext, entity: Entity, before: dict[int, tuple[str, ...]]) -> Metrics:
     """Share of today's events, and of today's distinct entities, that yesterday's pool knows."""
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     if not before:
         return dict.fromkeys(("coverage_rows", "coverage_entities"))
     events = ctx.lake.read(ctx.spec.events_table(), ctx.ds, columns=[f"{entity}_id"])

@@ -135,6 +135,6 @@ def test_every_step_takes_every_day(
             rebucket(ctx, table, 7)
             assert sort_rows(ctx.lake.read(table, ctx.ds), ["entity_id"]) == before
     kept = RetentionConfig(daily_pools=1, weekly_pools=0, raw_days=1, daily_days=1)
-    for name, gone in expired_days(ctx.lake, kept, frozenset()).items():
+    for name, gone in expired_days(ctx.lake, ctx.home.upstreams, kept, frozenset()).items():
         drop_days(ctx.lake, name, gone)
         assert ctx.lake.days(name) == (ctx.ds,)
