@@ -11,7 +11,7 @@ from feature_store.contracts.base import UPSTREAMS, Upstream
 from feature_store.contracts.errors import MissingInput
 from jobs.cli import out
 from jobs.services.redis import ensure_redis
-from jobs.settings import Settings
+from jobs.settings import Home, Settings
 
 _SHOWN = 8
 _TIMEOUT_S = 5.0
@@ -42,7 +42,12 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def open_client(settings: Settings, upstream: Upstream) -> FeatureClient:
-    """A client of this home's online store and index."""
+    """A client of this home's online store and index.
+
+    Raises:
+        InputError: there is no home, and none is made.
+    """
+    Home.load(settings.home)
     url = ensure_redis(settings)
     return FeatureClient(url, upstream=upstream, home=settings.home, timeout_s=_TIMEOUT_S)
 

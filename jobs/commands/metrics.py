@@ -20,7 +20,7 @@ from jobs.cli import out
 from jobs.engine import catalog
 from jobs.engine.manifests import ManifestStore, write_atomic
 from jobs.rendering.published import Published, read_published
-from jobs.settings import Settings
+from jobs.settings import Home, Settings
 
 _ENTITY = re.compile(r"(?P<name>\w+)_(?P<entity>user|pin)")
 
@@ -42,14 +42,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
-    """Print or write the newest numbers."""
+    """Print or write the newest numbers.
+
+    Raises:
+        InputError: it is not a home: it has no numbers, which is not the same as zero.
+    """
+    Home.load(settings.home)
     newest = list(newest_manifests(ManifestStore(settings.home / "manifests")))
     if args.json:
         text = json.dumps([_as_dict(s) for m in newest for s in samples(m)])
     else:
         text = exposition(newest, read_published(settings.home))
     if args.output:
-        write_atomic(args.output, text)
+        _write(args.output, text)
     else:
         out(text.rstrip("\n"))
     return 0
@@ -59,7 +64,13 @@ def write_metrics(root: Path) -> None:
     """Write `metrics/derm.prom` below the home, for a textfile collector."""
     newest = newest_manifests(ManifestStore(root / "manifests"))
     text = exposition(list(newest), read_published(root))
-    write_atomic(root / "metrics" / "derm.prom", text)
+    _write(root / "metrics" / "derm.prom", text)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write counts that a collector, which is another user, may read: no id is among them."""
+    write_atomic(path, text)
+    path.chmod(0o644)
 
 
 def newest_manifests(store: ManifestStore) -> Iterator[StepManifest]:
