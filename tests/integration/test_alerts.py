@@ -98,7 +98,8 @@ def test_a_webhook_that_names_another_place_has_not_taken_it(receiver: Receiver,
 
 
 @pytest.mark.parametrize(
-    "url", ["file:///etc/hostname", "data:,ok", "ftp://127.0.0.1/secret", "secret", "http://[secret/"]
+    "url",
+    ["file:///etc/hostname", "data:,ok", "ftp://127.0.0.1/secret", "secret", "http://[secret/"],
 )
 def test_what_is_no_webhook_does_not_count_as_sent(url: str) -> None:
     with pytest.raises(DermError, match="could not be sent") as refused:

@@ -11,6 +11,7 @@ from feature_store.contracts.manifests import Metrics, StepManifest
 from jobs.cli import main
 from jobs.commands.metrics import exposition, newest_manifests, write_metrics
 from jobs.engine.manifests import ManifestStore
+from jobs.settings import Home
 from tests.report_fixtures import make_home, publish
 
 
@@ -79,6 +80,9 @@ def test_the_command_replaces_its_file_whole(
     store: ManifestStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DERM_HOME", str(tmp_path))
+    Home(dataset="simulated", recipe="toy", first_ds="2025-03-01", start_ds="2025-03-01").save(
+        tmp_path
+    )
     target = tmp_path / "derm.prom"
     target.write_text("old")
     assert main(["metrics", "--output", str(target)]) == 0
