@@ -71,6 +71,12 @@ def describe(settings: Settings) -> str:
     return f"{server} at 127.0.0.1:{state['port']} ({state['program']})"
 
 
+def died(home: Path) -> bool:
+    """Whether the embedded server was started, not stopped in order, and does not answer."""
+    folder = _folder(home)
+    return bool(_state(folder).get("pid")) and _running(folder) is None
+
+
 def stop_redis(home: Path) -> bool:
     """Save and stop the embedded server; False when none was running.
 
