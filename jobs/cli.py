@@ -38,6 +38,12 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        name="accept",
+        module="jobs.commands.accept",
+        summary="let a day pass a guard that refused it, and record why",
+        example="derm accept --ds 2025-03-03 --guard verify.cosine_user --reason 'new season'",
+    ),
+    Command(
         name="backfill",
         module="jobs.repair.backfill",
         summary="repair corrupted days in order, and publish once at the end",

@@ -17,6 +17,7 @@ from feature_store.config import (
     PublishingConfig,
     RetentionConfig,
 )
+from feature_store.contracts.datasets import Bounds
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import ModelOption, UpstreamDeclaration
 from jobs.engine.digest import content_digest
@@ -30,7 +31,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardConfig:
-    """Bounds between the steps; a broken one stops the day and leaves what is published alone."""
+    """Bounds between the steps; a broken one stops the day and leaves what is published alone.
+
+    They are meant for a day of many: on a small one each lies as much lower as chance can do
+    (`feature_store/embeddings/noise.py`). A data set may declare others (`[guards]`).
+    """
 
     max_auc_drop: float = 0.05
     min_effective_rank: float = 1.2
@@ -82,6 +87,11 @@ class Recipe:
             model=_overridden(self.model, options, f"upstream {upstream.name}: model"),
             aggregation=dataclasses.replace(self.aggregation, **own),
         )
+
+    def bounded(self, declared: Bounds) -> "Recipe":
+        """The recipe with the bounds that a data set declares in place of its own."""
+        chosen = declared.model_dump(exclude_none=True)
+        return dataclasses.replace(self, guards=dataclasses.replace(self.guards, **chosen))
 
     def digest(self, parts: tuple[str, ...]) -> str:
         """Digest of the named parts: what the result of a step depends on."""

@@ -58,7 +58,7 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
     return RunContext(
         settings=settings,
         home=home,
-        recipe=chosen,
+        recipe=chosen.bounded(spec.guards),
         spec=spec,
         lake=Lake(settings.lake_root),
         manifests=ManifestStore(settings.home / "manifests"),
@@ -164,6 +164,7 @@ def _recorded(
         finished_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         duration_s=round(time.perf_counter() - clock, 3),
         timings=outcome.timings,
+        accepted=outcome.accepted,
     )
     ctx.manifests.put(manifest)
     return manifest

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from feature_store.contracts.errors import StoreError
 from jobs.services.private import append_private
 
 MARK = "DERM_SERVICE_OF"
@@ -59,7 +60,11 @@ def stop(home: Path, *, grace_s: float = 8.0) -> None:
 
 
 def interrupt(record: Path, name: str, *, grace_s: float = 30.0) -> None:
-    """Ask the process whose id is the first line of a file to end, and wait; if it is `name`."""
+    """Ask the process whose id is the first line of a file to end, and wait; if it is `name`.
+
+    Raises:
+        StoreError: it does not end.
+    """
     try:
         process = psutil.Process(int(record.read_text().splitlines()[0]))
         if process.name() == name:
@@ -67,6 +72,10 @@ def interrupt(record: Path, name: str, *, grace_s: float = 30.0) -> None:
             process.wait(grace_s)
     except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
         return  # the record is older than the last start of this machine
+    except psutil.TimeoutExpired as error:
+        raise StoreError(
+            f"{name} does not end", where=str(record), found=f"alive after {grace_s:.0f} s"
+        ) from error
 
 
 def _send(process: psutil.Process, what: str) -> None:

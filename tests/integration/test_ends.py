@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +163,7 @@ def test_down_needs_no_environment(tmp_path: Path) -> None:
     data.mkdir(parents=True)
     program = shutil.copy(str(shutil.which("sleep")), tmp_path / "postgres")
     server = subprocess.Popen([program, "600"])
+    threading.Thread(target=server.wait).start()  # it must not stay as a zombie
     (data / "postmaster.pid").write_text(f"{server.pid}\n{data}\n")
     environment = {**os.environ, "DERM_AIRFLOW_ENV": "/nowhere", "DERM_HOME": str(tmp_path)}
     done = run(tmp_path, "down", env=environment)
