@@ -56,6 +56,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm bootstrap --ds 2025-03-14 --back 6",
     ),
     Command(
+        name="compare",
+        module="jobs.commands.compare",
+        summary="say what differs, down to the bits, between this home and another one",
+        example="derm compare /data/derm-before",
+    ),
+    Command(
         name="daily",
         module="jobs.commands.daily",
         summary="run days through Airflow, from nothing to a report; then stop everything",

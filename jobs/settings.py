@@ -110,7 +110,8 @@ class Home(Contract):
     Attributes:
         dataset: `simulated`, `kuairand`, `movielens`, `trivago`, or the path of a declaration.
         source: folder of the user's files; empty for the simulated world.
-        recipe: name of a function in `jobs.recipes`.
+        recipe: name of a function in `jobs.recipes`, or `FILE.py:FUNCTION`.
+        recipe_digest: SHA-256 of that file when the home recorded it; empty for `jobs.recipes`.
         first_ds: first day with events.
         start_ds: first day the pipeline publishes; earlier days only feed the first training.
         upstreams: what its days are made for, as its data set and recipe declared them.
@@ -119,6 +120,7 @@ class Home(Contract):
     dataset: str
     source: str = ""
     recipe: str
+    recipe_digest: str = ""
     first_ds: Day
     start_ds: Day
     seed: int = 0
@@ -147,13 +149,14 @@ class Home(Contract):
             ) from error
 
     def save(self, root: Path) -> None:
-        """Write the declaration; an equal one is left alone.
+        """Write the declaration; an equal one is left alone, a changed recipe file recorded.
 
         Raises:
             InputError: the home exists and was declared differently.
         """
         path = root / "home.json"
-        if path.exists() and (existing := Home.load(root)) != self:
+        existing = Home.load(root) if path.exists() else self
+        if existing.model_copy(update={"recipe_digest": self.recipe_digest}) != self:
             raise InputError(
                 f"{root} already holds another pipeline",
                 where=str(path),
