@@ -74,6 +74,7 @@ class Status:
         now: the time that ages are relative to.
         findings: what is wrong now with the store, the disk, the steps at work, the day due.
         quarantined: rows that were refused on arrival, over all days.
+        store: the online store that is used, without secrets.
     """
 
     published: Published | None
@@ -83,3 +84,4 @@ class Status:
     findings: tuple[Finding, ...]
     quarantined: int
     now: dt.datetime
+    store: str = ""

@@ -21,6 +21,7 @@ from jobs.rendering.published import read_published
 from jobs.rendering.summary import DaySummary
 from jobs.rendering.terminal import print_status
 from jobs.repair import unfinished
+from jobs.services import redis
 from jobs.settings import Settings
 from jobs.upkeep import probe
 
@@ -70,6 +71,7 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
         findings=probe.look(ctx, now).findings,
         quarantined=_quarantined(ctx.lake),
         now=now,
+        store=redis.describe(settings),
     )
 
 
@@ -98,6 +100,7 @@ def _as_json(status: Status) -> dict[str, Any]:
         "published": _published_json(status),
         "problem": status.problem,
         "findings": [f.model_dump() for f in status.findings],
+        "store": status.store,
         "quarantined_rows": status.quarantined,
         "days": [_day_json(day) for day in status.days],
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobs.engine.manifests import ManifestStore
 from jobs.pipelines.catalog import pipeline_of
-from jobs.recipes import recipe
+from jobs.recipes import recipe_of
 from jobs.rendering.page import render_page
 from jobs.rendering.state import read_state
 from jobs.rendering.summary import DaySummary
@@ -36,5 +36,5 @@ def live_page(root: Path, runs: Mapping[str, str]) -> str:
         return _NOTHING
     days = [DaySummary.of(ds, store.of_day(ds)) for ds in shown]
     return render_page(
-        days, pipeline_of(home).names, recipe(home.recipe), state, runs, dt.datetime.now(dt.UTC)
+        days, pipeline_of(home).names, recipe_of(home), state, runs, dt.datetime.now(dt.UTC)
     )
