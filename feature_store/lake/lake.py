@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
@@ -23,6 +24,7 @@ from deltalake.transaction import AddAction
 from feature_store.contracts.errors import CommitConflict, ContractViolation, MissingInput
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
+from feature_store.lake import content
 from feature_store.lake.schemas import arrow_schema
 from feature_store.lake.staging import (
     StagedFile,
@@ -32,7 +34,7 @@ from feature_store.lake.staging import (
     sort_rows,
     stage_file,
 )
-from feature_store.lake.storage import Storage, locate, open_parquet
+from feature_store.lake.storage import Storage, check_file, locate
 
 __all__ = ["Lake", "StagedFile", "rows_digest", "sort_rows", "stage_file"]
 
@@ -44,6 +46,10 @@ class Lake:
 
     def __init__(self, root: Path | str | Storage) -> None:
         self.root = Storage.of(root)
+        # Handles by folder and inode, which another table of the same name does not have.
+        self._handles: dict[tuple[str, int], DeltaTable] = {}
+        # The live files of a table, and the version they are of.
+        self._listed: dict[str, tuple[str, int, pa.Table]] = {}
 
     def path(self, name: str) -> str:
         """The address of a table."""
@@ -53,16 +59,20 @@ class Lake:
         """Names of the tables there are, sorted."""
         return self.root.tables()
 
-    def open(self, name: str, version: int | None = None) -> DeltaTable:
-        """A fresh handle on a table.
+    def open(self, name: str) -> DeltaTable:
+        """A handle on a table as it is now.
 
         Raises:
             MissingInput: the table does not exist.
         """
+        path = self.path(name)
+        key = (path, self.root.inode(f"{path}/_delta_log"))
         try:
-            return DeltaTable(
-                self.path(name), version=version, storage_options=self.root.delta_options
-            )
+            if known := self._handles.get(key):
+                known.update_incremental()  # a tenth of the time of opening it again
+                return known
+            self._handles[key] = DeltaTable(path, storage_options=self.root.delta_options)
+            return self._handles[key]
         except TableNotFoundError as error:
             raise MissingInput(
                 f"table {name} does not exist",
@@ -117,10 +127,11 @@ class Lake:
 
         Raises:
             MissingInput: the table or the day is not there.
+            ContractViolation: another program wrote a file of it.
         """
         files = self._files_of(self.open(name), name, ds)
         parts = [
-            (f.get("partition.bucket"), f["num_records"], Path(f["path"]).stem.split("-")[-1])
+            (f.get("partition.bucket"), f["num_records"], content.digests_of(f["path"]).rows)
             for f in files
         ]
         return Artifact(
@@ -132,11 +143,26 @@ class Lake:
             uri=self.path(name),
         )
 
+    def absent(self, name: str, ds: str) -> tuple[str, ...]:
+        """Addresses of a day's files that are gone, or of another size than the log says.
+
+        Raises:
+            MissingInput: the table or the day is not there.
+        """
+        files = self._files_of(self.open(name), name, ds)
+        there = self.root.sizes(self.root.uri(name, f"ds={ds}"))
+        sizes = {self.root.uri(name, f["path"]): f["size_bytes"] for f in files}
+        return tuple(sorted(uri for uri, size in sizes.items() if there.get(uri) != size))
+
     def _files_of(self, handle: DeltaTable, name: str, ds: str) -> list[dict[str, Any]]:
         """The live files of a day as the log describes them."""
-        actions = pa.table(handle.get_add_actions(flatten=True))
-        wanted = ["path", "size_bytes", "num_records", "partition.ds", "partition.bucket"]
-        actions = actions.select([c for c in wanted if c in actions.column_names])
+        version = (str(handle.metadata().id), handle.version())
+        if self._listed.get(name, ())[:2] != version:
+            actions = pa.table(handle.get_add_actions(flatten=True))
+            wanted = ["path", "size_bytes", "num_records", "partition.ds", "partition.bucket"]
+            actions = actions.select([c for c in wanted if c in actions.column_names])
+            self._listed[name] = (*version, actions)
+        actions = self._listed[name][2]
         files: list[dict[str, Any]] = actions.filter(pc.field("partition.ds") == ds).to_pylist()
         if not files:
             raise self._no_day(name, ds)
@@ -167,6 +193,8 @@ class Lake:
         files = [f for ds in days for f in self.files(table.name, ds)]
         filesystem, _ = locate(self.root.root)
         paths = [locate(f)[1] for f in files]
+        for file in files:
+            check_file(file)
         return pads.dataset(
             paths, schema=arrow_schema(table), format="parquet", filesystem=filesystem
         )
@@ -325,8 +353,8 @@ class Lake:
 
 
 def _schema_of(uri: str) -> pa.Schema:
-    with open_parquet(uri) as file:
-        return file.schema_arrow
+    filesystem, path = locate(uri)
+    return pq.read_schema(path, filesystem=filesystem)
 
 
 def _add_action(table: Table, file: StagedFile) -> AddAction:

@@ -32,6 +32,8 @@ class RunContext:
 
     Attributes:
         force: what is there already is not to be built on, or taken as the result.
+        repair: the repair that it is part of: what an interrupted attempt of the same repair has
+            left is built on, although forced.
     """
 
     settings: Settings
@@ -45,6 +47,7 @@ class RunContext:
     log: logging.Logger
     spaces: Spaces = field(default_factory=Spaces)
     force: bool = False
+    repair: str = ""
 
     @property
     def root(self) -> Path:

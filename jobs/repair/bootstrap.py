@@ -121,7 +121,6 @@ class _Steps:
                 step=step,
                 ds=ds,
                 upstream=upstream,
-                force=False,
                 snapshot_of=snapshot_of,
                 writes=tuple(n for t in templates for n in catalog.expand(t, upstream)),
                 rows=record.rows,

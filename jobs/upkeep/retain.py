@@ -1,4 +1,4 @@
-"""`derm retain`: drop what retention no longer keeps, compact, clean the logs, free the disk.
+"""`derm retain`: drop what retention no longer keeps, clean the logs, free the disk.
 
 Never touches what a release names, what a backfill on disk still needs, or the newest day.
 """
@@ -6,7 +6,8 @@ Never touches what a release names, what a backfill on disk still needs, or the 
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 from feature_store.config import RetentionConfig
 from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream, days_between
@@ -18,6 +19,7 @@ from feature_store.lake.lake import Lake
 from feature_store.lake.maintenance import drop_days, newest, pools_to_keep, tidy
 from jobs.cli import out
 from jobs.engine import locks
+from jobs.engine.manifests import ManifestStore
 from jobs.recipes import recipe
 from jobs.repair import unfinished
 from jobs.settings import Home, Settings
@@ -53,6 +55,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
             protected = protected_days(settings, config)
             expired = expired_days(lake, config, protected)
             folders = expired_folders(home, config, protected)
+            _say_so(home, expired, [f for found in folders.values() for f in found])
             for name, days in expired.items():
                 drop_days(lake, name, days)
             for folder in (f for found in folders.values() for f in found):
@@ -70,6 +73,15 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         out(f"{kind}: {len(found)} folders {verb}: {' '.join(f.name for f in found)}")
     out(f"{sum(removed.values())} files removed" if removed else "nothing was removed")
     return 0
+
+
+def _say_so(home: Path, days: Mapping[str, Sequence[str]], folders: Sequence[Path]) -> None:
+    """Record what is about to be removed, so that nobody takes it for lost."""
+    partitions = {(f"lake:{name}", ds) for name, dropped in days.items() for ds in dropped}
+    uris = {folder.relative_to(home).as_posix() for folder in folders}
+    ManifestStore(home / "manifests").mark_dropped(
+        lambda a: (a.name, a.ds) in partitions or a.uri in uris
+    )
 
 
 def expired_days(
