@@ -101,10 +101,22 @@ COMMANDS: tuple[Command, ...] = (
         example="derm plan --from 2025-03-03 --to 2025-03-04 --what embeddings --json",
     ),
     Command(
+        name="probe",
+        module="jobs.upkeep.probe",
+        summary="look at the store, the disk, the steps at work and the day that is due",
+        example="derm probe --json",
+    ),
+    Command(
         name="rebucket",
         module="jobs.upkeep.rebucket",
         summary="move the embedding tables to the bucket counts of the recipe",
         example="derm rebucket",
+    ),
+    Command(
+        name="restore",
+        module="jobs.repair.restore",
+        summary="bring an online store that has lost users back, and keep the rollback",
+        example="derm restore",
     ),
     Command(
         name="retain",

@@ -26,6 +26,8 @@ class Settings(BaseSettings):
         lake: where the lake's tables are, as `s3://bucket/prefix`; empty: `lake` below `home`.
             An object store is reached with the AWS_* variables.
         redis_url: the online store; empty starts an embedded server below `home`.
+        engine: where dedup, merge and count work: `local`, in their own process; `spark`; `auto`:
+            on Spark above four gigabytes. The results are the same, bit for bit.
         spark_master: Spark master URL; the default retries a task twice.
         spark_memory: memory of the Spark driver's JVM; Spark asks for 512m at least.
         threads: CPU threads of one process; 0 means all cores. The last bits of a model depend on
@@ -48,6 +50,7 @@ class Settings(BaseSettings):
     home: Path = Path(".derm")
     lake: str = Field(default="", pattern=r"^(s3://[^/\s]+(/[^\s]*)?)?$")
     redis_url: SecretStr = SecretStr("")
+    engine: Literal["auto", "local", "spark"] = "auto"
     spark_master: str = "local[2,3]"
     spark_memory: str = "1g"
     threads: int = Field(default=1, ge=0)

@@ -67,7 +67,7 @@ class World:
         self.manifests = ManifestStore(self.root / "manifests")
         self.pools: dict[tuple[str, str], Pool] = {}
         self.last: dict[str, Artifact] = {}
-        Home(dataset="test", recipe="toy", first_ds=START, start_ds=START).save(self.root)
+        Home(dataset="simulated", recipe="toy", first_ds=START, start_ds=START).save(self.root)
 
     @property
     def settings(self) -> Settings:

@@ -238,7 +238,8 @@ class FeatureClient:
                 "nothing is published",
                 expected=f"a release under the key {CURRENT_KEY}",
                 found="no pointer" if pointer is None else f"no body for {pointer.decode()}",
-                hint="derm release --ds DAY",
+                hint="derm status: the first day was never released, or the store has lost it "
+                "(derm restore)",
             )
         release = Release.model_validate_json(body)
         entry = next((e for e in release.upstreams if e.upstream == self.upstream), None)

@@ -42,6 +42,7 @@ class Feature(Contract):
         max_len: longest list or sequence kept (the newest elements of a sequence).
         ids_of: the entity type whose ids a list or sequence holds, so that `derm forget` finds
             them; None when they are no ids.
+        group: numeric features of one group share a token of the model.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Feature(Contract):
     dim: int = Field(default=0, ge=0)
     max_len: int = Field(default=0, ge=0)
     ids_of: Entity | None = None
+    group: str = ""
 
     @model_validator(mode="after")
     def _sizes_fit_kind(self) -> Self:
@@ -61,6 +63,8 @@ class Feature(Contract):
             raise ValueError(f"feature {self.name}: max_len is for lists and sequences only")
         if self.ids_of and not self.max_len:
             raise ValueError(f"feature {self.name}: ids_of is for lists and sequences only")
+        if self.group and self.kind != "numeric":
+            raise ValueError(f"feature {self.name}: group is for numeric features only")
         return self
 
     def column(self) -> Column:
@@ -160,16 +164,18 @@ class DatasetSpec(Contract):
     def counting_features(self, entity: Entity) -> tuple[Feature, ...]:
         """Counts, then smoothed rates, of one window after the other, before the day."""
         impressions, *labels = self.counted
-        meanings: dict[str, str] = {}
-        for days in WINDOWS:
-            before = f"in the {days} days before the day"
-            meanings[f"{entity}_{impressions}_{days}d"] = f"impressions {before}"
-            for x in labels:
-                meanings[f"{entity}_{x}_count_{days}d"] = f"positives of {x} {before}"
-            for x in labels:
-                meanings[f"{entity}_{x}_rate_{days}d"] = f"smoothed rate of {x} {before}"
+        counts = {impressions: "impressions"} | {f"{x}_count": f"positives of {x}" for x in labels}
+        rates = {f"{x}_rate": f"smoothed rate of {x}" for x in labels}
         return tuple(
-            Feature(name=name, scope=entity, kind="numeric", meaning=meaning)
+            Feature(
+                name=f"{entity}_{name}_{days}d",
+                scope=entity,
+                kind="numeric",
+                meaning=f"{meaning} in the {days} days before the day",
+                group=group,
+            )
+            for days in WINDOWS
+            for group, meanings in (("counts", counts), ("rates", rates))
             for name, meaning in meanings.items()
         )
 

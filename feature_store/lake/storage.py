@@ -8,7 +8,7 @@ Delta Lake read alike. Of an object store it is asked that it writes an object o
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +112,18 @@ def locate(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.LocalFileSystem(use_mmap=True), uri
 
 
+def size_of(uris: Iterable[str]) -> int:
+    """Bytes of some files together; one that is not there counts nothing."""
+    by_system: dict[bool, list[str]] = {}
+    for uri in uris:
+        by_system.setdefault(uri.startswith(_REMOTE), []).append(uri)
+    total = 0
+    for found in by_system.values():
+        filesystem, paths = locate(found[0])[0], [locate(uri)[1] for uri in found]
+        total += sum(info.size or 0 for info in filesystem.get_file_info(paths))
+    return total
+
+
 def check_file(uri: str) -> None:
     """Compare a file of the lake with its name; of an object only the name is looked at.
 
@@ -145,10 +157,9 @@ def open_parquet(uri: str, **options: object) -> pq.ParquetFile:
         DamagedFile: it is not the one that was written.
         ContractViolation: another program wrote it.
     """
-    if not uri.startswith(_REMOTE):
-        check_file(uri)
-        return pq.ParquetFile(uri, memory_map=True, **options)
     check_file(uri)
+    if not uri.startswith(_REMOTE):
+        return pq.ParquetFile(uri, memory_map=True, **options)
     filesystem, path = locate(uri)
     file = filesystem.open_input_file(path)
     if file.size() > _FETCHED_WHOLE:

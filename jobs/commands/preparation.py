@@ -75,6 +75,6 @@ def prepare_history(settings: Settings, home: Home) -> Iterator[StepResult]:
             if step.name in HISTORY_STEPS:
                 yield run_step(settings, step, ds, None, force=False)
     if home.first_ds < home.start_ds:
-        from feature_store.spark.session import stop_spark
+        from jobs.steps.aggregation import stop_engine
 
-        stop_spark()
+        stop_engine()

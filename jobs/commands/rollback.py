@@ -6,10 +6,11 @@ from feature_store.contracts.base import UPSTREAMS
 from feature_store.online.releases import Releases
 from feature_store.online.store import open_store
 from jobs.cli import out
-from jobs.commands.metrics import write_metrics
 from jobs.engine import locks
+from jobs.engine.runner import open_context
 from jobs.services.redis import ensure_redis, persist
 from jobs.settings import Home, Settings
+from jobs.upkeep import probe
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         before = releases.current()
         release = releases.roll_back()
     persist(settings)
-    write_metrics(settings.home)
+    probe.record(open_context(settings, release.ds))
     if args.json:
         out(release.model_dump_json())
     else:

@@ -147,7 +147,7 @@ STEPS: tuple[Step, ...] = (
         task="aggregate",
         resource="spark",
         retries=1,
-        failure="Spark failed; the daily table is as it was.",
+        failure="Aggregating failed; the daily table is as it was.",
         remedy=_ALREADY_RAN,
     ),
     Step(
@@ -163,7 +163,7 @@ STEPS: tuple[Step, ...] = (
         task="aggregate",
         resource="spark",
         retries=1,
-        failure="Spark failed; the pool is as it was.",
+        failure="Aggregating failed; the pool is as it was.",
         remedy=_ALREADY_RAN,
     ),
     Step(
@@ -175,7 +175,7 @@ STEPS: tuple[Step, ...] = (
         task="aggregate",
         resource="spark",
         retries=1,
-        failure="Spark failed, or counts before the day are missing; no later day can be trained.",
+        failure="Counting failed, or counts before the day are missing; no later day can be trained.",
         remedy=_ALREADY_RAN,
     ),
     Step(
@@ -240,8 +240,9 @@ STEPS: tuple[Step, ...] = (
         outputs=("audited",),
         task="audit",
         retries=1,
-        failure="Redis or the index differs from the lake, although the day was released.",
-        remedy="The message counts the differences. `derm rollback`, then publish the day again.",
+        failure="The store has lost users, or users or Pins that readers see differ from the lake.",
+        remedy="The message counts what differs and names the command: `derm restore` for users.",
+        command="jobs.commands.audit",
     ),
     Step(
         name="report",

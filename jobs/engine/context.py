@@ -1,5 +1,6 @@
 """What a step gets: its day, its inputs, and where things are."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,10 @@ class RunContext:
     def is_first_day(self) -> bool:
         """Whether the pipeline starts with this day, so that there is no yesterday."""
         return self.ds <= self.home.start_ds
+
+    def at(self, ds: str) -> "RunContext":
+        """The same for another day."""
+        return dataclasses.replace(self, ds=ds)
 
     def has_previous(self, name: str) -> bool:
         """Whether an artifact continues yesterday's: not on the first day, nor in a new space."""

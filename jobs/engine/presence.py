@@ -45,7 +45,7 @@ def problem(ctx: RunContext, artifact: Artifact) -> str:
     path = ctx.root / artifact.uri
     if not path.exists():
         return f"{artifact.uri} is gone"
-    if artifact.size and (found := size_of(path)) != artifact.size:
+    if artifact.size and (found := bytes_in(path)) != artifact.size:
         return f"{artifact.uri} has {found:,} bytes, and had {artifact.size:,}"
     return ""
 
@@ -57,7 +57,7 @@ def remedy(artifact: Artifact) -> str:
     return f"derm {step.name} --ds {artifact.ds}{suffix} --force"
 
 
-def size_of(path: Path) -> int:
+def bytes_in(path: Path) -> int:
     """Bytes of a file, or of the files directly in a folder."""
     if path.is_file():
         return path.stat().st_size

@@ -13,18 +13,22 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from feature_store.contracts.base import UPSTREAMS, Upstream
-from feature_store.contracts.errors import ContractViolation, MissingInput
+from feature_store.contracts.base import UPSTREAMS, Upstream, shift_day
+from feature_store.contracts.errors import ContractViolation, ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake.lake import Lake
 from jobs.datasets.registry import dataset_spec
-from jobs.engine import catalog, presence, spaces
+from jobs.engine import catalog, presence, spaces, tasks
+from jobs.engine.attempts import attempt
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
 from jobs.recipes import recipe
 from jobs.settings import Home, Settings
 
 log = logging.getLogger("derm")
+
+_SHORTEST_LIMIT_S = 600.0
+_TIMES_AS_LONG = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +116,16 @@ def record(
         ContractViolation: it did not write what the catalog declares.
         DamagedFile: an input is not what its step recorded.
     """
+    with attempt(ctx.root, step.name, ctx.ds, ctx.upstream, limit_s=_limit_s(ctx, step)):
+        return _recorded(ctx, step, inputs, work)
+
+
+def _recorded(
+    ctx: RunContext,
+    step: catalog.Step,
+    inputs: tuple[Artifact, ...],
+    work: Callable[[], Outcome],
+) -> StepManifest:
     presence.check(ctx, inputs)
     # From here on the partition may be half replaced: what was recorded no longer holds.
     ctx.manifests.remove(step.name, ctx.ds, ctx.upstream)
@@ -134,6 +148,18 @@ def record(
     )
     ctx.manifests.put(manifest)
     return manifest
+
+
+def _limit_s(ctx: RunContext, step: catalog.Step) -> float:
+    """After so many seconds a step hangs: many times what it took yesterday, or all it may take."""
+    limit = 60.0 * step.timeout_minutes
+    try:
+        before = ctx.manifests.get(step.name, shift_day(ctx.ds, -1), ctx.upstream)
+    except ManifestCorrupt:
+        before = None
+    if before is None or step.name == tasks.FIRST:
+        return limit
+    return min(limit, max(_SHORTEST_LIMIT_S, _TIMES_AS_LONG * before.duration_s))
 
 
 def resolve_inputs(

@@ -246,7 +246,7 @@ def documentation(task: tasks.Task) -> str:
 def _chore_documentation(chore: maintenance.Chore) -> str:
     # What the form asks for in capitals; what it merely chooses among is in the rendered command.
     asked = re.sub(r"{{ params\.(\w+).*? }}", lambda m: m[1].upper(), chore.arguments)
-    asked = re.sub(r"{{ .*? }}", "", asked)
+    asked = re.sub(r"{{ .*? }}|{% .*? %}", "", asked)
     parts = (
         f"`derm {asked}` (complete: *Rendered Templates*)",
         chore.summary,

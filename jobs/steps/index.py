@@ -27,7 +27,7 @@ from feature_store.lake.storage import open_parquet
 from feature_store.online.slots import space_of
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
-from jobs.engine.presence import size_of
+from jobs.engine.presence import bytes_in
 
 _READ_ROWS = 65_536
 
@@ -215,7 +215,7 @@ def _outcome(
         ds=ctx.ds,
         digest=folder.name,
         rows=manifest.pins,
-        size=size_of(folder),
+        size=bytes_in(folder),
         uri=str(folder.relative_to(ctx.root)),
     )
     return Outcome(

@@ -17,7 +17,7 @@ import time
 from feature_store.contracts.errors import DermError, GuardFailed
 from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.presence import size_of
+from jobs.engine.presence import bytes_in
 from jobs.engine.snapshots import SnapshotStore, weights_digest
 from jobs.steps.training_guard import check_health
 from jobs.steps.training_plan import Plan, make_plan, upstream_of
@@ -51,7 +51,7 @@ def run(ctx: RunContext) -> Outcome:
         ds=ctx.ds,
         digest=weights_digest(manifest),
         rows=rows,
-        size=size_of(folder),
+        size=bytes_in(folder),
         uri=folder.relative_to(ctx.root).as_posix(),
     )
     return Outcome(outputs=(artifact,), metrics=metrics, timings=timings)

@@ -9,6 +9,7 @@ from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from jobs.engine.context import RunContext
 from jobs.engine.digest import content_digest
 from jobs.engine.snapshots import SnapshotStore, weights_digest
+from models.derm.config import ARCHITECTURE
 
 _TABLES = ("lake:events", "lake:users", "lake:pins")
 
@@ -74,7 +75,11 @@ def model_digest(ctx: RunContext) -> str:
     parts = [f.model_dump_json() for f in inputs]
     labels = [x.model_dump_json() for x in ctx.spec.labels_of(upstream_of(ctx))]
     return content_digest(
-        ctx.recipe.digest(("model", "counting")), *ctx.spec.surfaces, *parts, *labels
+        str(ARCHITECTURE),
+        ctx.recipe.digest(("model", "counting")),
+        *ctx.spec.surfaces,
+        *parts,
+        *labels,
     )
 
 

@@ -80,6 +80,12 @@ class DermObjective(nn.Module):
         total = supervised + self.loss.ssl_weight * contrast
         return {"total": total, "supervised": supervised, "self_supervised": contrast}
 
+    def begin_day(self) -> None:
+        """Let what was counted on the days before weigh less than what the new one brings."""
+        for sketch in (self.sketch, self.random_sketch):
+            if sketch is not None:
+                sketch.fade(self.loss.sketch_keep)
+
     def self_supervised(self, out: dict[str, Tensor], batch: Batch, positive_B: Tensor) -> Tensor:
         """This rank's part of the mean softmax loss over the positive rows of all ranks."""
         pin_B, user_B = batch["key:pin"], batch["key:user"]

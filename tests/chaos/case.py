@@ -17,6 +17,8 @@ from tests.chaos.lane import Lane, Run
 # A run that was struck more often than this without ending well did not survive.
 _ATTEMPTS = 4
 _POLL_S = 0.02
+# Who is there only where Spark is asked for: the days of a lane are small.
+_OF_SPARK = ("jvm", "python worker")
 _BEFORE = "before the first or after the last step"
 
 
@@ -63,9 +65,10 @@ def play(
     struck: list[dict[str, object]] = []
     codes: list[int] = []
     left = list(blows)
+    engine = "spark" if any(b.victim in _OF_SPARK for b in blows) else "auto"
     while len(codes) < _ATTEMPTS and (not codes or codes[-1] != 0):
         with lane.services(run):
-            process = lane.start(*lane.command(run))
+            process = lane.start(*lane.command(run), DERM_ENGINE=engine)
             if left:
                 struck += _strike(lane, run, left.pop(0), psutil.Process(process.pid))
             codes.append(process.wait())

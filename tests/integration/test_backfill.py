@@ -17,6 +17,7 @@ from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import pool_table
 from feature_store.lake.schemas import arrow_schema
+from feature_store.spark.tasks import run_here
 from jobs.engine import catalog
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import open_context, resolve_inputs
@@ -26,7 +27,7 @@ from jobs.repair import backfill, plan, unfinished
 from jobs.repair.starting_points import survey
 from jobs.settings import Settings
 from jobs.steps import gate
-from jobs.steps.count import count_day, serially
+from jobs.steps.count import count_day
 from tests.aggregation_fixtures import (
     FIRST,
     SPEC,
@@ -89,7 +90,7 @@ def simulate(root: Path, settings: Settings, wrong: set[str] = frozenset()) -> N
         events = commit_events_of(ctx.lake, ds, random_day(0, ds, "user"), random_day(0, ds, "pin"))
         produced(ctx, "ingest", events, *nobody(ctx))
         produced(ctx, "validate", Artifact(name="validated", ds=ds, digest="x"))
-        produced(ctx, "count", *count_day(ctx, serially).outputs)
+        produced(ctx, "count", *count_day(ctx, run_here).outputs)
         for upstream in UPSTREAMS:
             ctx = context(root, ds, upstream)
             produced(ctx, "train", Artifact(name=f"snapshot:{upstream}", ds=ds, digest="x"))

@@ -8,7 +8,7 @@ Steps that need a model or a store have deterministic stand-ins: a repair only c
 import shutil
 import sys
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -164,11 +164,8 @@ WRONG: dict[str, Run] = {
 
 
 @pytest.fixture(scope="module")
-def stage() -> "pytest.MonkeyPatch":
+def stage() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
-        # What Spark would run, in this process: the same functions, one bucket after the other.
-        for module in ("jobs.steps.aggregation", "jobs.steps.count"):
-            patch.setattr(f"{module}.run_bucket_tasks", lambda _, f, tasks: [f(t) for t in tasks])
         yield patch
 
 

@@ -11,6 +11,7 @@ from feature_store.contracts.manifests import Metrics, StepManifest
 from jobs.cli import main
 from jobs.commands.metrics import exposition, newest_manifests, write_metrics
 from jobs.engine.manifests import ManifestStore
+from jobs.rendering.state import HomeState
 from tests.report_fixtures import make_home, publish
 
 
@@ -47,13 +48,13 @@ def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_the_newest_day_of_each_step_is_shown(store: ManifestStore) -> None:
-    found = parsed(exposition(list(newest_manifests(store)), None))
+    found = parsed(exposition(list(newest_manifests(store)), HomeState()))
     assert found["derm_train_auc", (("entity", ""), ("upstream", "ctr"))] == 0.7
     assert found["derm_verify_cosine", (("entity", "pin"), ("upstream", "ctr"))] == 0.8
 
 
 def test_text_values_are_left_out(store: ManifestStore) -> None:
-    assert "note" not in exposition(list(newest_manifests(store)), None)
+    assert "note" not in exposition(list(newest_manifests(store)), HomeState())
 
 
 def test_the_published_day_is_the_one_readers_see(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def published_day_ended(home: Path) -> dt.datetime:
 
 
 def test_an_empty_home_has_no_numbers(tmp_path: Path) -> None:
-    assert parsed(exposition(list(newest_manifests(ManifestStore(tmp_path))), None)) == {}
+    assert parsed(exposition(list(newest_manifests(ManifestStore(tmp_path))), HomeState())) == {}
 
 
 def test_the_command_replaces_its_file_whole(
