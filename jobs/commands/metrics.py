@@ -14,15 +14,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.manifests import StepManifest
 from jobs.cli import out
 from jobs.commands.state_metrics import add_state
-from jobs.engine import catalog
 from jobs.engine.manifests import ManifestStore, write_atomic
 from jobs.engine.runner import open_context
+from jobs.pipelines import catalog
 from jobs.rendering.state import HomeState, read_state
-from jobs.settings import Settings
+from jobs.settings import Home, Settings
 
 _ENTITY = re.compile(r"(?P<name>\w+)_(?P<entity>user|pin)")
 
@@ -47,9 +46,8 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     """Look at the store, the disk and the steps at work, then print or write the newest numbers."""
     from jobs.upkeep import probe  # it writes the numbers itself
 
-    if (settings.home / "home.json").exists():
-        probe.record(open_context(settings, ""))
-    newest = list(newest_manifests(ManifestStore(settings.home / "manifests")))
+    probe.record(open_context(settings, ""))
+    newest = list(newest_manifests(settings.home))
     if args.json:
         text = json.dumps([_as_dict(s) for m in newest for s in samples(m)])
     else:
@@ -63,16 +61,16 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 def write_metrics(root: Path) -> None:
     """Write `metrics/derm.prom` below the home, for a textfile collector."""
-    newest = newest_manifests(ManifestStore(root / "manifests"))
-    text = exposition(list(newest), read_state(root))
+    text = exposition(list(newest_manifests(root)), read_state(root))
     write_atomic(root / "metrics" / "derm.prom", text)
 
 
-def newest_manifests(store: ManifestStore) -> Iterator[StepManifest]:
-    """The newest manifest of every step and upstream."""
+def newest_manifests(root: Path) -> Iterator[StepManifest]:
+    """The newest manifest of every step and upstream of a home."""
+    pipeline, store = catalog.pipeline_of(Home.load(root)), ManifestStore(root / "manifests")
     days = tuple(reversed(store.days()))
-    for step in catalog.STEPS:
-        for upstream in UPSTREAMS if step.per_upstream else (None,):
+    for step in pipeline.steps:
+        for upstream in pipeline.upstreams_of(step):
             found = (store.get(step.name, ds, upstream) for ds in days)
             newest = next((m for m in found if m), None)
             if newest:

@@ -2,12 +2,12 @@
 
 import argparse
 
-from feature_store.contracts.base import UPSTREAMS
 from feature_store.online.releases import Releases
 from feature_store.online.store import open_store
 from jobs.cli import out
 from jobs.engine import locks
 from jobs.engine.runner import open_context
+from jobs.pipelines import catalog
 from jobs.services.redis import ensure_redis, persist
 from jobs.settings import Home, Settings
 from jobs.upkeep import probe
@@ -23,8 +23,8 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     Raises:
         StoreError: a publish is under way: it may be about to write the slot that was checked here.
     """
-    Home.load(settings.home)
-    with locks.slots(settings.home, *UPSTREAMS):
+    pipeline = catalog.pipeline_of(Home.load(settings.home))
+    with locks.slots(settings.home, *pipeline.published):
         releases = Releases(settings.home, open_store(ensure_redis(settings)))
         before = releases.current()
         release = releases.roll_back()

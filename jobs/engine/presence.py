@@ -10,7 +10,6 @@ from pathlib import Path
 
 from feature_store.contracts.errors import ContractViolation, DamagedFile, MissingInput
 from feature_store.contracts.manifests import Artifact
-from jobs.engine import catalog
 from jobs.engine.context import RunContext
 
 
@@ -27,7 +26,7 @@ def check(ctx: RunContext, inputs: Iterable[Artifact]) -> None:
                 where=ctx.lake.path(artifact.name.removeprefix("lake:")),
                 expected=f"rows with digest {artifact.digest}",
                 found=found,
-                hint=remedy(artifact),
+                hint=remedy(ctx, artifact),
             )
 
 
@@ -50,9 +49,9 @@ def problem(ctx: RunContext, artifact: Artifact) -> str:
     return ""
 
 
-def remedy(artifact: Artifact) -> str:
+def remedy(ctx: RunContext, artifact: Artifact) -> str:
     """The command that makes an artifact again."""
-    step, upstream = catalog.producer(artifact.name)
+    step, upstream = ctx.pipeline.producer(artifact.name)
     suffix = f" --upstream {upstream}" if upstream else ""
     return f"derm {step.name} --ds {artifact.ds}{suffix} --force"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import DermError
 from feature_store.contracts.manifests import Artifact
-from jobs.engine import catalog
 from jobs.engine.manifests import ManifestStore, write_atomic
 from jobs.engine.runner import open_context, resolve_inputs, why_stale
+from jobs.pipelines import catalog
 from jobs.repair import unfinished
 from jobs.repair.plan import PlannedStep
 from jobs.settings import Settings

@@ -15,23 +15,23 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream, days_between
+from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between
 from feature_store.contracts.errors import DermError
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
 from feature_store.lake.lake import stage_file
 from feature_store.lake.schemas import arrow_schema, pack, unpack
 from feature_store.lake.staging import read_files
-from jobs.engine import catalog
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
-from jobs.engine.runner import open_context, run_step, upstreams_of
+from jobs.engine.runner import open_context, run_step
 from jobs.engine.staleness import standings
 from jobs.repair import backfill, outcome, plan, unfinished
 from jobs.repair.starting_points import survey
 from jobs.settings import Settings
 from jobs.steps import count, dedup, merge, verify
 from tests.aggregation_fixtures import FIRST, SPEC, commit_raw, declare_home, event_rows, random_day
+from tests.pipelines import UPSTREAMS
 
 DAYS = days_between(FIRST, "2025-03-03")
 MODES: tuple[tuple[plan.What, bool | None], ...] = (
@@ -193,9 +193,10 @@ def play(stage: pytest.MonkeyPatch, faulty: str = "", on: Collection[str] = ()) 
 
 
 def run_day(settings: Settings, ds: str, *, force: bool = False) -> None:
-    for step in catalog.steps_for("synthetic"):
+    pipeline = open_context(settings, ds).pipeline
+    for step in pipeline.steps:
         if step.name in RIGHT:
-            for upstream in upstreams_of(step, None):
+            for upstream in pipeline.upstreams_of(step):
                 run_step(settings, step, ds, upstream, force=force)
 
 
