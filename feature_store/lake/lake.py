@@ -7,24 +7,23 @@ schemas and files are compared here before a commit. A file that was staged is n
 not even after a failed commit, which may have landed: vacuum removes what no version refers to.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction
 
-from feature_store.contracts.errors import CommitConflict, ContractViolation, MissingInput
+from feature_store.contracts.errors import CommitConflict, MissingInput
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
 from feature_store.lake import content
+from feature_store.lake.commit_checks import check_staged, check_table
 from feature_store.lake.schemas import arrow_schema
 from feature_store.lake.staging import (
     StagedFile,
@@ -225,10 +224,10 @@ class Lake:
             ContractViolation: a staged file is missing, of another day, or does not fit the table.
             CommitConflict: another writer committed first; the staged files stay invisible.
         """
-        self._check_staged(table, ds, staged, properties or {})
+        check_staged(self.root, table, ds, staged, properties or {})
         self._create(table, properties or {})
         handle = self.open(table.name)
-        self._check_table(table, handle, properties or {})
+        check_table(self.path(table.name), table, handle, properties or {})
         self._transact(table, handle, ds, staged, [("ds", "=", ds)])
         parts = [(f.bucket, f.rows, f.digest) for f in staged]
         return Artifact(
@@ -248,7 +247,7 @@ class Lake:
             CommitConflict: another writer committed first.
         """
         handle = self.open(table.name)
-        self._check_staged(table, ds, [staged], self.properties(table.name))
+        check_staged(self.root, table, ds, [staged], self.properties(table.name))
         where = [("ds", "=", ds), ("bucket", "=", str(staged.bucket))]
         self._transact(table, handle, ds, [staged], where)
         return self.artifact(table.name, ds)
@@ -307,55 +306,6 @@ class Lake:
             raise_if_key_not_exists=False,
             storage_options=self.root.delta_options,
         )
-
-    def _check_staged(
-        self, table: Table, ds: str, staged: Sequence[StagedFile], properties: Mapping[str, str]
-    ) -> None:
-        expected = arrow_schema(table)
-        if table.bucketed and (missing := {"dtype", "dim", "buckets"} - set(properties)):
-            raise ContractViolation(
-                f"table {table.name} is bucketed, and its layout was not given",
-                expected="properties dtype, dim, buckets",
-                found=f"without {' '.join(sorted(missing))}",
-            )
-        buckets = range(int(properties["buckets"])) if table.bucketed else (None,)
-        for file in staged:
-            path = self.root.uri(table.name, file.path)
-            found = _schema_of(path) if self.root.exists(path) else None
-            fits = file.ds == ds and file.bucket in buckets
-            if found is None or not fits or not found.equals(expected):
-                raise ContractViolation(
-                    f"staged file does not belong to {table.name} of {ds}",
-                    where=path,
-                    expected=f"day {ds}, a bucket of {buckets}, schema {expected.to_string()}",
-                    found=f"day {file.ds}, bucket {file.bucket}, schema "
-                    + (found.to_string() if found else "none: no such file"),
-                )
-
-    def _check_table(self, table: Table, handle: DeltaTable, properties: dict[str, str]) -> None:
-        declared = DeltaSchema.from_json(table.delta_schema_json())
-        if json.loads(handle.schema().to_json()) != json.loads(declared.to_json()):
-            raise ContractViolation(
-                f"table {table.name} on disk has another schema than its declaration",
-                where=self.path(table.name),
-                expected=declared.to_json(),
-                found=handle.schema().to_json(),
-                hint="the data set or the software changed: use a new DERM_HOME or migrate",
-            )
-        for key, value in properties.items():
-            found = handle.metadata().configuration.get(f"derm.{key}")
-            if found != value:
-                raise ContractViolation(
-                    f"table {table.name} was created with another {key}",
-                    where=self.path(table.name),
-                    expected=value,
-                    found=str(found),
-                )
-
-
-def _schema_of(uri: str) -> pa.Schema:
-    filesystem, path = locate(uri)
-    return pq.read_schema(path, filesystem=filesystem)
 
 
 def _add_action(table: Table, file: StagedFile) -> AddAction:
