@@ -21,11 +21,12 @@ from experiments.quality import Vectors, dot_auc, recall_at
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between, shift_day
 from feature_store.reading.entities import Arrays
 from feature_store.reading.examples import DayExamples, Order
+from feature_store.spark.tasks import run_here
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.settings import Home, Settings
 from jobs.steps import ingest, simulate
-from jobs.steps.count import count_day, serially
+from jobs.steps.count import count_day
 from jobs.steps.training_run import first_window
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
@@ -125,7 +126,7 @@ def _world(root: Path, seed: int, upstream: Upstream, size: Size) -> RunContext:
         ctx = open_context(settings, ds, upstream)
         simulate.run(ctx)
         ingest.run(ctx)
-        count_day(ctx, serially)
+        count_day(ctx, run_here)
     return ctx
 
 

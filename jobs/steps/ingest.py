@@ -28,9 +28,9 @@ from jobs.datasets.base import DayTables
 from jobs.datasets.checks import Problems, check_day, check_known, check_rows, conform, day_tables
 from jobs.datasets.late_labels import has_impression
 from jobs.datasets.registry import open_adapter
-from jobs.engine import catalog
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import run_step
+from jobs.pipelines import catalog
 
 
 def run(ctx: RunContext) -> Outcome:

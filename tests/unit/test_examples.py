@@ -193,7 +193,7 @@ def test_memory_is_bounded_by_a_chunk(day, monkeypatch):
 
 def test_summaries_are_those_of_all_days_together(world):
     days = (FIRST, next_day(FIRST))
-    found = summarize(world.lake, world.spec, days, "ctr")
+    found = summarize(world.lake, world.spec, days, "ctr", known=days)
     users = [world.lake.read(world.spec.users_table(), ds) for ds in days]
     values = np.concatenate([t.column("user_rate").to_numpy() for t in users])
     known = values[~np.isnan(values)].astype(np.float64)
