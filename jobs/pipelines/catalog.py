@@ -78,9 +78,10 @@ class Pipeline:
     def inputs_of(self, step: Step, upstream: Upstream | None) -> tuple[tuple[Ref, str], ...]:
         """What a step reads: each reference of the catalog with the artifact it names."""
         refs = [(ref, name) for ref in step.inputs for name in self.expand(ref.name, upstream)]
-        if step.reads_pools and upstream:
+        if upstream and step.reads_pools != "never":
+            continued = step.reads_pools == "unless from scratch"
+            ref = Ref(name=daily.POOL, offset=-1, optional=True, continued=continued)
             for other in self.upstream(upstream).pools:
-                ref = Ref(name=daily.POOL, offset=-1, optional=True)
                 refs += [(ref, name) for name in self.expand(ref.name, other)]
         return tuple(refs)
 

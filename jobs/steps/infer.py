@@ -35,7 +35,7 @@ from feature_store.reading.entities import EntityFeatures
 from feature_store.reading.examples import DayExamples, read_share
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.snapshots import MODEL, SnapshotStore
-from models.derm.features import ModelInputs
+from jobs.steps.model_inputs import examples, model_inputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel
 from models.training.determinism import make_deterministic, torch_device
@@ -91,9 +91,7 @@ class Embedder:
             ManifestCorrupt: they are missing or damaged.
         """
         make_deterministic(threads=ctx.settings.threads)
-        objective = DermObjective(
-            DermModel(ModelInputs.of(ctx.spec, snapshot.upstream), ctx.own_recipe.model)
-        )
+        objective = DermObjective(DermModel(model_inputs(ctx), ctx.own_recipe.model))
         objective.load_state_dict(store.read(snapshot, MODEL))
         device = torch_device(ctx.settings.device)
         return cls(
@@ -127,14 +125,14 @@ def infer_day(ctx: RunContext, embedder: Embedder, ds: str) -> tuple[tuple[Artif
     Returns:
         The artifacts of the two tables, users first, and what was measured.
     """
-    examples = DayExamples(ctx.lake, ctx.spec, ds, embedder.snapshot.upstream, ctx.counting)
+    day = examples(ctx.at(ds), ds)
     spill = Path(mkdtemp(prefix="infer-", dir=_scratch(ctx)))
     try:
         artifacts, metrics = [], Metrics()
         for entity in ctx.own_entities:
             table = raw_table(embedder.snapshot.upstream, entity)
             _divide(ctx, table, ds, entity, spill)
-            artifact, cold = _embed_buckets(ctx, embedder, table, entity, examples, spill)
+            artifact, cold = _embed_buckets(ctx, embedder, table, entity, day, spill)
             artifacts.append(artifact)
             metrics |= {f"rows_{entity}": artifact.rows, f"cold_rows_{entity}": cold}
     finally:
