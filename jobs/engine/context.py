@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feature_store.contracts.base import Entity, Upstream, shift_day
+from feature_store.contracts.base import Entity, Upstream, days_between, shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
@@ -139,9 +139,15 @@ class RunContext:
         """Whether the day's models are trained from scratch."""
         return self.is_first_day or self.ds in self.spaces.trained
 
+    @property
+    def rests(self) -> bool:
+        """Whether the step's upstream neither learns nor embeds on the day (`every_days`)."""
+        anchor = max([self.home.start_ds, *(d for d in self.spaces.trained if d <= self.ds)])
+        return (len(days_between(anchor, self.ds)) - 1) % self._own_declaration.every_days > 0
+
     def is_read(self, ref: Ref, name: str) -> bool:
         """Whether there is the artifact that a step's reference names."""
-        if ref.continued and self.begins_a_space:
+        if ref.continued and (self.begins_a_space or self.rests):
             return False
         return self.has_previous(name) if ref.optional else self.pipeline.makes(name)
 

@@ -63,6 +63,7 @@ STEPS: tuple[Step, ...] = (
         ),
         outputs=("snapshot:{u}",),
         per_upstream=True,
+        learns=True,
         reads_pools="unless from scratch",
         recipe_parts=("model", "training", "counting", "guards"),
         task="train",

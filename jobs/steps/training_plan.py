@@ -54,7 +54,7 @@ def make_plan(ctx: RunContext, store: SnapshotStore) -> Plan:
     parent = store.of(recorded) if recorded else None
     if parent:
         _check_parent(ctx, parent)
-    days = (ctx.ds,) if parent else window_days(ctx)
+    days = _days_since(ctx, parent) if parent else window_days(ctx)
     read = [*(a for d in days for a in _tables_of(ctx, d)), *_pools_of(ctx)]
     inputs = [f"{a.name}:{a.ds}:{a.digest}" for a in read]
     digest = content_digest(
@@ -95,6 +95,14 @@ def window_days(ctx: RunContext) -> tuple[str, ...]:
     ctx.artifact("validated")
     first = max(shift_day(ctx.ds, 1 - ctx.recipe.training.window_days), ctx.home.first_ds)
     days = days_between(first, ctx.ds)
+    return tuple(d for d in days if ctx.manifests.get("validate", d, None))
+
+
+def _days_since(ctx: RunContext, parent: SnapshotManifest) -> tuple[str, ...]:
+    """The days to learn from after a snapshot: today, and those on which the upstream rested."""
+    if ctx.pipeline.upstream(ctx.own_upstream).every_days == 1:
+        return (ctx.ds,)
+    days = days_between(shift_day(parent.seen_days[-1], 1), ctx.ds)
     return tuple(d for d in days if ctx.manifests.get("validate", d, None))
 
 

@@ -162,10 +162,12 @@ def test_a_person_is_forgotten_in_all_of_them(home: Path) -> None:
 def test_retention_rollback_and_report_know_them(home: Path) -> None:
     dropped = json.loads(derm(home, "retain", "--dry-run", "--json"))
     assert not any("slow" in name for name in dropped["dropped"])
-    before = json.loads(derm(home, "status", "--json"))["published"]["ds"]
+    before = json.loads(derm(home, "status", "--json"))["published"]
     derm(home, "rollback")
-    assert json.loads(derm(home, "status", "--json"))["published"]["ds"] < before
-    derm(home, "release", "--ds", before, "--force")
+    after = json.loads(derm(home, "status", "--json"))["published"]
+    assert after["release_id"] == before["previous"]
+    assert [u["upstream"] for u in after["upstreams"]] == list(PUBLISHED)
+    derm(home, "release", "--ds", before["ds"], "--force")
     page = (home / "report" / "index.html").read_text()
     assert all(f">{upstream}</" in page for upstream in ALL)
 
