@@ -4,14 +4,17 @@ Only the module of the command that was asked for is imported, so `derm --help` 
 """
 
 import argparse
+import atexit
 import contextlib
 import importlib
 import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from feature_store.contracts.base import UPSTREAMS, check_day
 from feature_store.contracts.errors import DermError, InputError
@@ -145,9 +148,13 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 
+# What numerical libraries read when they are loaded.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run one command, return the exit code."""
-    _bind_threads()
+    bind_threads()
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(argv[0] if argv else "").parse_args(argv)
     _configure_logging()
@@ -161,15 +168,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-def _bind_threads() -> None:
+def program() -> NoReturn:
+    """The program `derm`: a command as a process of its own."""
+    code = main()
+    finish()
+    os._exit(code)
+
+
+def finish() -> None:
+    """Do what is due at the end of a process, short of taking the interpreter apart.
+
+    That would take torch, Arrow and Delta most of a second, for memory that ends with the process.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+
+
+def bind_threads() -> None:
     """Give numerical libraries the threads of DERM_THREADS, before any of them is loaded.
 
     They would take every core of the machine, and the last bits of a sum depend on how many.
     """
     with contextlib.suppress(InputError):  # the command says so
         threads = str(Settings.from_environment().threads or os.cpu_count() or 1)
-        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        os.environ.update(dict.fromkeys(names, threads))
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, threads))
 
 
 def out(line: str) -> None:

@@ -175,7 +175,7 @@ STEPS: tuple[Step, ...] = (
         task="aggregate",
         resource="spark",
         retries=1,
-        failure="Counting failed, or counts before the day are missing; no later day can be trained.",
+        failure="Counting failed, or earlier counts are missing; no later day can be trained.",
         remedy=_ALREADY_RAN,
     ),
     Step(

@@ -7,10 +7,11 @@ pasted into a shell. Read while DAG files are parsed, so it imports nothing that
 import datetime as dt
 import re
 import shlex
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import (
     DAG,
     Asset,
@@ -27,6 +28,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from feature_store.contracts.base import UPSTREAMS
 from jobs.engine import spaces, tasks
 from jobs.scheduling import alerts, maintenance
+from jobs.services import running
 from jobs.settings import Home, Settings
 
 # The day a run is about: every command gets it spelled out, none asks the clock.
@@ -58,7 +60,7 @@ class DermOperator(BaseOperator):
     def __init__(self, *, command: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.command = command
-        self._hook: SubprocessHook | None = None
+        self._running: running.Running | None = None
 
     def execute(self, context: Any) -> None:  # noqa: ARG002  (Airflow's signature)
         """Run the command, its output going to the task's log.
@@ -67,8 +69,13 @@ class DermOperator(BaseOperator):
             AirflowFailException: a retry cannot help (wrong input, a guard refused).
             AirflowException: it failed otherwise.
         """
-        self._hook = SubprocessHook()
-        code = self._hook.run_command(["bash", "-c", self.command]).exit_code
+        with tempfile.TemporaryDirectory(prefix="derm-task-") as folder:
+            self._running = running.begin(self.command, Path(folder))
+            self.log.info("Running command: %s", self.command)
+            self.log.info("as %s", self._running.how)
+            for line in self._running.lines():
+                self.log.info("%s", line)
+            code = self._running.wait()
         if code in HOPELESS_EXIT_CODES:
             raise AirflowFailException(f"exit code {code}: see the message of derm above")
         if code != 0:
@@ -76,8 +83,8 @@ class DermOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the command and its children when the task is stopped."""
-        if self._hook:
-            self._hook.send_sigterm()
+        if self._running:
+            self._running.terminate()
 
 
 def notify_failure(context: Any) -> None:

@@ -14,7 +14,8 @@ import torch
 def make_deterministic(*, threads: int = 0) -> None:
     """Ask torch for deterministic kernels and a fixed number of threads (0: all cores)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    # `use_deterministic_algorithms` would do the same, and load the compiler: a second.
+    torch.set_deterministic_debug_mode("error")
     torch.set_num_threads(threads or os.cpu_count() or 1)
 
 
