@@ -14,7 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import InputError, ManifestCorrupt
+from feature_store.contracts.upstreams import UpstreamDeclaration
 
+# What homes had before they recorded it.
+_BEFORE_DECLARATIONS = (UpstreamDeclaration(name="ctr"), UpstreamDeclaration(name="cvr"))
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -99,6 +102,7 @@ class Home(Contract):
         recipe: name of a function in `jobs.recipes`.
         first_ds: first day with events.
         start_ds: first day the pipeline publishes; earlier days only feed the first training.
+        upstreams: what its days are made for, as its data set and recipe declared them.
     """
 
     dataset: str
@@ -107,6 +111,7 @@ class Home(Contract):
     first_ds: Day
     start_ds: Day
     seed: int = 0
+    upstreams: tuple[UpstreamDeclaration, ...] = _BEFORE_DECLARATIONS
 
     @classmethod
     def load(cls, root: Path) -> Self:

@@ -7,8 +7,9 @@ from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError
 from jobs import cli
 from jobs.datasets.registry import SIMULATED, open_adapter
-from jobs.engine import catalog, spaces
+from jobs.engine import spaces
 from jobs.engine.runner import StepResult, run_step
+from jobs.pipelines import catalog
 from jobs.recipes import recipe
 from jobs.settings import Home, Settings
 

@@ -128,7 +128,7 @@ def parse(command: str) -> tuple[dict[str, str], list[str]] | None:
     while words and (found := _VARIABLE.fullmatch(words[0])):
         name, value = found.groups()
         environment[name] = value
-        plain.append(f"{name}={shlex.quote(value)}")
+        plain.append(f"{name}={shlex.quote(value) if value else ''}")
         words.pop(0)
     plain += [shlex.quote(word) for word in words]
     return (environment, words) if words and " ".join(plain) == command else None

@@ -32,12 +32,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import cli
-from jobs.engine import catalog
+from jobs.pipelines import daily
 from jobs.services import warm_socket
 from jobs.services.private import make_private
 from jobs.settings import Settings
 
-_MODULES = ("jobs.commands.run", "jobs.commands.run_step")
+# What steps would otherwise import on their way: the optimizer, joins, the store, an address.
+_MODULES = (
+    *("torch._dynamo", "pyarrow.acero", "feature_store.online.stores.redis", "encodings.idna"),
+    *("jobs.commands.run", "jobs.commands.run_step"),
+)
 # The allocator's own threads; it starts them again in a copy. Any other would be missing there.
 _HARMLESS_THREADS = {"jemalloc_bg_thd"}
 _UNREAD = {*cli.THREAD_VARIABLES, "_", "PWD", "OLDPWD", "SHLVL"}
@@ -52,7 +56,8 @@ def main() -> int:
     """Import everything; serve until the home is gone or a file has changed."""
     settings, environment = Settings.from_environment(), dict(os.environ)
     cli.bind_threads()
-    for name in (*_MODULES, *(f"jobs.steps.{step.name}" for step in catalog.STEPS)):
+    steps = [name for step in daily.STEPS for name in (f"jobs.steps.{step.name}", step.command)]
+    for name in (*_MODULES, *steps):
         importlib.import_module(name)
     sources = _sources()
     if threads := sorted(set(_threads()) - _HARMLESS_THREADS):

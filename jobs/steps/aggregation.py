@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 from feature_store.contracts.base import ENTITIES, Entity, Upstream
-from feature_store.contracts.errors import ContractViolation, InputError, SpaceMismatch
+from feature_store.contracts.errors import ContractViolation, SpaceMismatch
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
 from feature_store.lake.lake import Lake
@@ -20,17 +20,6 @@ LOCAL_BYTES = 4 << 30
 
 T = TypeVar("T", bound=BucketTask)
 R = TypeVar("R")
-
-
-def upstream_of(ctx: RunContext) -> Upstream:
-    """The upstream a per-upstream step runs for.
-
-    Raises:
-        InputError: the step was started without one.
-    """
-    if ctx.upstream is None:
-        raise InputError("this step runs for one upstream", expected="ctr or cvr", found="none")
-    return ctx.upstream
 
 
 def layout_of(lake: Lake, name: str) -> Layout:
@@ -98,7 +87,7 @@ def commit_buckets(
         SpaceMismatch: the buckets of a table do not all live in one space.
         CommitConflict: another writer was faster; nothing of this attempt is visible.
     """
-    upstream, clock = upstream_of(ctx), time.perf_counter()
+    upstream, clock = ctx.own_upstream, time.perf_counter()
     artifacts = []
     for entity in ENTITIES:
         mine = [r for r in results if r.entity == entity]

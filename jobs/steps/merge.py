@@ -11,7 +11,7 @@ from feature_store.contracts.manifests import Metrics
 from feature_store.contracts.tables import daily_table, pool_table
 from feature_store.spark.aggregation import BucketResult, Layout, MergeTask, merge_bucket
 from jobs.engine.context import Outcome, RunContext
-from jobs.steps.aggregation import commit_buckets, layout_of, run_timed, upstream_of
+from jobs.steps.aggregation import commit_buckets, layout_of, run_timed
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -21,7 +21,7 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: daily, or yesterday's pool, is not there.
         SpaceMismatch: daily and pool live in different embedding spaces.
     """
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     layouts = {e: layout_of(ctx.lake, daily_table(upstream, e).name) for e in ENTITIES}
     tasks = [task for e in ENTITIES for task in _tasks(ctx, e, layouts[e])]
     results, timings = run_timed(ctx, merge_bucket, tasks)
@@ -30,7 +30,7 @@ def run(ctx: RunContext) -> Outcome:
 
 
 def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[MergeTask]:
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     daily_files = ctx.lake.bucket_files(daily_table(upstream, entity).name, ctx.ds)
     pool_files = _yesterday(ctx, entity, layout)
     return [
@@ -41,7 +41,7 @@ def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[MergeTask]:
             ds=ctx.ds,
             bucket=bucket,
             layout=layout,
-            config=ctx.recipe.aggregation,
+            config=ctx.own_recipe.aggregation,
             pool_files=pool_files.get(bucket, ()),
             daily_files=files,
         )
@@ -55,7 +55,7 @@ def _yesterday(ctx: RunContext, entity: Entity, layout: Layout) -> dict[int, tup
     Raises:
         ContractViolation: the pool is laid out differently from the day.
     """
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     name = pool_table(upstream, entity).name
     if ctx.previous(f"lake:{name}") is None:
         return {}

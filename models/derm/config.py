@@ -24,7 +24,7 @@ class LossConfig:
             forgets, and holds Pins that are new for rare.
         q_estimator: how often a Pin occurs in the pool. `linear` keeps duplicates and expects a
             number; `exact` lets a Pin count once, and takes the probability that it occurs.
-        ctr_weight_cap, cvr_weight_cap: a task weighs min(cap, 1 / base rate).
+        weight_cap: a task weighs min(cap, 1 / base rate).
     """
 
     ssl_weight: float = 0.1
@@ -35,12 +35,7 @@ class LossConfig:
     sketch_width: int = 2**14
     sketch_keep: float = 0.5
     q_estimator: Literal["linear", "exact"] = "linear"
-    ctr_weight_cap: float = 1.0
-    cvr_weight_cap: float = 10.0
-
-    def weight_cap(self, upstream: Literal["ctr", "cvr"]) -> float:
-        """The highest weight of a task."""
-        return self.ctr_weight_cap if upstream == "ctr" else self.cvr_weight_cap
+    weight_cap: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

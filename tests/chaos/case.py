@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from jobs.engine import catalog
 from jobs.engine.manifests import ManifestStore
-from jobs.engine.runner import upstreams_of
+from jobs.pipelines import daily
 from jobs.repair import unfinished
 from tests.chaos import state, victims
 from tests.chaos.lane import Lane, Run
+from tests.pipelines import PIPELINE
 
 # A run that was struck more often than this without ending well did not survive.
 _ATTEMPTS = 4
@@ -115,6 +115,6 @@ def under_way(lane: Lane, run: Run) -> str:
         step = progress.plan.steps[min(progress.done, len(progress.plan.steps) - 1)]
         return " ".join(filter(None, (step.step, step.upstream)))
     done = {(m.step, m.upstream) for m in ManifestStore(lane.home / "manifests").of_day(lane.day)}
-    wanted = [(s.name, u) for s in catalog.STEPS for u in upstreams_of(s, None)]
+    wanted = [(s.name, u) for s in daily.STEPS for u in PIPELINE.upstreams_of(s)]
     missing = next((w for w in wanted if w not in done), None)
     return " ".join(filter(None, missing)) if missing else "after the last step"

@@ -13,8 +13,8 @@ from feature_store.contracts.base import ENTITIES, days_between, shift_day
 from feature_store.contracts.errors import GuardFailed, MissingInput
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake.lake import sort_rows
-from jobs.engine import catalog
 from jobs.engine.runner import run_step
+from jobs.pipelines import catalog
 from jobs.recipes import GuardConfig
 from jobs.steps.verify import check_guards
 from tests import reference_pool

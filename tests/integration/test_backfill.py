@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, days_between, shift_day
+from feature_store.contracts.base import ENTITIES, days_between, shift_day
 from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import pool_table
 from feature_store.spark.tasks import run_here
-from jobs.engine import catalog
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import open_context, resolve_inputs
 from jobs.engine.staleness import standings
+from jobs.pipelines import catalog
 from jobs.recipes import Recipe
 from jobs.repair import backfill, plan, unfinished
 from jobs.repair.starting_points import survey
@@ -37,6 +37,7 @@ from tests.aggregation_fixtures import (
     run,
 )
 from tests.aggregation_fixtures import commit_events as commit_events_of
+from tests.pipelines import UPSTREAMS
 
 pytestmark = pytest.mark.spark
 DAYS = days_between(FIRST, shift_day(FIRST, 4))

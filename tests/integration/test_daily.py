@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.engine import catalog, tasks
 from jobs.engine.manifests import ManifestStore
+from jobs.pipelines import daily, tasks
 from jobs.services import local, processes
 from jobs.settings import PROJECT, Settings
 from tests.airflow_fixtures import AIRFLOW_PYTHON
+from tests.pipelines import PIPELINE
 
 pytestmark = [
     pytest.mark.airflow,
@@ -64,18 +65,25 @@ def test_the_next_run_takes_up_where_it_was_stopped(home: Path) -> None:
     ended = re.findall(r"^(\S+)  (\S+) +success", run.stdout, re.MULTILINE)
     for ds in (FIRST, SECOND):
         assert sorted(key for day, key in ended if day == ds) == sorted(
-            task.key for task in tasks.tasks()
+            task.key for task in tasks.tasks(PIPELINE)
         )
     assert _published_day(home) == SECOND
     assert (home / "report" / "index.html").exists()
     assert _leftovers(home) == []
 
 
+def test_every_task_was_a_copy_of_the_warm_process(home: Path) -> None:
+    logs = list((home / "services" / "airflow" / "logs").rglob(f"*{THIRD}*/task_id=*/*.log"))
+    # A run begins when its day has ended: the run of the second day has the third's name.
+    assert len(logs) == len(tasks.tasks(PIPELINE))
+    assert [p.parent.name for p in logs if "a copy of the warm one" not in p.read_text()] == []
+
+
 def test_only_the_owner_can_read_what_the_services_say(home: Path) -> None:
     folder = home / "services" / "airflow"
     password = json.loads((folder / "passwords.json").read_text())["admin"]
     said = sorted((folder / "logs").glob("*.log"))
-    assert len(said) == 3
+    assert len(said) == 4
     assert [p.name for p in said if stat.S_IMODE(p.stat().st_mode) != 0o600] == []
     assert [p.name for p in said if password in p.read_text()] == []
     # PostgreSQL's own user, which root's needs, has to get through the folder above them.
@@ -88,7 +96,7 @@ def test_every_step_of_both_days_has_its_manifest(home: Path) -> None:
     for ds in (FIRST, SECOND):
         expected = sorted(
             (step.name, upstream or "")
-            for step in catalog.STEPS
+            for step in daily.STEPS
             for upstream in (("ctr", "cvr") if step.per_upstream else (None,))
         )
         assert sorted((m.step, m.upstream or "") for m in manifests.of_day(ds)) == expected
