@@ -31,6 +31,7 @@ from jobs.services import processes
 from jobs.settings import PROJECT, Home
 
 _AIRFLOW = PROJECT / ".venv-airflow" / "bin" / "python"
+_DERM = "import sys; from jobs.cli import main; sys.exit(main())"
 _SAMPLE_S = 0.5
 _QUERY = """
 import json, sys
@@ -125,7 +126,7 @@ def play(home: Path, checkout: Path, days: int) -> Sampler:
     sampler = Sampler(home)
     sampler.start()
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "daily", "--days", str(days)],
+        [sys.executable, "-c", _DERM, "daily", "--days", str(days)],
         cwd=checkout,
         env={
             **os.environ,

@@ -39,6 +39,7 @@ class Running:
     output: IO[bytes]
     _process: subprocess.Popen[bytes] | None = None
     _asked: socket.socket | None = field(default=None, repr=False)
+    _ended: bool = False
 
     def lines(self) -> Iterator[str]:
         """What it prints, line by line, until nobody holds its output open."""
@@ -48,8 +49,11 @@ class Running:
     def wait(self) -> int:
         """Its exit code; negative: the signal that killed it."""
         self.output.close()
-        if self._process:
-            return self._process.wait()
+        code = self._process.wait() if self._process else self._told()
+        self._ended = True
+        return code
+
+    def _told(self) -> int:
         assert self._asked  # noqa: S101
         self._asked.settimeout(None)
         with self._asked:
@@ -59,20 +63,21 @@ class Running:
                 return _KILLED
 
     def terminate(self) -> None:
-        """Ask it, and what it started, to end."""
+        """Ask it, and what it started, to end; nothing where it has ended."""
+        if self._ended:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGTERM)
 
 
-def begin(command: str, folder: Path) -> Running:
-    """Begin a command of the shell in a folder; a `derm` command in a copy of the warm process."""
-    return _copied(command, folder) or _begun(command, folder)
+def begin(command: str) -> Running:
+    """Begin a command of the shell; a `derm` command in a copy of the warm process."""
+    return _copied(command) or _begun(command)
 
 
-def _begun(command: str, folder: Path) -> Running:
+def _begun(command: str) -> Running:
     process = subprocess.Popen(
-        ["bash", "-c", command],  # noqa: S607
-        cwd=folder,
+        ["/bin/bash", "-c", command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -87,13 +92,13 @@ def _begun(command: str, folder: Path) -> Running:
     )
 
 
-def _copied(command: str, folder: Path) -> Running | None:
+def _copied(command: str) -> Running | None:
     """The command in a copy of the warm process of its home; None when it has to be begun anew."""
     parsed = parse(command)
     if parsed is None or not (home := parsed[0].get("DERM_HOME")):
         return None
     environment, arguments = parsed
-    request = {"arguments": arguments, "environment": environment, "folder": str(folder)}
+    request = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
     read, write = os.pipe()
     asker: socket.socket | None = None
     try:

@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs import cli
+from jobs import cli, exits
 from jobs.pipelines import daily
 from jobs.services import warm_socket
 from jobs.services.private import make_private
@@ -187,7 +187,7 @@ def _run(arguments: Sequence[str]) -> int:
     except BaseException:
         traceback.print_exc()
         code = 1
-    cli.finish()
+    exits.finish()
     return code
 
 

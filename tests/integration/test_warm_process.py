@@ -63,7 +63,7 @@ def warm(home: Path) -> psutil.Process:
 def begin(home: Path, arguments: str) -> running.Running:
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv("PYTEST_CURRENT_TEST")  # it differs from the one the warm process has
-        return running.begin(f"DERM_HOME='{home}' {DERM} {arguments}", home)
+        return running.begin(f"DERM_HOME='{home}' {DERM} {arguments}")
 
 
 def run(home: Path, arguments: str) -> tuple[str, list[str], int]:
