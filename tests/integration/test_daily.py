@@ -121,6 +121,29 @@ def test_once_the_source_is_repaired_the_run_goes_on(home: Path) -> None:
     assert _published_day(home) == THIRD
 
 
+def test_the_commands_of_the_readme_work_as_they_stand(home: Path, tmp_path: Path) -> None:
+    # Where `make run` leaves the program and the home: below the folder one is in.
+    (tmp_path / ".venv").symlink_to(PROJECT / ".venv")
+    (tmp_path / ".derm").symlink_to(home)
+    block = re.findall(
+        r"^```bash\n(.*?)^```", (PROJECT / "README.md").read_text(), re.DOTALL | re.M
+    )
+    (commands,) = [b for b in block if "derm status" in b]
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("DERM_")}
+    done = subprocess.run(
+        ["/bin/bash", "-ec", f"set -x\n{commands}"],
+        cwd=tmp_path,
+        env={**environment, "PATH": "/usr/bin:/bin", "COLUMNS": "400"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    local.stop(Settings(home=tmp_path / ".derm"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{THIRD} release: up to date" in done.stdout
+    assert _published_day(home) == SECOND  # the last of them is a rollback
+
+
 def _environment(home: Path) -> dict[str, str]:
     # Wide, so that no line of the output is broken in two.
     return {**os.environ, "DERM_HOME": str(home), "PYTHONPATH": str(PROJECT), "COLUMNS": "400"}
