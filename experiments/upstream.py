@@ -166,8 +166,7 @@ class _Life:
         )
         for ds in days:
             self._train(ds)
-        for group in self.trainer.optimizer.param_groups:
-            group["lr"] = self.config.incremental_learning_rate
+        self.trainer.optimizer.set_learning_rate(self.config.incremental_learning_rate)
         self.pools = {}
         for ds in days:
             self._embed(ds)

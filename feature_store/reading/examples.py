@@ -7,12 +7,14 @@ bounded by the entity tables and one chunk, whatever the number of events or day
 Features are as of the start of the day, sequences included: two events of a user on one day see
 the same sequence.
 
-A batch maps names to arrays [rows, ...]: features by their own name, `surface` (int32) and `ts`
-(float64 UTC seconds) of the event, `key:user` and `key:pin` (hashed ids, int64), and
-`label:<name>` (float32, NaN where the label does not apply).
+A batch maps names to arrays. Of every event, [rows, ...]: context features by their own name,
+`surface` (int32) and `ts` (float64 UTC seconds), `key:user` and `key:pin` (hashed ids, int64), and
+`label:<name>` (float32, NaN where the label does not apply). Of every distinct entity of the batch,
+[entities, ...]: its features by their own name; `row:user` and `row:pin` (int64 [rows]) say which
+of them an event is about, so that a model embeds each one once.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +50,8 @@ class Order:
         minutes: only events of these minutes of the day, [first, last).
         random_pins: Pins of the day that go with every batch, drawn uniformly and with repetition:
             their features and `key:pin`, each behind `random:`.
+        together: events of a user in a chunk that a permutation leaves side by side, at most.
+        distinct: False repeats an entity's features for each of its events, and leaves `row:` out.
     """
 
     batch_rows: int
@@ -56,6 +60,8 @@ class Order:
     shard: tuple[int, int] = (0, 1)
     minutes: tuple[int, int] = (0, _DAY_MINUTES)
     random_pins: int = 0
+    together: int = 1
+    distinct: bool = True
 
 
 class EntityFeatures:
@@ -131,9 +137,13 @@ class DayExamples:
             count = len(events["ts"])
             at = np.arange(count)
             if order.seed is not None:
-                at = np.random.default_rng((order.seed, index)).permutation(count)
+                random = np.random.default_rng((order.seed, index))
+                at = random.permutation(count)
+                if order.together > 1:
+                    at = permutation(rows["user"], order.together, random)
             for start in range(0, count, order.batch_rows):
-                batch = self._batch(events, rows, at[start : start + order.batch_rows])
+                some = at[start : start + order.batch_rows]
+                batch = self._batch(events, rows, some, distinct=order.distinct)
                 if order.random_pins:
                     seed = (order.seed or 0, index, start, 1 + order.shard[0])
                     batch |= self._random_pins(order.random_pins, np.random.default_rng(seed))
@@ -154,11 +164,19 @@ class DayExamples:
         return int(np.searchsorted(np.cumsum(counts), counts.sum() / 2) + 1)
 
     def _batch(
-        self, events: Arrays, rows: dict[Entity, npt.NDArray[np.int64]], at: npt.NDArray[np.int64]
+        self,
+        events: Arrays,
+        rows: dict[Entity, npt.NDArray[np.int64]],
+        at: npt.NDArray[np.int64],
+        *,
+        distinct: bool = True,
     ) -> Arrays:
         batch = {name: array[at] for name, array in events.items()}
         for entity, found in rows.items():
-            batch.update(self.entities[entity].take(found[at]))
+            chosen = found[at]
+            if distinct:
+                chosen, batch[f"row:{entity}"] = np.unique(chosen, return_inverse=True)
+            batch.update(self.entities[entity].take(chosen))
         return batch
 
     def _random_pins(self, count: int, random: np.random.Generator) -> Arrays:
@@ -170,7 +188,7 @@ class DayExamples:
         events["surface"] = _code(chunk.column("surface"), self._spec.surfaces)
         events["ts"] = chunk.column("ts").cast(pa.int64()).to_numpy() / 1e6
         for name in self._labels:
-            events[f"label:{name}"] = _floats(chunk.column(name))
+            events[f"label:{name}"] = floats(chunk.column(name))
         rows: dict[Entity, npt.NDArray[np.int64]] = {}
         for entity in ENTITIES:
             hashes = stable_hash(chunk.column(f"{entity}_id"))
@@ -191,6 +209,18 @@ class DayExamples:
 
     def _dataset(self) -> pads.Dataset:
         return self._lake.dataset(self._spec.events_table(), [self.ds])
+
+
+def permutation(
+    users: npt.NDArray[np.int64], together: int, random: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """An order of events in which up to `together` of a user follow each other."""
+    order = np.argsort(users, kind="stable")
+    _, sizes = np.unique(users, return_counts=True)
+    place = np.arange(len(users)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    run = np.cumsum(place % together == 0) - 1
+    drawn = random.permutation(run[-1] + 1 if len(run) else 0)
+    return order[np.argsort(drawn[run], kind="stable")]
 
 
 def read_share(
@@ -225,7 +255,7 @@ def encode(feature: Feature, column: pa.Array) -> npt.NDArray:
         [n, dim].
     """
     if feature.kind == "numeric":
-        return _floats(column)
+        return floats(column)
     if feature.kind == "categorical":
         return hashed_ids(column, feature.cardinality)
     if feature.kind == "embedding":
@@ -254,67 +284,6 @@ def hashed_ids(values: pa.Array, cardinality: int) -> npt.NDArray[np.int32]:
     return found
 
 
-@dataclass(kw_only=True, slots=True)
-class NumericSummary:
-    """Minimum, maximum and spread of a numeric feature, gathered in one pass.
-
-    Attributes:
-        total, squares: sums of the values seen and of their squares.
-    """
-
-    count: int = 0
-    minimum: float = np.inf
-    maximum: float = -np.inf
-    total: float = 0.0
-    squares: float = 0.0
-
-    def add(self, values: npt.NDArray[np.float32]) -> None:
-        """Take in values; NaN is left out."""
-        known = values[~np.isnan(values)].astype(np.float64)
-        if len(known):
-            self.count += len(known)
-            self.minimum = min(self.minimum, float(known.min()))
-            self.maximum = max(self.maximum, float(known.max()))
-            self.total += float(known.sum())
-            self.squares += float((known**2).sum())
-
-    @property
-    def mean(self) -> float:
-        """The mean of the values seen; 0 for none."""
-        return self.total / self.count if self.count else 0.0
-
-    @property
-    def std(self) -> float:
-        """The standard deviation of the values seen; 0 for none."""
-        if not self.count:
-            return 0.0
-        return float(np.sqrt(max(self.squares / self.count - self.mean**2, 0.0)))
-
-
-def summarize(
-    lake: Lake, spec: DatasetSpec, days: Iterable[str], upstream: Upstream
-) -> dict[str, NumericSummary]:
-    """Summaries of every numeric feature, and of every label of an upstream, over some days.
-
-    Entity features are weighed by entity and day, context features and labels by event.
-    """
-    tables = {"user": spec.users_table(), "pin": spec.pins_table(), "context": spec.events_table()}
-    names = {
-        scope: [f.name for f in spec.features_of(scope) if f.kind == "numeric"]  # type: ignore[arg-type]
-        for scope in tables
-    }
-    names["context"] += [x.name for x in spec.labels_of(upstream)]
-    found = {name: NumericSummary() for group in names.values() for name in group}
-    for scope, table in tables.items():
-        if not names[scope]:
-            continue
-        dataset = lake.dataset(table, days)
-        for batch in dataset.to_batches(columns=names[scope], batch_size=_CHUNK_ROWS):
-            for name in names[scope]:
-                found[name].add(_floats(batch.column(name)))
-    return found
-
-
 def _code(column: pa.Array, values: tuple[str, ...]) -> npt.NDArray[np.int32]:
     """1 + position of each string in a closed set of values; 0 for any other."""
     found = pc.index_in(column, pa.array(values, pa.string()))
@@ -322,7 +291,8 @@ def _code(column: pa.Array, values: tuple[str, ...]) -> npt.NDArray[np.int32]:
     return codes + np.int32(1)
 
 
-def _floats(column: pa.Array) -> npt.NDArray[np.float32]:
+def floats(column: pa.Array) -> npt.NDArray[np.float32]:
+    """A column as float32 [n], NaN where it is null."""
     values = column.cast(pa.float32()).fill_null(np.nan)
     floats: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False)
     return floats.copy()
