@@ -20,11 +20,12 @@ import torch
 from experiments.quality import Vectors, dot_auc, recall_at
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between, shift_day
 from feature_store.reading.examples import Arrays, DayExamples, Order
+from feature_store.spark.tasks import run_here
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.settings import Home, Settings
 from jobs.steps import ingest, simulate
-from jobs.steps.count import count_day, serially
+from jobs.steps.count import count_day
 from jobs.steps.training_run import first_window
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
@@ -124,7 +125,7 @@ def _world(root: Path, seed: int, upstream: Upstream, size: Size) -> RunContext:
         ctx = open_context(settings, ds, upstream)
         simulate.run(ctx)
         ingest.run(ctx)
-        count_day(ctx, serially)
+        count_day(ctx, run_here)
     return ctx
 
 
@@ -182,6 +183,11 @@ class _Life:
         ctx = self.ctx
         return DayExamples(ctx.lake, ctx.spec, ds, self.upstream, ctx.counting)
 
+    def _batches(self, ds: str, order: Order) -> Iterator[Arrays]:
+        # A tower that reads the context has another input for every event of a user.
+        distinct = not self.variant.context_in_user_tower
+        return self._examples(ds).batches(dataclasses.replace(order, distinct=distinct))
+
     def _train(self, ds: str) -> None:
         seed = self.ctx.home.seed
         order = Order(
@@ -189,12 +195,12 @@ class _Life:
             seed=seed_for(seed, self.upstream, ds, "shuffle"),
             random_pins=self.ctx.recipe.model.loss.random_negatives,
         )
-        batches = self._examples(ds).batches(order)
+        batches = self._batches(ds, order)
         self.trainer.train(batches, seed=(seed, self.upstream, ds, "all"))
 
     def _foretold(self, ds: str) -> Metrics:
         """What the model and the embeddings of the day before say about a day."""
-        rows = list(self._examples(ds).batches(Order(batch_rows=_EMBED_ROWS)))
+        rows = list(self._batches(ds, Order(batch_rows=_EMBED_ROWS)))
         task = self.trainer.objective.model.inputs.tasks[0]
         scores = self.trainer.score(rows)[task]
         users, pins = self.pools["user"], self.pools["pin"]
@@ -215,7 +221,7 @@ class _Life:
                 that day already.
         """
         parts: dict[Entity, list[tuple[npt.NDArray, npt.NDArray]]] = {"user": [], "pin": []}
-        for batch in self._examples(ds).batches(Order(batch_rows=_EMBED_ROWS)):
+        for batch in self._batches(ds, Order(batch_rows=_EMBED_ROWS)):
             found = self.trainer.embed(batch)
             for entity in ENTITIES:
                 parts[entity].append((batch[f"key:{entity}"], found[entity].numpy()))

@@ -14,9 +14,13 @@ class DermError(Exception):
         expected: the rule.
         found: the offending value or counts.
         hint: a command or an action that helps.
+
+    Attributes:
+        step: the step and the day it happened in, which whoever runs steps fills in.
     """
 
     exit_code = 1
+    step = ""
 
     def __init__(
         self, what: str, *, where: str = "", expected: str = "", found: str = "", hint: str = ""
@@ -30,9 +34,12 @@ class DermError(Exception):
         )
         super().__init__(self._render())
 
+    def __str__(self) -> str:
+        return self._render()
+
     def _render(self) -> str:
         lines = [self.what]
-        for label in ("where", "expected", "found", "hint"):
+        for label in ("step", "where", "expected", "found", "hint"):
             value = getattr(self, label)
             if value:
                 lines.append(f"  {label + ':':10}{value}")

@@ -276,8 +276,10 @@ def _carry(pool: Vectors, day: Vectors, plan: _Plan) -> Vectors:
 
 def _check_ascending(ids: pa.Array, after: str) -> None:
     """Refuse ids that repeat or go back: positions would be found by bisection in vain."""
+    if len(ids) == 0:
+        return
     descents = pc.sum(pc.greater_equal(ids.slice(0, len(ids) - 1), ids.slice(1))).as_py() or 0
-    if descents or (len(ids) and after and ids[0].as_py() <= after):
+    if descents or (after and ids[0].as_py() <= after):
         raise ContractViolation(
             "the ids of an embedding file do not ascend",
             where="column entity_id",

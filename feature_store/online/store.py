@@ -127,6 +127,10 @@ class OnlineStore(Protocol):
         """Up to about `limit` ids of a slot, in no particular order."""
         ...
 
+    def keys(self) -> int:
+        """How many keys the whole store holds: at least the users of its slots. One round trip."""
+        ...
+
 
 def open_store(url: str, config: PublishingConfig | None = None) -> OnlineStore:
     """The store a URL names: `file://` a folder, anything else a Redis server or cluster."""

@@ -52,11 +52,14 @@ class NumericSummary:
 
 
 def summarize(
-    lake: Lake, spec: DatasetSpec, days: Iterable[str], upstream: Upstream
+    lake: Lake, spec: DatasetSpec, days: Iterable[str], upstream: Upstream, *, known: Iterable[str]
 ) -> dict[str, NumericSummary]:
     """Summaries of every numeric feature, and of every label of an upstream, over some days.
 
     Entity features are weighed by entity and day, context features and labels by event.
+
+    Args:
+        known: the days whose events are read, for context features and labels.
     """
     tables = {"user": spec.users_table(), "pin": spec.pins_table(), "context": spec.events_table()}
     names = {
@@ -68,7 +71,7 @@ def summarize(
     for scope, table in tables.items():
         if not names[scope]:
             continue
-        dataset = lake.dataset(table, days)
+        dataset = lake.dataset(table, known if scope == "context" else days)
         for batch in dataset.to_batches(columns=names[scope], batch_size=_CHUNK_ROWS):
             for name in names[scope]:
                 found[name].add(floats(batch.column(name)))

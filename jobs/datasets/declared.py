@@ -64,6 +64,7 @@ class FeatureSource(Contract):
     dim: int = 0
     max_len: int = 0
     ids_of: Entity | None = None
+    group: str = ""
 
 
 class Declaration(Contract):

@@ -15,7 +15,7 @@ from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.steps.training_guard import auc_bound
-from jobs.steps.training_plan import Phase, Plan, model_digest, upstream_of
+from jobs.steps.training_plan import Phase, Plan, model_digest
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel, FirstWindow
@@ -32,6 +32,7 @@ from models.training.loop import PassState, Scores, Trainer
 from models.training.metrics import effective_rank
 
 _DAY_MINUTES = 1440
+_SAMPLE_ROWS = 8192
 _PRIMARY = ("auc", "pr_auc", "logloss", "ne", "calibration", "ece", "base_rate")
 
 
@@ -59,7 +60,7 @@ class TrainingRun:
     def __init__(self, ctx: RunContext, plan: Plan, store: SnapshotStore) -> None:
         self.ctx, self.plan, self.store = ctx, plan, store
         self.config = ctx.recipe.training
-        self.upstream = upstream_of(ctx)
+        self.upstream = ctx.own_upstream
         self._day: DayExamples | None = None
         make_deterministic(threads=ctx.settings.threads)
         self.trainer = self._trainer()
@@ -79,7 +80,7 @@ class TrainingRun:
         ctx, parent = self.ctx, self.plan.parent
         seed_torch(ctx.home.seed, self.upstream, "initialise")
         inputs = ModelInputs.of(ctx.spec, self.upstream)
-        objective = DermObjective(DermModel(inputs, ctx.recipe.model))
+        objective = DermObjective(DermModel(inputs, ctx.own_recipe.model))
         rate = self.config.incremental_learning_rate if parent else self.config.learning_rate
         if parent:
             objective.load_state_dict(self.store.read(parent, MODEL))
@@ -105,6 +106,7 @@ class TrainingRun:
             seed=(self.ctx.home.seed, self.upstream, phase.ds, phase.half),
             state=progress.current,
             on_step=self._on_step,
+            new_day=phase.half != "second",
         )
         message = "%s %s: %d rows, loss %.4f"
         self.ctx.log.info(message, phase.ds, self.upstream, state.rows, state.mean())
@@ -128,7 +130,7 @@ class TrainingRun:
             seed=seed if training else None,
             shard=world(),
             minutes=minutes,
-            random_pins=self.ctx.recipe.model.loss.random_negatives if training else 0,
+            random_pins=self.ctx.own_recipe.model.loss.random_negatives if training else 0,
         )
         return day.batches(order)
 
@@ -243,7 +245,7 @@ class TrainingRun:
             upstream=self.upstream,
             ds=self.ctx.ds,
             seen_days=(*(parent.seen_days if parent else ()), *plan.days),
-            embedding_dim=self.ctx.recipe.model.embedding_dim,
+            embedding_dim=self.ctx.own_recipe.model.embedding_dim,
             recipe=model_digest(self.ctx),
             metrics=metrics,
             files={},
@@ -258,10 +260,14 @@ class TrainingRun:
 def first_window(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> FirstWindow:
     """What the days of a from-scratch training say about features and labels.
 
+    What is only known when the last day ends, which that day is scored on, is of the days before
+    it: labels and context. Users, Pins and counts are as of a day's start. A window that is one day
+    has nothing before it, and is scored on its second half.
+
     A window of counts fills up as days go by, so a count may become as large as the largest of one
     day times the days of its window; a rate lies between 0 and 1.
     """
-    found = summarize(ctx.lake, ctx.spec, days, upstream)
+    found = summarize(ctx.lake, ctx.spec, days, upstream, known=days[:-1] or days)
     ranges = {
         name: NumericRange(minimum=x.minimum, maximum=x.maximum, std=x.std)
         for name, x in found.items()
@@ -271,8 +277,25 @@ def first_window(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> 
         ranges[name] = NumericRange(maximum=most, std=most)
     labels = ctx.spec.labels_of(upstream)
     return FirstWindow(
-        ranges=ranges, base_rates={label.name: found[label.name].mean for label in labels}
+        ranges=ranges,
+        base_rates={label.name: found[label.name].mean for label in labels},
+        sample=_sample(ctx, days, upstream),
     )
+
+
+def _sample(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> dict[str, torch.Tensor]:
+    """Rows of the last day, whose counts are fullest, with the context of the day before."""
+    order = Order(batch_rows=_SAMPLE_ROWS, seed=0, distinct=False)
+
+    def rows_of(ds: str) -> Arrays:
+        examples = DayExamples(ctx.lake, ctx.spec, ds, upstream, ctx.counting)
+        return next(examples.batches(order), examples.empty())
+
+    rows = rows_of(days[-1])
+    if len(days) > 1:
+        before = rows_of(days[-2])
+        rows |= {f.name: before[f.name] for f in ctx.spec.features_of("context")}
+    return {name: torch.from_numpy(array) for name, array in rows.items()}
 
 
 def _progress(saved: dict) -> Progress:

@@ -5,6 +5,9 @@ from typing import Literal
 
 from models.nn.config import DhenConfig, SequenceConfig
 
+# Changes with the architecture: weights of another one cannot be continued.
+ARCHITECTURE = 2
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
@@ -17,9 +20,11 @@ class LossConfig:
             leaves the batch's Pins alone.
         temperature: initial; trained, never below 0.01.
         sketch_depth, sketch_width: of the count-min sketch that estimates how often a Pin occurs.
+        sketch_keep: what a count of the days before weighs at the start of a new one; 1 never
+            forgets, and holds Pins that are new for rare.
         q_estimator: how often a Pin occurs in the pool. `linear` keeps duplicates and expects a
             number; `exact` lets a Pin count once, and takes the probability that it occurs.
-        ctr_weight_cap, cvr_weight_cap: a task weighs min(cap, 1 / base rate).
+        weight_cap: a task weighs min(cap, 1 / base rate).
     """
 
     ssl_weight: float = 0.1
@@ -28,13 +33,9 @@ class LossConfig:
     temperature: float = 0.07
     sketch_depth: int = 2
     sketch_width: int = 2**14
+    sketch_keep: float = 0.5
     q_estimator: Literal["linear", "exact"] = "linear"
-    ctr_weight_cap: float = 1.0
-    cvr_weight_cap: float = 10.0
-
-    def weight_cap(self, upstream: Literal["ctr", "cvr"]) -> float:
-        """The highest weight of a task."""
-        return self.ctr_weight_cap if upstream == "ctr" else self.cvr_weight_cap
+    weight_cap: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

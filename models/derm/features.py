@@ -12,6 +12,7 @@ Shapes: B rows, U distinct entities, M tokens of the scope, D token width, T pos
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,8 @@ class ModelInputs:
 class ScopeTokens(nn.Module):
     """The tokens of one scope; it can read no feature of another.
 
-    One token for all numeric features together, one for each categorical, list and embedding
+    One token for each group of numeric features (those declared without one are a group: so counts,
+    rates and what the data set brings are three), one for each categorical, list and embedding
     feature, one for each group of parallel sequences (same length, same name up to the last
     underscore: `seen_pins`, `seen_actions`).
 
@@ -88,7 +90,7 @@ class ScopeTokens(nn.Module):
         if foreign := [f.name for f in features if f.scope != scope]:
             raise ValueError(f"scope: expected only {scope} features, found {foreign}")
         dim, width = config.tower.token_dim, config.categorical_dim
-        self.numeric = [f.name for f in features if f.kind == "numeric"]
+        self.numeric = numeric_groups(features)
         self.sequences = sequence_groups(features)
         single: dict[str, nn.Module] = {}
         for feature in features:
@@ -109,14 +111,15 @@ class ScopeTokens(nn.Module):
             )
             for group in self.sequences
         )
-        if self.numeric:
-            self.dense = NumericToken(len(self.numeric), dim)
-        self.num_tokens = len(self.single) + len(self.encoders) + bool(self.numeric)
+        self.dense = nn.ModuleList(NumericToken(len(names), dim) for names in self.numeric)
+        self.num_tokens = len(self.single) + len(self.encoders) + len(self.numeric)
 
-    def fit(self, ranges: Mapping[str, NumericRange]) -> None:
-        """Take over the ranges of the numeric features."""
-        if self.numeric:
-            self.dense.normalize.fit([ranges[name] for name in self.numeric])
+    def fit(self, ranges: Mapping[str, NumericRange], sample: Batch) -> None:
+        """Take over the ranges of the numeric features, and their spread in a sample of rows."""
+        for names, token in zip(self.numeric, self.dense, strict=True):
+            normalize = cast("NumericToken", token).normalize
+            normalize.fit([ranges[name] for name in names])
+            normalize.fit_spread(_columns(sample, names))
 
     def forward(self, batch: Batch) -> Tensor:
         """Map a batch to x_BMD."""
@@ -125,8 +128,10 @@ class ScopeTokens(nn.Module):
             encoder([batch[f.name] for f in group])
             for group, encoder in zip(self.sequences, self.encoders, strict=True)
         ]
-        if self.numeric:
-            tokens.append(self.dense(torch.stack([batch[n] for n in self.numeric], dim=-1)))
+        tokens += [
+            token(_columns(batch, names))
+            for names, token in zip(self.numeric, self.dense, strict=True)
+        ]
         return torch.stack(tokens, dim=1)
 
 
@@ -145,10 +150,10 @@ class ContextTokens(nn.Module):
         self.declared = ScopeTokens(inputs.context, "context", config) if inputs.context else None
         self.num_tokens = 2 + (self.declared.num_tokens if self.declared else 0)
 
-    def fit(self, ranges: Mapping[str, NumericRange]) -> None:
-        """Take over the ranges of the numeric features."""
+    def fit(self, ranges: Mapping[str, NumericRange], sample: Batch) -> None:
+        """Take over the ranges of the numeric features, and their spread in a sample of rows."""
         if self.declared:
-            self.declared.fit(ranges)
+            self.declared.fit(ranges, sample)
 
     def forward(self, batch: Batch) -> Tensor:
         """Map a batch to x_BMD."""
@@ -171,6 +176,18 @@ def of_rows(batch: Batch, entity: Entity, x_U: Tensor) -> Tensor:
     """What belongs to the entity of each row, x_B, of what belongs to each distinct one."""
     at_B = batch.get(f"row:{entity}")
     return x_U if at_B is None else x_U.index_select(0, at_B)
+
+
+def numeric_groups(features: Iterable[Feature]) -> tuple[tuple[str, ...], ...]:
+    """Names of the numeric features that share a token, group by group."""
+    chosen = sorted((f for f in features if f.kind == "numeric"), key=lambda f: f.group)
+    grouped = groupby(chosen, key=lambda f: f.group)
+    return tuple(tuple(f.name for f in members) for _, members in grouped)
+
+
+def _columns(batch: Batch, names: tuple[str, ...]) -> Tensor:
+    """Numeric features [B, F] side by side."""
+    return torch.stack([batch[name] for name in names], dim=-1)
 
 
 def labels(batch: Batch, names: tuple[str, ...]) -> Tensor:

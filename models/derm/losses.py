@@ -70,7 +70,7 @@ class DermObjective(nn.Module):
         """
         inputs = self.model.inputs
         out = self.model(batch)
-        cap = self.loss.weight_cap(inputs.upstream)
+        cap = self.loss.weight_cap
         weight_T = self.model.base_rate_T.reciprocal().clamp(min=1.0, max=cap)
         supervised = multi_task_bce(out["logits"], labels(batch, inputs.tasks), weight_T)
         if self.loss.ssl_weight == 0:
@@ -79,6 +79,12 @@ class DermObjective(nn.Module):
         contrast = self.self_supervised(out, batch, positive_B)
         total = supervised + self.loss.ssl_weight * contrast
         return {"total": total, "supervised": supervised, "self_supervised": contrast}
+
+    def begin_day(self) -> None:
+        """Let what was counted on the days before weigh less than what the new one brings."""
+        for sketch in (self.sketch, self.random_sketch):
+            if sketch is not None:
+                sketch.fade(self.loss.sketch_keep)
 
     def self_supervised(self, out: dict[str, Tensor], batch: Batch, positive_B: Tensor) -> Tensor:
         """This rank's part of the mean softmax loss over the positive rows of all ranks."""

@@ -26,10 +26,12 @@ class FirstWindow:
     Attributes:
         ranges: of every numeric feature.
         base_rates: share of positives of every task, masked rows apart.
+        sample: rows that show how far the numeric features spread.
     """
 
     ranges: Mapping[str, NumericRange]
     base_rates: Mapping[str, float]
+    sample: Batch
 
 
 class DermModel(nn.Module):
@@ -59,9 +61,9 @@ class DermModel(nn.Module):
 
     @torch.no_grad()
     def fit(self, window: FirstWindow) -> None:
-        """Take over ranges and base rates; once, before the first step."""
+        """Take over ranges, spreads and base rates; once, before the first step."""
         for tokens in (self.user.tokens, self.pin.tokens, self.overall.context):
-            tokens.fit(window.ranges)
+            tokens.fit(window.ranges, window.sample)
         for index, task in enumerate(self.inputs.tasks):
             rate = min(max(window.base_rates[task], _MIN_RATE), 1 - _MIN_RATE)
             self.base_rate_T[index] = rate

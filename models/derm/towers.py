@@ -12,7 +12,7 @@ from models.derm.config import DermConfig
 from models.derm.features import Batch, ContextTokens, ModelInputs, ScopeTokens
 from models.nn.dhen import DhenTower
 from models.nn.mlp import MLP
-from models.nn.tokens import Token
+from models.nn.tokens import ScalarToken
 
 
 class EntityTower(nn.Module):
@@ -50,7 +50,7 @@ class OverallTower(nn.Module):
         self.config = config
         tower = config.tower
         self.context = ContextTokens(inputs, config)
-        self.dot = Token(1, tower.token_dim) if config.dot_product else None
+        self.dot = ScalarToken(tower.token_dim) if config.dot_product else None
         in_tokens = 2 * tower.num_tokens + self.context.num_tokens + config.dot_product
         self.dhen = DhenTower(tower, in_tokens)
         self.heads = nn.ModuleDict(
@@ -80,6 +80,6 @@ class OverallTower(nn.Module):
             parts = [user[1], pin[1]]
         parts.append(self.context(batch))
         if self.dot is not None:
-            parts.append(self.dot((user[0] * pin[0]).sum(1, keepdim=True))[:, None])
+            parts.append(self.dot((user[0] * pin[0]).sum(dim=1))[:, None])
         flat_BE = self.dhen(torch.cat(parts, dim=1)).flatten(1)
         return torch.cat([head(flat_BE) for head in self.heads.values()], dim=-1)

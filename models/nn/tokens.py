@@ -4,6 +4,7 @@ Shapes: B rows, F numeric features, T list or sequence positions, G parallel seq
 E width of an embedding, D token width.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,10 @@ from models.nn.transformer import Padding, SequenceEncoder
 
 _MIN_STD = 1e-6
 _LOG_RANGE = 2.0
+# The waves of a scalar in [-1, 1]: the slowest one turns half a circle from end to end.
+_SCALAR_WAVES = 4
 _INITIAL_STD = 0.3
-_EPOCH_PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S, 7 * DAY_S)
+_EPOCH_PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,27 +54,35 @@ class Token(nn.Module):
 
 
 class NumericNormalizer(nn.Module):
-    """Clip to the fitted range, shift to 0, log(1 + x) and rescale where the range is wide.
+    """Clip to the fitted range, log(1 + x) where it is wide, then standardise and tame.
 
-    Ranges are fitted once, on the first window, and live in the snapshot. A feature that did not
-    vary there (std < 1e-6) is dropped: it reads 0. NaN (missing) reads 0.
+    Ranges and spreads are fitted once, on the first window, and live in the snapshot. A smoothed
+    rate lies within thousandths of everybody's while a count fills its range: after dividing by
+    the spread that each has among rows, both are heard. asinh keeps what lies within a spread or
+    two as it is and grows like a logarithm beyond. A feature that did not vary (std < 1e-6) is
+    dropped: it reads 0. NaN (missing) reads 0, which is the mean.
 
     Args:
         num_features: F.
 
     Source: Pinterest's InteractRank, continuous features.
-    Deviations: no learned mixture of transforms: its BatchNorm would make a row depend on others.
+    Deviations: one fixed transform instead of a learned mixture of three: its BatchNorm would make
+    a row depend on others.
     """
 
     minimum_F: Tensor
     maximum_F: Tensor
     kept_F: Tensor
+    mean_F: Tensor
+    std_F: Tensor
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.register_buffer("minimum_F", torch.zeros(num_features))
         self.register_buffer("maximum_F", torch.ones(num_features))
         self.register_buffer("kept_F", torch.ones(num_features, dtype=torch.bool))
+        self.register_buffer("mean_F", torch.zeros(num_features))
+        self.register_buffer("std_F", torch.ones(num_features))
 
     def fit(self, ranges: list[NumericRange]) -> None:
         """Take over the ranges, in the order of the features."""
@@ -79,17 +90,58 @@ class NumericNormalizer(nn.Module):
         self.maximum_F.copy_(torch.tensor([r.maximum for r in ranges]))
         self.kept_F.copy_(torch.tensor([r.std >= _MIN_STD for r in ranges]))
 
+    def fit_spread(self, x_NF: Tensor) -> None:
+        """Take over mean and spread of rows x_NF, NaN apart, after the ranges."""
+        scaled_NF = self._scale(x_NF).double()
+        mean_F = scaled_NF.nanmean(dim=0)
+        std_F = (scaled_NF - mean_F).square().nanmean(dim=0).sqrt()
+        self.kept_F &= std_F >= _MIN_STD  # false where nothing is known
+        self.mean_F.copy_(torch.where(self.kept_F, mean_F, 0.0))
+        self.std_F.copy_(torch.where(self.kept_F, std_F, 1.0))
+
     def forward(self, x_BF: Tensor) -> Tensor:
         """Normalise x_BF."""
+        out_BF = torch.asinh((self._scale(x_BF) - self.mean_F) / self.std_F)
+        return torch.where(self.kept_F & ~torch.isnan(x_BF), out_BF, 0.0)
+
+    def _scale(self, x_BF: Tensor) -> Tensor:
         range_F = self.maximum_F - self.minimum_F
         shifted_BF = torch.clamp(x_BF, self.minimum_F, self.maximum_F) - self.minimum_F
         logged_BF = torch.log1p(shifted_BF) / torch.log1p(range_F)
-        out_BF = torch.where(range_F > _LOG_RANGE, logged_BF, shifted_BF)
-        return torch.where(self.kept_F & ~torch.isnan(x_BF), out_BF, 0.0)
+        return torch.where(range_F > _LOG_RANGE, logged_BF, shifted_BF)
+
+
+class ScalarToken(nn.Module):
+    """One number between -1 and 1 as waves, so that its size survives the LayerNorm.
+
+    A Linear of the number alone would point the same way for .5 and .9, and the LayerNorm would
+    leave of it nothing but the sign. The waves are cos and sin of k pi x / 2, k = 1 .. 4: as
+    directions, different numbers are different.
+
+    Args:
+        token_dim: D.
+
+    Source: PinnerFormer's encoding of times, here of a cosine.
+    Deviations: fixed phases and periods.
+    """
+
+    turns_K: Tensor
+
+    def __init__(self, token_dim: int) -> None:
+        super().__init__()
+        turns_K = torch.arange(1, _SCALAR_WAVES + 1) * (math.pi / 2)
+        self.register_buffer("turns_K", turns_K, persistent=False)
+        self.token = Token(2 * _SCALAR_WAVES, token_dim)
+
+    def forward(self, x_B: Tensor) -> Tensor:
+        """Map x_B to out_BD."""
+        angle_BK = x_B[:, None] * self.turns_K
+        out_BD: Tensor = self.token(torch.cat([torch.cos(angle_BK), torch.sin(angle_BK)], dim=1))
+        return out_BD
 
 
 class NumericToken(nn.Module):
-    """All numeric features of a scope, normalised and merged.
+    """A group of numeric features, normalised and merged.
 
     Args:
         num_features: F.
@@ -225,11 +277,13 @@ class SequenceToken(nn.Module):
 
 
 class TimeToken(nn.Module):
-    """When in the day and in the week an event happened.
+    """When in the day an event happened.
 
     Source: PinnerFormer, absolute time features.
-    Deviations: periods of 6 h, 12 h, 1 d and 7 d only, no logarithm: an absolute time grows
-    for ever, and a token that grows has left what it was trained on.
+    Deviations: periods of 6 h, 12 h and 1 d only. All impressions that a day trains on share its
+    weekday, and conversions that arrive late have others: a week's period would tell them apart. No
+    logarithm: an absolute time grows for ever, and a token that grows has left what it was trained
+    on.
     """
 
     def __init__(self, token_dim: int) -> None:

@@ -91,6 +91,7 @@ class Trainer:
         seed: tuple[int | str, ...],
         state: PassState | None = None,
         on_step: Callable[[PassState], None] | None = None,
+        new_day: bool = True,
     ) -> PassState:
         """One pass over the batches, continued after `state.steps` of them.
 
@@ -98,9 +99,12 @@ class Trainer:
             seed: every step reseeds torch from it and from its number, so that a resumed pass
                 draws what an undisturbed one would have drawn.
             on_step: called after every step.
+            new_day: whether a day begins with the pass, or it continues the one before.
         """
         state = state or PassState()
         self.objective.train()
+        if new_day and not state.steps:
+            self.objective.begin_day()
         for batch in self._device_batches(islice(batches, state.steps, None)):
             seed_torch(*seed, state.steps)
             rows, *losses = self._step(batch)

@@ -7,7 +7,7 @@ import torch
 
 from feature_store.contracts.base import ENTITIES
 from models.derm.config import LossConfig
-from models.derm.features import ScopeTokens, sequence_groups
+from models.derm.features import ScopeTokens, numeric_groups, sequence_groups
 from models.derm.model import FirstWindow
 from models.nn.tokens import NumericRange
 from tests.model_fixtures.batches import (
@@ -178,6 +178,40 @@ def test_the_sketch_counts_while_training_only():
     assert (trained.sketch.count(rows["key:pin"]) >= 1).all()
 
 
+def test_a_new_day_makes_the_sketches_fade_and_keeps_every_share():
+    trained = objective_with(random_negatives=6, sketch_keep=0.25)
+    rows = with_random_pins(batch(6), seed=1)
+    trained(rows)
+    counted = trained.sketch.count(rows["key:pin"])
+    trained.begin_day()
+    for sketch in (trained.sketch, trained.random_sketch):
+        assert sketch.total == 6 * 0.25
+    torch.testing.assert_close(trained.sketch.count(rows["key:pin"]), counted / 4)
+
+
+def test_counts_rates_and_what_the_data_set_brings_have_a_token_each():
+    groups = numeric_groups(inputs().user)
+    declared, counts, rates = groups
+    assert declared == ("user_clicks", "user_rate")
+    assert len(counts) + len(rates) == len(spec().counting_features("user"))
+    assert all("_rate_" in name for name in rates)
+    assert not any("_rate_" in name for name in counts)
+
+
+def test_the_overall_tower_is_shown_how_alike_the_embeddings_are_not_only_whether():
+    """Equal but for the size of the product: same signs, other logits through that token alone."""
+    tower, rows = model().overall.eval(), batch(2)
+    shown = {}
+    tower.dhen.register_forward_pre_hook(lambda _, x: shown.update(last=x[0][:, -1]))
+    user = torch.zeros(2, 32)
+    user[:, 0] = 1
+    near = torch.zeros(2, 32)
+    near[:, 0], near[:, 1] = torch.tensor([[0.9, 0.5], [0.19**0.5, 0.75**0.5]])
+    tower({k: v[:1].expand_as(v) for k, v in rows.items()}, (user, None), (near, None))
+    apart = (shown["last"][0] - shown["last"][1]).norm() / shown["last"][0].norm()
+    assert apart > 0.2
+
+
 def test_late_conversions_add_nothing_to_masked_tasks():
     trained, rows = objective(upstream="cvr"), batch(6, upstream="cvr")
     late = {**rows, "label:cvr_click": torch.full((6,), float("nan"))}
@@ -187,7 +221,9 @@ def test_late_conversions_add_nothing_to_masked_tasks():
 
 
 def test_rare_tasks_weigh_more_up_to_the_cap():
-    trained, rows = objective(upstream="cvr"), batch(6, upstream="cvr")
+    loss = dataclasses.replace(SMALL.loss, weight_cap=10.0)
+    trained = objective(dataclasses.replace(SMALL, loss=loss), upstream="cvr")
+    rows = batch(6, upstream="cvr")
     plain = trained(rows)["supervised"]
     trained.model.base_rate_T.fill_(1e-3)
     torch.testing.assert_close(trained(rows)["supervised"], 10 / 2 * plain)
@@ -197,7 +233,8 @@ def test_heads_start_at_the_base_rate():
     built = model()
     offered = (*inputs().user, *inputs().pin, *inputs().context)
     ranges = {f.name: NumericRange() for f in offered if f.kind == "numeric"}
-    built.fit(FirstWindow(ranges=ranges, base_rates={"click": 0.03, "good_click": 0.01}))
+    rates = {"click": 0.03, "good_click": 0.01}
+    built.fit(FirstWindow(ranges=ranges, base_rates=rates, sample=batch(9)))
     with torch.no_grad():
         for task in ("click", "good_click"):
             built.overall.heads[task].output.weight.zero_()

@@ -146,9 +146,8 @@ def test_a_seed_permutes_the_same_way_every_time(day):
 
 
 def runs(keys):
-    """Lengths of the stretches of equal keys."""
-    ends = np.flatnonzero(np.append(keys[1:] != keys[:-1], True))
-    return np.diff(ends, prepend=-1)
+    """How many stretches of equal keys there are."""
+    return int((keys[1:] != keys[:-1]).sum()) + bool(len(keys))
 
 
 @settings(max_examples=50, deadline=None)
@@ -164,7 +163,7 @@ def test_events_of_a_user_stay_together_up_to_a_bound(users, together, seed):
     np.testing.assert_array_equal(at, again)
     # Two stretches of a user may meet by chance; there are never more than the bound makes.
     _, sizes = np.unique(users, return_counts=True)
-    assert len(runs(users[at])) <= np.ceil(sizes / together).sum()
+    assert runs(users[at]) <= np.ceil(sizes / together).sum()
     for user in np.unique(users):
         mine = at[users[at] == user]
         assert set(mine) == set(np.flatnonzero(users == user))
@@ -241,7 +240,7 @@ def test_memory_is_bounded_by_a_chunk(day, monkeypatch):
 
 def test_summaries_are_those_of_all_days_together(world):
     days = (FIRST, next_day(FIRST))
-    found = summarize(world.lake, world.spec, days, "ctr")
+    found = summarize(world.lake, world.spec, days, "ctr", known=days)
     users = [world.lake.read(world.spec.users_table(), ds) for ds in days]
     values = np.concatenate([t.column("user_rate").to_numpy() for t in users])
     known = values[~np.isnan(values)].astype(np.float64)

@@ -1,6 +1,7 @@
 """Blocks against numbers worked by hand and against independent NumPy formulas."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from models.nn.sampled_softmax import (
     log_q_linear,
 )
 from models.nn.time_encoding import TimeEncoding
-from models.nn.tokens import NumericNormalizer, NumericRange
+from models.nn.tokens import NumericNormalizer, NumericRange, ScalarToken
 from models.nn.transformer import EncoderLayer, Padding
 
 TOLERANCE = 1e-5
@@ -207,5 +208,83 @@ def test_numeric_recipe_by_hand():
     ]
     normalize.fit(ranges)
     x = torch.tensor([[10.0, 0.25, 3.0], [1e9, -5.0, 7.0], [math.nan, math.nan, math.nan]])
-    expected = [[math.log(10) / math.log(100), 0.25, 0], [1, 0, 0], [0, 0, 0]]
-    np.testing.assert_allclose(normalize(x), expected, atol=1e-6)
+    scaled = np.array([[math.log(10) / math.log(100), 0.25, 0], [1, 0, 0], [0, 0, 0]])
+    np.testing.assert_allclose(normalize(x), np.arcsinh(scaled), atol=1e-6)
+    normalize.fit_spread(x)
+    # Of two rows, the third being unknown, the mean is the middle and the spread half their gap.
+    np.testing.assert_allclose(
+        normalize(x), np.arcsinh([[-1, 1, 0], [1, -1, 0], [0, 0, 0]]), atol=1e-6
+    )
+
+
+def test_a_rate_is_heard_as_well_as_a_count():
+    """Smoothed rates lie within thousandths of everybody's; counts fill their range."""
+    random = np.random.default_rng(0)
+    counts, rates = random.poisson(20, 4000), 0.03 + random.normal(0, 0.0015, 4000)
+    x = torch.tensor(np.stack([counts, rates], axis=1), dtype=torch.float32)
+    normalize = NumericNormalizer(2)
+    normalize.fit([NumericRange(maximum=5000.0, std=5000.0), NumericRange(maximum=1.0, std=1.0)])
+    normalize.fit_spread(x)
+    spread = normalize(x).std(dim=0)
+    assert 0.6 < spread[0] / spread[1] < 1.6
+    assert spread.min() > 0.5
+    assert normalize(torch.tensor([[20.0, 1.0]])).max() < 10  # an outlier is tamed
+
+
+def test_a_feature_without_spread_in_the_sample_reads_zero():
+    normalize = NumericNormalizer(2)
+    normalize.fit([NumericRange(maximum=9.0), NumericRange(maximum=9.0)])
+    normalize.fit_spread(torch.tensor([[4.0, math.nan], [4.0, math.nan]]))
+    assert normalize(torch.tensor([[5.0, 5.0]])).tolist() == [[0.0, 0.0]]
+
+
+def test_scalars_of_one_sign_keep_their_size_through_the_norm():
+    torch.manual_seed(0)
+    token = ScalarToken(16)
+    near, far = token(torch.tensor([0.9, 0.5])).detach()
+    assert (near - far).norm() > 1.0
+    apart = token(torch.linspace(-1, 1, 21)).detach()
+    assert torch.cdist(apart, apart).fill_diagonal_(9).min() > 0.2
+
+
+def test_a_fading_sketch_follows_pins_that_come_and_go():
+    """2 % of the Pins are replaced daily; Q of what is shown, against what it is that day."""
+    random, pins, rows, churn_days = np.random.default_rng(0), 1000, 8192, 60
+    weight = (random.permutation(pins + 20 * churn_days) + 1.0) ** -1.05
+    ids = np.arange(len(weight))
+    born = np.maximum(0, (ids - pins) // 20 + 1)
+    gone = born + 1 + random.exponential(50, len(ids))
+    fading, lasting = CountMinSketch(), CountMinSketch()
+    within, new = {0.5: [], 1.0: []}, {0.5: [], 1.0: []}
+    for day in range(churn_days):
+        chance = np.where((born <= day) & (gone > day), weight, 0)
+        chance /= chance.sum()
+        shown = torch.from_numpy(random.choice(ids, rows, p=chance))
+        for keep, sketch in ((0.5, fading), (1.0, lasting)):
+            sketch.fade(keep)
+            for batch in shown.split(256):
+                sketch.update(batch)
+                if day < churn_days - 3:
+                    continue
+                ratio = (sketch.count(batch) / sketch.total).numpy() / chance[batch]
+                within[keep].append(np.abs(np.log2(ratio)) < 1)
+                new[keep].append(ratio[born[batch] == day])
+    assert np.concatenate(within[0.5]).mean() > 0.9
+    assert np.median(np.concatenate(new[0.5])) > 1 / 4
+    assert np.concatenate(within[1.0]).mean() < 0.8  # what it would be without fading
+    assert np.median(np.concatenate(new[1.0])) < 1 / 30
+
+
+def test_an_update_of_the_sketch_does_not_touch_the_whole_width():
+    """Time of a batch in a sketch 256 times as wide: the same, but for noise."""
+    ids = torch.arange(256)
+    seconds = {}
+    for width in (2**14, 2**22):
+        sketch = CountMinSketch(2, width)
+        times = []
+        for _ in range(7):
+            started = time.perf_counter()
+            sketch.update(ids)
+            times.append(time.perf_counter() - started)
+        seconds[width] = min(times)
+    assert seconds[2**22] < 20 * seconds[2**14]

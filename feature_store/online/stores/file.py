@@ -84,6 +84,12 @@ class FileStore:
         step = max(len(known) // max(limit, 1), 1)
         return [i.decode() for i in known[::step][:limit].tolist()]
 
+    def keys(self) -> int:
+        """Rows of every slot, and metadata."""
+        slots = {link.parent for link in self.root.rglob("current")}
+        metadata = sum(1 for _ in (self.root / "meta").glob("[!.]*"))
+        return metadata + sum(len(_pair(slot)[0]) for slot in slots)
+
     def _merge(self, slot: Path, drafts: list[Path]) -> None:
         ids, values = _pair(slot)
         parts, removed = [], [np.zeros(0, "S1")]

@@ -53,6 +53,10 @@ class MemoryStore:
         """The first ids."""
         return list(self._slots[prefix])[:limit]
 
+    def keys(self) -> int:
+        """Rows of every slot, and metadata."""
+        return len(self._meta) + sum(map(len, self._slots.values()))
+
 
 class MemoryWriter:
     """Writes into a dictionary."""

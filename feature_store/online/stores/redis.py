@@ -131,6 +131,11 @@ class RedisStore:
                         return found[:limit]
         return found
 
+    def keys(self) -> int:
+        """DBSIZE of every primary."""
+        with typed_errors(self.location):
+            return sum(int(client.dbsize()) for client in self._primaries())
+
     def _connect(self, changes: dict[str, Any]) -> Any:
         pool = redis.ConnectionPool(**{**self._options, **changes, "retry": Retry(NoBackoff(), 0)})
         return redis.Redis(connection_pool=pool)
