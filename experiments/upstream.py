@@ -19,7 +19,8 @@ import torch
 
 from experiments.quality import Vectors, dot_auc, recall_at
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between, shift_day
-from feature_store.reading.examples import Arrays, DayExamples, Order
+from feature_store.reading.entities import Arrays
+from feature_store.reading.examples import DayExamples, Order
 from feature_store.spark.tasks import run_here
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context

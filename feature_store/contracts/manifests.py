@@ -19,6 +19,7 @@ class Artifact(Contract):
         rows: rows (or vectors, or keys) it holds.
         size: bytes it holds.
         uri: where it is.
+        dropped: whether retention has removed it since.
     """
 
     name: str
@@ -27,6 +28,32 @@ class Artifact(Contract):
     rows: int = 0
     size: int = 0
     uri: str = ""
+    dropped: bool = False
+
+
+class Acceptance(Contract):
+    """A number that a guard refused, and a person let pass: one day, one guard.
+
+    Attributes:
+        guard: `<step>.<number>`.
+        upstream: the model it was refused for; None where the step serves all.
+        found: the number that was refused; one further from the bound is refused again.
+        least: whether the bound is the lowest that passes; else it is the highest.
+        at: when it was accepted, UTC.
+    """
+
+    ds: Day
+    guard: str
+    upstream: Upstream | None
+    found: float
+    bound: float
+    least: bool
+    reason: str
+    at: str
+
+    def covers(self, found: float) -> bool:
+        """Whether a number is no further from the bound than the one that was looked at."""
+        return found >= self.found if self.least else found <= self.found
 
 
 class StepManifest(Contract):
@@ -36,6 +63,7 @@ class StepManifest(Contract):
         recipe: digest of the part of the configuration that the step depends on.
         code: version of the software that ran it.
         timings: seconds by phase.
+        accepted: numbers outside their bounds that the step let pass, because a person had.
     """
 
     step: str
@@ -50,6 +78,7 @@ class StepManifest(Contract):
     finished_at: str
     duration_s: float
     timings: dict[str, float] = Field(default_factory=dict)
+    accepted: tuple[Acceptance, ...] = ()
 
     def output(self, name: str) -> Artifact:
         """The output called `name`.

@@ -1,4 +1,4 @@
-"""What some days say about numeric features and labels: ranges, spreads, base rates."""
+"""What the numeric features and the labels of some days look like, gathered in one pass."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.lake.lake import Lake
-from feature_store.reading.examples import floats
+from feature_store.reading.encoding import floats
 
 _CHUNK_ROWS = 65_536
 

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from feature_store.contracts.base import ENTITIES
 from models.derm.features import labels, of_rows
 from models.derm.losses import DermObjective, for_backward
+from models.training.auc_error import AucError
 from models.training.config import TrainingConfig
 from models.training.determinism import seed_torch
 from models.training.distributed import sum_over_ranks, world
@@ -118,17 +119,20 @@ class Trainer:
 
     @torch.no_grad()
     def score(self, batches: Iterable[Arrays]) -> Scores:
-        """The metrics of every task on rows that are not trained on."""
+        """The metrics of every task on rows that are not trained on; the first has `auc_se` too."""
         self.objective.eval()
         tasks = self.objective.model.inputs.tasks
         metrics = {task: BinaryMetrics() for task in tasks}
+        error = AucError()
         for batch in self._device_batches(batches):
             with self._autocast():
                 logits_BT = self.objective.model(batch)["logits"]
             labels_BT = labels(batch, tasks)
             for index, task in enumerate(tasks):
                 metrics[task].update(logits_BT[:, index], labels_BT[:, index])
-        return {task: metric.result() for task, metric in metrics.items()}
+            error.update(logits_BT[:, 0], labels_BT[:, 0], batch["key:user"])
+        results = {task: metric.result() for task, metric in metrics.items()}
+        return results | {tasks[0]: {**results[tasks[0]], "auc_se": error.result()}}
 
     @torch.no_grad()
     def embed(self, batch: Arrays) -> dict[str, Tensor]:
