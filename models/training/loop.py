@@ -111,16 +111,20 @@ class Trainer:
 
     @torch.no_grad()
     def score(self, batches: Iterable[Arrays]) -> Scores:
-        """The metrics of every task on rows that are not trained on."""
+        """The metrics of every task on impressions that are not trained on.
+
+        Labels that arrive late are no rows of their own here: they are counted, see `calibration`
+        and `calibration_arrived` of `BinaryMetrics`.
+        """
         self.objective.eval()
         tasks = self.objective.model.inputs.tasks
         metrics = {task: BinaryMetrics() for task in tasks}
         for batch in self._device_batches(batches):
             with self._autocast():
-                logits_BT = self.objective.model(batch)["logits"]
+                logits_BT = self.objective.predict(batch)
             labels_BT = labels(batch, tasks)
             for index, task in enumerate(tasks):
-                metrics[task].update(logits_BT[:, index], labels_BT[:, index])
+                metrics[task].update(logits_BT[:, index], labels_BT[:, index], batch["late"])
         return {task: metric.result() for task, metric in metrics.items()}
 
     @torch.no_grad()
