@@ -136,6 +136,14 @@ class Trainer:
             model = self.objective.model
             return {e: model.embed(e, tensors).cpu() for e in ("user", "pin")}
 
+    @torch.no_grad()
+    def predict(self, batch: Arrays) -> Tensor:
+        """The logits_BT of one batch, on the CPU."""
+        self.objective.eval()
+        (tensors,) = to_device([batch], self.device, ahead=0)
+        with self._autocast():
+            return self.objective.predict(tensors).cpu()
+
     def _step(self, batch: Mapping[str, Tensor]) -> list[float]:
         """The number of rows and the losses of one step, over all ranks."""
         self.optimizer.zero_grad(set_to_none=True)
