@@ -41,11 +41,12 @@ from feature_store.contracts.base import days_between, shift_day
 from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
 from feature_store.reading.examples import DayExamples, Order
+from feature_store.spark.tasks import run_here
 from jobs.datasets.registry import SIMULATED
 from jobs.engine.runner import open_context
 from jobs.recipes import Recipe, recipe
 from jobs.settings import Home, Settings
-from jobs.steps.count import count_day, serially
+from jobs.steps.count import count_day
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel
@@ -106,7 +107,7 @@ class Bench:
             events = day.events.take(np.tile(np.arange(day.events.num_rows), copies))
             for table, data in zip(tables, (events, day.users, day.pins), strict=True):
                 self.lake.overwrite(table, ds, data)
-            count_day(open_context(Settings(home=self.root), ds), serially)
+            count_day(open_context(Settings(home=self.root), ds), run_here)
         return list(days[1:])
 
     @property

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from experiments.report import render
 from experiments.upstream import BASELINE, VARIANTS, Run, Size, Variant, run
-from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import ContractViolation, InputError
 from jobs.cli import out
+from jobs.datasets.registry import SIMULATED, dataset_spec
 from jobs.engine.manifests import write_atomic
 from jobs.settings import Settings
 
@@ -31,6 +32,7 @@ Task = tuple[Variant, int, Upstream]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm experiment`."""
+    upstreams = [u.name for u in dataset_spec(SIMULATED, "").declared_upstreams]
     parser.add_argument("name", choices=("upstream",), help="which experiment")
     parser.add_argument("--seeds", type=int, default=5, help="worlds per variant; default: 5")
     parser.add_argument(
@@ -41,7 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="compare only this one with the baseline; repeatable; default: all",
     )
-    parser.add_argument("--upstream", choices=UPSTREAMS, default="ctr", help="default: ctr")
+    parser.add_argument(
+        "--upstream", choices=upstreams, default=upstreams[0], help=f"default: {upstreams[0]}"
+    )
     parser.add_argument("--recipe", default=_SIZE.recipe, help="world and model; default: toy")
     parser.add_argument("--window", type=int, default=_SIZE.window, help="days from scratch")
     parser.add_argument("--days", type=int, default=_SIZE.days, help="days that are measured")

@@ -25,11 +25,12 @@ from experiments.truth import Truth, entity_numbers, impression_numbers
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between, shift_day
 from feature_store.reading.entities import Arrays
 from feature_store.reading.examples import DayExamples, Order
+from feature_store.spark.tasks import run_here
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.settings import Home, Settings
 from jobs.steps import ingest, simulate
-from jobs.steps.count import count_day, serially
+from jobs.steps.count import count_day
 from jobs.steps.training_run import first_window
 from models.derm.delayed import Correction
 from models.derm.features import ModelInputs
@@ -138,7 +139,7 @@ class _World:
             ctx = open_context(self.settings, ds, None)
             simulate.run(ctx)
             ingest.run(ctx)
-            count_day(ctx, serially)
+            count_day(ctx, run_here)
 
     def context(self, upstream: Upstream) -> RunContext:
         """What a step of the first day would be handed."""
@@ -161,7 +162,7 @@ class _Life:
     def __init__(self, world: _World, variant: Variant, upstream: Upstream, size: Size) -> None:
         self.ctx = world.context(upstream)
         self.variant, self.upstream, self.size = variant, upstream, size
-        self.config = self.ctx.recipe.training
+        self.config = self.ctx.own_recipe.training
         self.pools: dict[Entity, Vectors] = {}
         self.task = self.ctx.spec.labels_of(upstream)[0].name
         population = Population(self.ctx.recipe.simulation, self.ctx.home.seed)
@@ -192,11 +193,11 @@ class _Life:
         """Train from scratch on some days, and fill the pools from them."""
         seed_torch(self.ctx.home.seed, self.upstream, "initialise")
         loss = dataclasses.replace(
-            self.ctx.recipe.model.loss,
+            self.ctx.own_recipe.model.loss,
             ssl_weight=self.variant.ssl_weight,
             delayed=self.variant.delayed,
         )
-        model = dataclasses.replace(self.ctx.recipe.model, loss=loss)
+        model = dataclasses.replace(self.ctx.own_recipe.model, loss=loss)
         objective = DermObjective(DermModel(self._inputs(), model))
         objective.model.fit(first_window(self.ctx, days, self.upstream))
         self.trainer = Trainer(
@@ -234,7 +235,7 @@ class _Life:
         order = Order(
             batch_rows=self.config.batch_rows,
             seed=seed_for(seed, self.upstream, ds, "shuffle"),
-            random_pins=self.ctx.recipe.model.loss.random_negatives,
+            random_pins=self.ctx.own_recipe.model.loss.random_negatives,
         )
         batches = self._examples(ds).batches(order)
         self.trainer.train(batches, seed=(seed, self.upstream, ds, "all"))
@@ -281,7 +282,7 @@ class _Life:
                 that day already.
         """
         metrics: Metrics = {}
-        weight = self.ctx.recipe.aggregation.w
+        weight = self.ctx.own_recipe.aggregation.w
         for entity in ENTITIES:
             key_N = _column(batches, f"key:{entity}")
             keys, newest = np.unique(key_N[::-1], return_index=True)

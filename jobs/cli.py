@@ -13,9 +13,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from feature_store.contracts.base import UPSTREAMS, check_day
+from feature_store.contracts.base import check_day
 from feature_store.contracts.errors import DermError, InputError
-from jobs.engine import catalog
+from jobs.pipelines import daily
+from jobs.pipelines.declarations import Step
 from jobs.settings import Settings
 
 
@@ -101,10 +102,22 @@ COMMANDS: tuple[Command, ...] = (
         example="derm plan --from 2025-03-03 --to 2025-03-04 --what embeddings --json",
     ),
     Command(
+        name="probe",
+        module="jobs.upkeep.probe",
+        summary="look at the store, the disk, the steps at work and the day that is due",
+        example="derm probe --json",
+    ),
+    Command(
         name="rebucket",
         module="jobs.upkeep.rebucket",
         summary="move the embedding tables to the bucket counts of the recipe",
         example="derm rebucket",
+    ),
+    Command(
+        name="restore",
+        module="jobs.repair.restore",
+        summary="bring an online store that has lost users back, and keep the rollback",
+        example="derm restore",
     ),
     Command(
         name="retain",
@@ -198,7 +211,7 @@ def build_parser(chosen: str) -> argparse.ArgumentParser:
         epilog="example: derm run --from 2025-03-01 --to 2025-03-07",
     )
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for step in catalog.STEPS:
+    for step in daily.STEPS:
         example = f"derm {step.name} --ds 2025-03-01"
         command = _add(parsers, step.name, step.summary, example, step.command)
         command.set_defaults(step=step)
@@ -226,12 +239,12 @@ def _add(
     return parser
 
 
-def _configure_step(parser: argparse.ArgumentParser, step: catalog.Step) -> None:
+def _configure_step(parser: argparse.ArgumentParser, step: Step) -> None:
     module = importlib.import_module(step.command)
     configure = getattr(module, "configure", None)
     parser.add_argument("--ds", required=not configure, type=day, help="the day, YYYY-MM-DD")
     if step.per_upstream:
-        parser.add_argument("--upstream", choices=UPSTREAMS, help="one model; default: both")
+        parser.add_argument("--upstream", metavar="NAME", help="one model; default: all")
     parser.add_argument("--force", action="store_true", help="run even if nothing changed")
     if configure:
         configure(parser)

@@ -5,8 +5,9 @@ A variant calls a base recipe and replaces fields; there is no flag for each kno
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 from feature_store.config import (
     AggregationConfig,
@@ -17,11 +18,14 @@ from feature_store.config import (
     RetentionConfig,
 )
 from feature_store.contracts.errors import InputError
+from feature_store.contracts.upstreams import ModelOption, UpstreamDeclaration
 from jobs.engine.digest import content_digest
 from models.derm.config import DermConfig, LossConfig
 from models.nn.config import DhenConfig, SequenceConfig
 from models.training.config import InferenceConfig, TrainingConfig
 from simulator import config as worlds
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +45,9 @@ class Recipe:
 
     Attributes:
         simulation: the world of the simulated data set; other data sets ignore it.
+        upstreams: beside those of the data set, or in their place.
+        overrides: by upstream, fields of the model that differ; a declared upstream's own `model`
+            comes after them.
     """
 
     name: str
@@ -55,6 +62,26 @@ class Recipe:
     publishing: PublishingConfig = field(default_factory=PublishingConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
+    upstreams: tuple[UpstreamDeclaration, ...] = ()
+    overrides: dict[str, dict[str, ModelOption]] = field(default_factory=dict)
+
+    def of(self, upstream: UpstreamDeclaration) -> "Recipe":
+        """The recipe as one upstream has it: its own model and aggregation.
+
+        Raises:
+            InputError: the declaration names a field that the family's model does not have.
+        """
+        options = self.overrides.get(upstream.name, {}) | upstream.model
+        own = {
+            name: value
+            for name in ("heuristic", "w", "inactive_days")
+            if (value := getattr(upstream, name)) is not None
+        }
+        return dataclasses.replace(
+            self,
+            model=_overridden(self.model, options, f"upstream {upstream.name}: model"),
+            aggregation=dataclasses.replace(self.aggregation, **own),
+        )
 
     def digest(self, parts: tuple[str, ...]) -> str:
         """Digest of the named parts: what the result of a step depends on."""
@@ -62,9 +89,43 @@ class Recipe:
         return content_digest(json.dumps(chosen, sort_keys=True))
 
 
+def _overridden(config: DermConfig, options: Mapping[str, ModelOption], where: str) -> DermConfig:
+    """A configuration with some fields replaced, nested ones too."""
+    for path, value in options.items():
+        config = _replaced(config, path.split("."), value, f"{where}.{path}")
+    return config
+
+
+def _replaced(config: T, path: list[str], value: ModelOption, where: str) -> T:
+    known = {f.name for f in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else ()
+    if path[0] not in known:
+        raise InputError(
+            "a declaration changes what the model does not have",
+            where=where,
+            expected=" | ".join(sorted(known)) or "a field that has no fields of its own",
+            found=path[0],
+        )
+    present = getattr(config, path[0])
+    new = value if len(path) == 1 else _replaced(present, path[1:], value, where)
+    if len(path) == 1 and type(value) is not type(present):
+        raise InputError(
+            "a declaration gives the model a value of another type",
+            where=where,
+            expected=f"{type(present).__name__}, as {present!r}",
+            found=repr(value),
+        )
+    try:
+        return cast("T", dataclasses.replace(cast("Any", config), **{path[0]: new}))
+    except ValueError as error:
+        raise InputError(
+            "a declaration gives the model a value it cannot have", where=where, found=str(error)
+        ) from error
+
+
 def toy() -> Recipe:
     """Minutes on two cores: the whole pipeline, small."""
-    return Recipe(name="toy")
+    # Conversions are rare: their tasks may weigh more.
+    return Recipe(name="toy", overrides={"cvr": {"loss.weight_cap": 10.0}})
 
 
 def small() -> Recipe:

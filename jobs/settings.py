@@ -14,7 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import InputError, ManifestCorrupt
+from feature_store.contracts.upstreams import UpstreamDeclaration
 
+# What homes had before they recorded it.
+_BEFORE_DECLARATIONS = (UpstreamDeclaration(name="ctr"), UpstreamDeclaration(name="cvr"))
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -26,6 +29,8 @@ class Settings(BaseSettings):
         lake: where the lake's tables are, as `s3://bucket/prefix`; empty: `lake` below `home`.
             An object store is reached with the AWS_* variables.
         redis_url: the online store; empty starts an embedded server below `home`.
+        engine: where dedup, merge and count work: `local`, in their own process; `spark`; `auto`:
+            on Spark above four gigabytes. The results are the same, bit for bit.
         spark_master: Spark master URL; the default retries a task twice.
         spark_memory: memory of the Spark driver's JVM; Spark asks for 512m at least.
         threads: CPU threads of one process; 0 means all cores. The last bits of a model depend on
@@ -48,6 +53,7 @@ class Settings(BaseSettings):
     home: Path = Path(".derm")
     lake: str = Field(default="", pattern=r"^(s3://[^/\s]+(/[^\s]*)?)?$")
     redis_url: SecretStr = SecretStr("")
+    engine: Literal["auto", "local", "spark"] = "auto"
     spark_master: str = "local[2,3]"
     spark_memory: str = "1g"
     threads: int = Field(default=1, ge=0)
@@ -96,6 +102,7 @@ class Home(Contract):
         recipe: name of a function in `jobs.recipes`.
         first_ds: first day with events.
         start_ds: first day the pipeline publishes; earlier days only feed the first training.
+        upstreams: what its days are made for, as its data set and recipe declared them.
     """
 
     dataset: str
@@ -104,6 +111,7 @@ class Home(Contract):
     first_ds: Day
     start_ds: Day
     seed: int = 0
+    upstreams: tuple[UpstreamDeclaration, ...] = _BEFORE_DECLARATIONS
 
     @classmethod
     def load(cls, root: Path) -> Self:

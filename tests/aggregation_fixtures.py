@@ -16,10 +16,10 @@ from feature_store.contracts.tables import raw_table
 from feature_store.lake.buckets import bucket_of
 from feature_store.lake.lake import Lake, stage_file
 from feature_store.lake.schemas import arrow_schema, pack
-from jobs.engine import catalog
 from jobs.engine.context import RunContext
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import StepResult, run_step
+from jobs.pipelines import catalog
 from jobs.recipes import Recipe
 from jobs.settings import Home, Settings
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from feature_store.contracts.base import UPSTREAMS
+from tests.pipelines import UPSTREAMS
 from tests.publishing_fixtures import World
 
 if __name__ == "__main__":

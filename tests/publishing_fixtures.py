@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from feature_store.contracts.base import UPSTREAMS, Entity, Upstream, shift_day
+from feature_store.contracts.base import Entity, Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.contracts.tables import pool_table
@@ -21,6 +21,7 @@ from jobs.engine.manifests import ManifestStore
 from jobs.recipes import Recipe
 from jobs.services.redis import stop_redis
 from jobs.settings import Home, Settings
+from tests.pipelines import UPSTREAMS
 
 START = "2025-03-01"
 SPEC = DatasetSpec(
@@ -67,7 +68,7 @@ class World:
         self.manifests = ManifestStore(self.root / "manifests")
         self.pools: dict[tuple[str, str], Pool] = {}
         self.last: dict[str, Artifact] = {}
-        Home(dataset="test", recipe="toy", first_ds=START, start_ds=START).save(self.root)
+        Home(dataset="simulated", recipe="toy", first_ds=START, start_ds=START).save(self.root)
 
     @property
     def settings(self) -> Settings:

@@ -7,7 +7,7 @@ are equal. Nothing is trained: the manifests are what the runner would have writ
 import math
 from pathlib import Path
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, Upstream, days_between, shift_day
+from feature_store.contracts.base import ENTITIES, Upstream, days_between, shift_day
 from feature_store.contracts.manifests import (
     Artifact,
     Metrics,
@@ -15,11 +15,12 @@ from feature_store.contracts.manifests import (
     Release,
     StepManifest,
 )
-from jobs.engine import catalog
 from jobs.engine.manifests import ManifestStore, write_atomic
-from jobs.engine.runner import upstreams_of
-from jobs.recipes import recipe
+from jobs.pipelines import catalog
+from jobs.pipelines.declarations import Step
+from jobs.recipes import Recipe, recipe
 from jobs.settings import Home
+from tests.pipelines import PIPELINE, UPSTREAMS
 
 FIRST = "2025-03-01"
 _SECONDS = {"train": 41.0, "infer": 18.0, "dedup": 6.0, "merge": 9.0, "index": 5.0, "ingest": 4.0}
@@ -40,21 +41,21 @@ def finish_day(root: Path, ds: str, *, until: str | None = None) -> None:
     for step in catalog.steps_for("simulated"):
         if step.name == until:
             return
-        for upstream in upstreams_of(step, None):
+        for upstream in PIPELINE.upstreams_of(step):
             store.put(manifest_of(store, step, ds, upstream))
         if step.name == "release":
             publish(root, ds)
 
 
 def manifest_of(
-    store: ManifestStore, step: catalog.Step, ds: str, upstream: Upstream | None
+    store: ManifestStore, step: Step, ds: str, upstream: Upstream | None
 ) -> StepManifest:
     """What the runner would record for a step whose inputs are all there."""
     index = len(days_between(FIRST, ds)) - 1
     outputs = tuple(
         Artifact(name=name, ds=ds, digest=f"{step.name}-{ds}-{name}", rows=40_000, size=40 << 20)
         for template in step.outputs
-        for name in catalog.expand(template, upstream)
+        for name in PIPELINE.expand(template, upstream)
     )
     return StepManifest(
         step=step.name,
@@ -63,7 +64,7 @@ def manifest_of(
         inputs=_inputs(store, step, ds, upstream),
         outputs=outputs,
         metrics=metrics_of(step.name, upstream, index),
-        recipe=recipe("toy").digest(step.recipe_parts),
+        recipe=_recipe_of(upstream).digest(step.recipe_parts),
         code="0.1.0",
         started_at=f"{shift_day(ds, 1)}T01:{len(outputs):02d}:00+00:00",
         finished_at=f"{shift_day(ds, 1)}T01:30:00+00:00",
@@ -71,13 +72,17 @@ def manifest_of(
     )
 
 
+def _recipe_of(upstream: Upstream | None) -> Recipe:
+    return recipe("toy").of(PIPELINE.upstream(upstream)) if upstream else recipe("toy")
+
+
 def _inputs(
-    store: ManifestStore, step: catalog.Step, ds: str, upstream: Upstream | None
+    store: ManifestStore, step: Step, ds: str, upstream: Upstream | None
 ) -> tuple[Artifact, ...]:
     found = []
     for ref in step.inputs:
-        for name in catalog.expand(ref.name, upstream):
-            producer, of = catalog.producer(name)
+        for name in PIPELINE.expand(ref.name, upstream):
+            producer, of = PIPELINE.producer(name)
             manifest = store.get(producer.name, shift_day(ds, ref.offset), of)
             if manifest:
                 found.append(manifest.output(name))

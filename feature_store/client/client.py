@@ -63,6 +63,7 @@ class FeatureClient:
 
     Args:
         url: the online store: redis://, rediss:// or unix://, with user and password; or file://.
+        upstream: whose vectors; None: the first one of the release.
         home: where `index/` is; needed by `search` only.
         timeout_s: of one round trip; a read that takes longer finds nobody and is counted.
         cache_users: vectors kept between calls, for the current release only; 0 keeps none.
@@ -73,18 +74,27 @@ class FeatureClient:
         self,
         url: str,
         *,
-        upstream: Upstream = "ctr",
+        upstream: Upstream | None = None,
         home: Path | None = None,
         timeout_s: float = 0.1,
         cache_users: int = 0,
         cluster: bool = False,
     ) -> None:
-        self.upstream, self._home = upstream, home
+        self._upstream, self._home = upstream, home
         self.connections = Connections(url, timeout_s=timeout_s, cluster=cluster)
         self._resolved: _Resolved | None = None
         self._index: tuple[str, PinIndex] | None = None
         self._cache_users = cache_users
         self.counters = Counters()
+
+    @property
+    def upstream(self) -> Upstream:
+        """The upstream that is read.
+
+        Raises:
+            StoreError: nothing was released yet, or the store cannot be reached.
+        """
+        return self._resolve().entry.upstream
 
     @property
     def release(self) -> Release:
@@ -238,13 +248,15 @@ class FeatureClient:
                 "nothing is published",
                 expected=f"a release under the key {CURRENT_KEY}",
                 found="no pointer" if pointer is None else f"no body for {pointer.decode()}",
-                hint="derm release --ds DAY",
+                hint="derm status: the first day was never released, or the store has lost it "
+                "(derm restore)",
             )
         release = Release.model_validate_json(body)
-        entry = next((e for e in release.upstreams if e.upstream == self.upstream), None)
+        wanted = self._upstream or release.upstreams[0].upstream
+        entry = next((e for e in release.upstreams if e.upstream == wanted), None)
         if entry is None:
             raise StoreError(
-                f"release {release.release_id} has no upstream {self.upstream}",
+                f"release {release.release_id} has no upstream {wanted}",
                 found=" ".join(e.upstream for e in release.upstreams),
             )
         if self._resolved is not None and self._resolved.release == release:

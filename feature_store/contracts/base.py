@@ -4,7 +4,7 @@ import datetime as dt
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _ISO_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -39,7 +39,7 @@ def days_between(first: str, last: str) -> tuple[str, ...]:
 
 
 Day = Annotated[str, AfterValidator(check_day)]
-Upstream = Literal["ctr", "cvr"]
+# The name of an upstream; what it is, says its declaration (`contracts/upstreams.py`).
+Upstream = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Entity = Literal["user", "pin"]
-UPSTREAMS: tuple[Upstream, ...] = ("ctr", "cvr")
 ENTITIES: tuple[Entity, ...] = ("user", "pin")

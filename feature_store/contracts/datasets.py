@@ -1,11 +1,13 @@
 """What a data set is made of: labels, features, and the three source tables they declare."""
 
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from feature_store.contracts.base import Contract, Entity, Upstream, shift_day
 from feature_store.contracts.tables import Column, Dtype, Table
+from feature_store.contracts.upstreams import UpstreamDeclaration, check_together
 
 # Lengths, in days, of what is counted per user and Pin; the first is the day alone.
 WINDOWS = (1, 7, 28, 90)
@@ -96,6 +98,8 @@ class DatasetSpec(Contract):
     """A data set as `derm` sees it.
 
     Attributes:
+        upstreams: what learns from it; when none is declared, those that the labels name, in their
+            order.
         surfaces: allowed values of `events.surface`.
         actions: allowed values of `events.action`.
         attribution_days: a conversion counts for an impression at most this many days later; one
@@ -111,6 +115,7 @@ class DatasetSpec(Contract):
     actions: tuple[str, ...]
     labels: tuple[Label, ...]
     features: tuple[Feature, ...]
+    upstreams: tuple[UpstreamDeclaration, ...] = ()
     attribution_days: int = Field(default=0, ge=0)
     daily_rows: tuple[int, int] = (1, 2**62)
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
@@ -118,14 +123,7 @@ class DatasetSpec(Contract):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        for upstream in ("ctr", "cvr"):
-            primary = [
-                x.name for x in self.labels if x.upstream == upstream and x.role == "primary"
-            ]
-            if len(primary) != 1:
-                raise ValueError(
-                    f"dataset {self.name}: upstream {upstream} needs one primary label, {primary}"
-                )
+        self._check_upstreams()
         for scope in ("user", "pin"):
             if not self.features_of(scope):
                 raise ValueError(f"dataset {self.name}: no {scope} feature is declared")
@@ -142,6 +140,41 @@ class DatasetSpec(Contract):
         if unknown := sorted(set(self.label_rates) - {x.name for x in self.labels}):
             raise ValueError(f"dataset {self.name}: label_rates names unknown labels {unknown}")
         return self
+
+    def _check_upstreams(self) -> None:
+        declared = check_together(self.declared_upstreams)
+        names = [u.name for u in declared]
+        taught = {u.learns_as or u.name for u in declared}
+        for label in self.labels:
+            if label.upstream not in taught:
+                raise ValueError(
+                    f"dataset {self.name}: label {label.name} is of upstream {label.upstream}, "
+                    f"declared are {' '.join(names)}"
+                )
+        for upstream in declared:
+            primary = [x.name for x in self.labels_of(upstream.name) if x.role == "primary"]
+            if upstream.reads == "rows" and len(primary) != 1:
+                raise ValueError(
+                    f"dataset {self.name}: upstream {upstream.name} needs one primary label, "
+                    f"{primary}"
+                )
+
+    @property
+    def declared_upstreams(self) -> tuple[UpstreamDeclaration, ...]:
+        """The upstreams that learn from it."""
+        named = dict.fromkeys(x.upstream for x in self.labels)
+        return self.upstreams or tuple(UpstreamDeclaration(name=name) for name in named)
+
+    def with_upstreams(self, upstreams: Iterable[UpstreamDeclaration]) -> Self:
+        """The data set with more upstreams, or with others in the place of those of their names.
+
+        Raises:
+            ValueError: they do not fit the data set or each other.
+        """
+        changed = {u.name: u for u in upstreams}
+        present = {u.name: u for u in self.declared_upstreams}
+        merged = tuple((present | changed).values())
+        return type(self).model_validate(self.model_copy(update={"upstreams": merged}).__dict__)
 
     def mature_on(self, ds: str) -> str:
         """The day with whose end the labels of a day are final: no conversion comes after it."""
@@ -181,7 +214,10 @@ class DatasetSpec(Contract):
 
     def labels_of(self, upstream: Upstream) -> tuple[Label, ...]:
         """The tasks of an upstream, the primary one first."""
-        mine = [x for x in self.labels if x.upstream == upstream]
+        taught_as = next(
+            (u.learns_as or u.name for u in self.upstreams if u.name == upstream), upstream
+        )
+        mine = [x for x in self.labels if x.upstream == taught_as]
         return tuple(sorted(mine, key=lambda x: x.role != "primary"))
 
     def events_table(self) -> Table:

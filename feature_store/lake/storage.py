@@ -8,7 +8,7 @@ Delta Lake read alike. Of an object store it is asked that it writes an object o
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +97,18 @@ def locate(uri: str) -> tuple[pafs.FileSystem, str]:
     if uri.startswith(_REMOTE):
         return _s3(), uri.removeprefix(_REMOTE)
     return pafs.LocalFileSystem(use_mmap=True), uri
+
+
+def size_of(uris: Iterable[str]) -> int:
+    """Bytes of some files together; one that is not there counts nothing."""
+    by_system: dict[bool, list[str]] = {}
+    for uri in uris:
+        by_system.setdefault(uri.startswith(_REMOTE), []).append(uri)
+    total = 0
+    for found in by_system.values():
+        filesystem, paths = locate(found[0])[0], [locate(uri)[1] for uri in found]
+        total += sum(info.size or 0 for info in filesystem.get_file_info(paths))
+    return total
 
 
 def open_parquet(uri: str, **options: object) -> pq.ParquetFile:

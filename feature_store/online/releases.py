@@ -85,7 +85,7 @@ class Releases:
             )
         if not path.exists():
             _write_atomic(path, release.model_dump_json(indent=2) + "\n")
-        self._flip(release)
+        self.point_at(release)
         return release
 
     def roll_back(self) -> Release:
@@ -105,8 +105,18 @@ class Releases:
             )
         target = self.get(current.previous)
         self.check(target.upstreams)
-        self._flip(target)
+        self.point_at(target)
         return target
+
+    def point_at(self, release: Release) -> None:
+        """Move the pointer: first what it will name, then the key, then the file that follows.
+
+        Nothing is checked: `publish` and `roll_back` do.
+        """
+        body = release.model_dump_json().encode()
+        self.store.put(release_key(release.release_id), body)
+        self.store.put(CURRENT_KEY, release.release_id.encode())
+        _write_atomic(self._folder / "current", release.release_id + "\n")
 
     def relabel(self, pools: Mapping[str, Artifact]) -> None:
         """Let the slots and releases of user pools that were rewritten in place follow them.
@@ -171,13 +181,6 @@ class Releases:
             found="no index.json",
             hint=f"derm index --ds DAY --upstream {entry.upstream} --force",
         )
-
-    def _flip(self, release: Release) -> None:
-        """Move the pointer: first what it will name, then the key, then the file that follows."""
-        body = release.model_dump_json().encode()
-        self.store.put(release_key(release.release_id), body)
-        self.store.put(CURRENT_KEY, release.release_id.encode())
-        _write_atomic(self._folder / "current", release.release_id + "\n")
 
     def _path(self, release_id: str) -> Path:
         return self._folder / f"{release_id}.json"

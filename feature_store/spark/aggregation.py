@@ -1,7 +1,7 @@
-"""What a Spark task does with one bucket: read its files, aggregate, stage one file.
+"""What a task does with one bucket: read its files, aggregate, stage one file.
 
-Imports neither Delta nor settings: a worker starts in a fraction of a second, and only the driver
-commits.
+Imports neither Delta nor settings: a Spark worker starts in a fraction of a second, and only the
+driver commits.
 """
 
 from collections.abc import Iterator
@@ -52,6 +52,11 @@ class DedupTask:
         """Table and bucket."""
         return daily_table(self.upstream, self.entity).name, self.bucket
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The files of the bucket of raw."""
+        return self.raw_files
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergeTask:
@@ -71,6 +76,11 @@ class MergeTask:
     def key(self) -> tuple[str, int]:
         """Table and bucket."""
         return pool_table(self.upstream, self.entity).name, self.bucket
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The files of the bucket of both."""
+        return self.pool_files + self.daily_files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

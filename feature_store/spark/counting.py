@@ -55,6 +55,11 @@ class DivideTask:
         """File and row group."""
         return self.file, self.group
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The file of the row group, whole."""
+        return (self.file,)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountTask:
@@ -79,6 +84,11 @@ class CountTask:
     def key(self) -> tuple[str, int]:
         """Table and bucket."""
         return counts_name(self.entity), self.bucket
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What row groups found, and the files of earlier days."""
+        return sum(self.leaving, self.parts + self.past)
 
 
 def divide_events(task: DivideTask) -> dict[Entity, str]:

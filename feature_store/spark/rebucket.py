@@ -40,6 +40,11 @@ class MoveTask:
         """Table and bucket."""
         return f"{self.target}/{self.ds}", self.bucket
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The files of the old layout."""
+        return self.files
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportTask:
@@ -57,6 +62,11 @@ class ImportTask:
     def key(self) -> tuple[str, int]:
         """Source and number of the file."""
         return self.file, self.number
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The file."""
+        return (self.file,)
 
 
 def sources(bucket: int, old: int, new: int) -> tuple[int, ...]:

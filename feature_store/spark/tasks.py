@@ -1,14 +1,19 @@
-"""One Spark task per bucket. The bucket travels as data: a task's number is never its bucket."""
+"""One task per bucket, on Spark or in this process: the same function, files and bits.
+
+On Spark the bucket travels as data: a task's number is never its bucket.
+"""
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Generic, Protocol, TypeVar
-
-from pyspark import SparkContext
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from feature_store.contracts.errors import DermError
+from feature_store.lake.storage import size_of
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
 
 
 class BucketTask(Protocol):
@@ -17,6 +22,11 @@ class BucketTask(Protocol):
     @property
     def key(self) -> tuple[str, int]:
         """Table and bucket."""
+        ...
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Addresses of the files it reads."""
         ...
 
 
@@ -31,7 +41,7 @@ class _Done(Generic[R]):
     error: DermError | None
 
 
-def run_tasks(spark: SparkContext, function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
+def run_tasks(spark: "SparkContext", function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
     """Run `function` on every task, each in a Spark partition of its own.
 
     Returns:
@@ -52,6 +62,16 @@ def run_tasks(spark: SparkContext, function: Callable[[T], R], tasks: Sequence[T
         if done.error is not None:
             raise done.error
     return [done.result for done in results]  # type: ignore[misc]
+
+
+def run_here(function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
+    """Run `function` on every task in this process, one after the other: one bucket in memory."""
+    return [function(task) for task in tasks]
+
+
+def bytes_read(tasks: Iterable[BucketTask]) -> int:
+    """Bytes on disk of what the tasks read; a file that several of them read counts once."""
+    return size_of({file for task in tasks for file in task.reads})
 
 
 @lru_cache(maxsize=1)

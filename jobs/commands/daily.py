@@ -18,7 +18,8 @@ from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import DermError
 from jobs import cli
 from jobs.commands import preparation
-from jobs.engine import locks, tasks
+from jobs.engine import locks
+from jobs.pipelines import catalog, tasks
 from jobs.scheduling import watch
 from jobs.services import local
 from jobs.services.airflow_api import AirflowApi
@@ -54,7 +55,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         api = local.start(settings)
         login = f"{api.user} / {api.password}"
         console.print(f"Airflow, while this runs: {api.url}  {login}", soft_wrap=True)
-        with watch.terminal(console, days, len(tasks.tasks())) as display:
+        with watch.terminal(console, days, len(tasks.tasks(catalog.pipeline_of(home)))) as display:
             failed = run_days(api, settings, days, display)
         if failed:
             watch.explain(api, DAG_ID, failed, console)

@@ -3,6 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 
+from feature_store.contracts.base import Upstream
 from jobs.engine.staleness import Standing
 from jobs.rendering.published import Published
 from jobs.rendering.summary import DaySummary
@@ -26,6 +27,11 @@ class DayStatus:
     superseded: bool
     bootstrap: str = ""
     closed: bool = False
+
+    @property
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """The upstreams that its steps run for."""
+        return tuple(dict.fromkeys(s.upstream for s in self.standings if s.upstream))
 
     @property
     def open_steps(self) -> tuple[Standing, ...]:

@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.client.client import FeatureClient
-from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import MissingInput
 from jobs.cli import out
+from jobs.pipelines import catalog
 from jobs.services.redis import ensure_redis
-from jobs.settings import Settings
+from jobs.settings import Home, Settings
 
 _SHOWN = 8
 _TIMEOUT_S = 5.0
@@ -21,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm get`."""
     parser.add_argument("entity", choices=("user", "pin"), help="what kind of id it is")
     parser.add_argument("id", help="the id")
-    parser.add_argument("--upstream", choices=UPSTREAMS, default="ctr", help="default: ctr")
+    parser.add_argument("--upstream", metavar="NAME", help="default: the first published one")
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
@@ -31,18 +32,24 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     release = client.release
     if args.json:
         body = {"release": release.release_id, "ds": release.ds, "vector": vector.tolist()}
-        out(json.dumps({args.entity: args.id, "upstream": args.upstream, **body}))
+        out(json.dumps({args.entity: args.id, "upstream": client.upstream, **body}))
     else:
         shown = " ".join(f"{x:+.4f}" for x in vector[:_SHOWN])
         more = f" ... ({len(vector)} values)" if len(vector) > _SHOWN else ""
         norm = float(np.linalg.norm(vector))
-        out(f"{args.entity} {args.id}  {args.upstream}  release {release.release_id}")
+        out(f"{args.entity} {args.id}  {client.upstream}  release {release.release_id}")
         out(f"norm {norm:.4f}  {shown}{more}")
     return 0
 
 
-def open_client(settings: Settings, upstream: Upstream) -> FeatureClient:
-    """A client of this home's online store and index."""
+def open_client(settings: Settings, upstream: Upstream | None) -> FeatureClient:
+    """A client of this home's online store and index, for its first published upstream by default.
+
+    Raises:
+        InputError: there is no such upstream.
+    """
+    pipeline = catalog.pipeline_of(Home.load(settings.home))
+    upstream = pipeline.upstream(upstream or pipeline.published[0]).name
     url = ensure_redis(settings)
     return FeatureClient(url, upstream=upstream, home=settings.home, timeout_s=_TIMEOUT_S)
 

@@ -8,8 +8,8 @@ from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import InputError
 from jobs.cli import day, out
 from jobs.commands.preparation import HISTORY_STEPS
-from jobs.datasets.registry import REAL, SIMULATED, open_adapter
-from jobs.engine import catalog
+from jobs.datasets.registry import REAL, SIMULATED, dataset_spec, open_adapter
+from jobs.pipelines import catalog
 from jobs.recipes import RECIPES, recipe
 from jobs.settings import Home, Settings
 
@@ -72,7 +72,11 @@ def declare(args: argparse.Namespace, settings: Settings) -> Home:
             expected=f"--start on or after {first}",
             found=start,
         )
+    chosen = recipe(args.recipe)
     return Home(
+        upstreams=dataset_spec(
+            dataset, source, chosen.simulation, chosen.upstreams
+        ).declared_upstreams,
         dataset=dataset,
         source=source,
         recipe=args.recipe,

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.manifests import StepManifest
 from jobs.cli import out
-from jobs.engine import catalog
+from jobs.commands.state_metrics import add_state
 from jobs.engine.manifests import ManifestStore, write_atomic
-from jobs.rendering.published import Published, read_published
-from jobs.settings import Settings
+from jobs.engine.runner import open_context
+from jobs.pipelines import catalog
+from jobs.rendering.state import HomeState, read_state
+from jobs.settings import Home, Settings
 
 _ENTITY = re.compile(r"(?P<name>\w+)_(?P<entity>user|pin)")
 
@@ -42,12 +43,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
-    """Print or write the newest numbers."""
-    newest = list(newest_manifests(ManifestStore(settings.home / "manifests")))
+    """Look at the store, the disk and the steps at work, then print or write the newest numbers."""
+    from jobs.upkeep import probe  # it writes the numbers itself
+
+    probe.record(open_context(settings, ""))
+    newest = list(newest_manifests(settings.home))
     if args.json:
         text = json.dumps([_as_dict(s) for m in newest for s in samples(m)])
     else:
-        text = exposition(newest, read_published(settings.home))
+        text = exposition(newest, read_state(settings.home))
     if args.output:
         write_atomic(args.output, text)
     else:
@@ -57,16 +61,16 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 def write_metrics(root: Path) -> None:
     """Write `metrics/derm.prom` below the home, for a textfile collector."""
-    newest = newest_manifests(ManifestStore(root / "manifests"))
-    text = exposition(list(newest), read_published(root))
+    text = exposition(list(newest_manifests(root)), read_state(root))
     write_atomic(root / "metrics" / "derm.prom", text)
 
 
-def newest_manifests(store: ManifestStore) -> Iterator[StepManifest]:
-    """The newest manifest of every step and upstream."""
+def newest_manifests(root: Path) -> Iterator[StepManifest]:
+    """The newest manifest of every step and upstream of a home."""
+    pipeline, store = catalog.pipeline_of(Home.load(root)), ManifestStore(root / "manifests")
     days = tuple(reversed(store.days()))
-    for step in catalog.STEPS:
-        for upstream in UPSTREAMS if step.per_upstream else (None,):
+    for step in pipeline.steps:
+        for upstream in pipeline.upstreams_of(step):
             found = (store.get(step.name, ds, upstream) for ds in days)
             newest = next((m for m in found if m), None)
             if newest:
@@ -83,13 +87,13 @@ def samples(manifest: StepManifest) -> Iterator[Sample]:
             yield Sample(base, manifest.step, upstream, entity, float(value))
 
 
-def exposition(manifests: list[StepManifest], published: Published | None) -> str:
-    """Prometheus text of the numbers, the durations, and which day readers see.
+def exposition(manifests: list[StepManifest], state: HomeState) -> str:
+    """Prometheus text of the numbers, the durations, which day readers see, and what is wrong.
 
     No age is among them: the file is read long after it was written, and an age would stand still.
 
     Args:
-        published: what readers see, which after a rollback is not the newest release.
+        state: with what readers see, which after a rollback is not the newest release.
     """
     registry = CollectorRegistry()
     labels = ("step", "upstream")
@@ -106,11 +110,12 @@ def exposition(manifests: list[StepManifest], published: Published | None) -> st
                 text = f"{sample.name} as measured by {sample.step}, newest day"
                 gauges[name] = Gauge(name, text, ("upstream", "entity"), registry=registry)
             gauges[name].labels(sample.upstream, sample.entity).set(sample.value)
-    if published:
-        day = dt.datetime.fromisoformat(published.release.ds).replace(tzinfo=dt.UTC)
+    if state.published:
+        day = dt.datetime.fromisoformat(state.published.release.ds).replace(tzinfo=dt.UTC)
         text = "Unix time at which the day that readers see ended; alerts count from it."
         end = Gauge("derm_release_day_end_timestamp", text, registry=registry)
         end.set((day + dt.timedelta(1)).timestamp())
+    add_state(registry, state)
     return generate_latest(registry).decode()
 
 

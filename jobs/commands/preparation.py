@@ -7,8 +7,9 @@ from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError
 from jobs import cli
 from jobs.datasets.registry import SIMULATED, open_adapter
-from jobs.engine import catalog, spaces
+from jobs.engine import spaces
 from jobs.engine.runner import StepResult, run_step
+from jobs.pipelines import catalog
 from jobs.recipes import recipe
 from jobs.settings import Home, Settings
 
@@ -75,6 +76,6 @@ def prepare_history(settings: Settings, home: Home) -> Iterator[StepResult]:
             if step.name in HISTORY_STEPS:
                 yield run_step(settings, step, ds, None, force=False)
     if home.first_ds < home.start_ds:
-        from feature_store.spark.session import stop_spark
+        from jobs.steps.aggregation import stop_engine
 
-        stop_spark()
+        stop_engine()

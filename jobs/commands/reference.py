@@ -16,8 +16,9 @@ from feature_store.contracts.errors import InputError
 from feature_store.contracts.tables import Column, Table
 from jobs.cli import COMMANDS, build_parser, out
 from jobs.datasets.registry import dataset_spec
-from jobs.engine import catalog
 from jobs.engine.manifests import write_atomic
+from jobs.pipelines import daily
+from jobs.pipelines.declarations import Step
 from jobs.recipes import RECIPES
 from jobs.settings import Settings
 
@@ -77,14 +78,14 @@ def steps_page() -> str:
                     str(s.retries),
                     f"{s.timeout_minutes} min",
                 )
-                for s in catalog.STEPS
+                for s in daily.STEPS
             ],
         ),
     ]
-    return "\n".join([*parts, *(_step_section(s) for s in catalog.STEPS)])
+    return "\n".join([*parts, *(_step_section(s) for s in daily.STEPS)])
 
 
-def _step_section(step: catalog.Step) -> str:
+def _step_section(step: Step) -> str:
     reads = [
         f"`{r.name}`{' (yesterday)' if r.offset else ''}{' (optional)' if r.optional else ''}"
         for r in step.inputs
@@ -226,7 +227,7 @@ def _command_section(name: str, entry: dict[str, Any]) -> str:
 
 def cli_surface() -> dict[str, dict[str, Any]]:
     """Every command: summary, example and arguments, as plain values."""
-    names = [*(s.name for s in catalog.STEPS), *(c.name for c in COMMANDS)]
+    names = [*(s.name for s in daily.STEPS), *(c.name for c in COMMANDS)]
     return {name: _surface(command_parser(name)) for name in names}
 
 

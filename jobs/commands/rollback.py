@@ -2,14 +2,15 @@
 
 import argparse
 
-from feature_store.contracts.base import UPSTREAMS
 from feature_store.online.releases import Releases
 from feature_store.online.store import open_store
 from jobs.cli import out
-from jobs.commands.metrics import write_metrics
 from jobs.engine import locks
+from jobs.engine.runner import open_context
+from jobs.pipelines import catalog
 from jobs.services.redis import ensure_redis, persist
 from jobs.settings import Home, Settings
+from jobs.upkeep import probe
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +23,13 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     Raises:
         StoreError: a publish is under way: it may be about to write the slot that was checked here.
     """
-    Home.load(settings.home)
-    with locks.slots(settings.home, *UPSTREAMS):
+    pipeline = catalog.pipeline_of(Home.load(settings.home))
+    with locks.slots(settings.home, *pipeline.published):
         releases = Releases(settings.home, open_store(ensure_redis(settings)))
         before = releases.current()
         release = releases.roll_back()
     persist(settings)
-    write_metrics(settings.home)
+    probe.record(open_context(settings, release.ds))
     if args.json:
         out(release.model_dump_json())
     else:

@@ -2,12 +2,14 @@
 
 import argparse
 
-from feature_store.contracts.base import UPSTREAMS, days_between
+from feature_store.contracts.base import days_between
 from feature_store.contracts.errors import InputError
 from jobs.cli import day
 from jobs.commands.run_step import show
-from jobs.engine import catalog, locks, tasks
-from jobs.engine.runner import run_step, upstreams_of
+from jobs.engine import locks
+from jobs.engine.runner import run_step
+from jobs.pipelines import catalog, daily, tasks
+from jobs.pipelines.declarations import Step
 from jobs.settings import Home, Settings
 
 
@@ -16,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="first", required=True, type=day, help="first day")
     parser.add_argument("--to", dest="last", required=True, type=day, help="last day, included")
     parser.add_argument("--steps", help="only these, comma-separated, in catalog order")
-    parser.add_argument("--upstream", choices=UPSTREAMS, help="only this model")
+    parser.add_argument("--upstream", metavar="NAME", help="only this model")
     parser.add_argument("--force", action="store_true", help="run even if nothing changed")
 
 
@@ -27,23 +29,23 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         raise InputError(
             "an empty range", expected="--from <= --to", found=f"{args.first} {args.last}"
         )
-    steps = _chosen(home.dataset, args.steps)
+    pipeline = catalog.pipeline_of(home)
+    steps = _chosen(pipeline.steps, args.steps)
     from_its_gate = any(step.name == tasks.FIRST for step in steps)
     with locks.together(settings.home, days[-1], from_its_gate=from_its_gate):
         for ds in days:
             for step in steps:
-                for upstream in upstreams_of(step, args.upstream):
+                for upstream in pipeline.upstreams_of(step, args.upstream):
                     result = run_step(settings, step, ds, upstream, force=args.force)
                     show(result, as_json=args.json)
     return 0
 
 
-def _chosen(dataset: str, names: str | None) -> tuple[catalog.Step, ...]:
-    steps = catalog.steps_for(dataset)
+def _chosen(steps: tuple[Step, ...], names: str | None) -> tuple[Step, ...]:
     if names is None:
         return steps
     wanted = names.split(",")
-    known = [s.name for s in catalog.STEPS]
+    known = [s.name for s in daily.STEPS]
     if unknown := [n for n in wanted if n not in known]:
         raise InputError("unknown steps", expected=" ".join(known), found=" ".join(unknown))
     return tuple(s for s in steps if s.name in wanted)

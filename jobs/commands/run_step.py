@@ -4,16 +4,19 @@ import argparse
 
 from feature_store.contracts.manifests import StepManifest
 from jobs.cli import out
-from jobs.engine import locks, tasks
-from jobs.engine.runner import StepResult, run_step, upstreams_of
-from jobs.settings import Settings
+from jobs.engine import locks
+from jobs.engine.runner import StepResult, run_step
+from jobs.pipelines import catalog, tasks
+from jobs.settings import Home, Settings
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Run the step for the upstreams asked for."""
+    pipeline = catalog.pipeline_of(Home.load(settings.home))
+    asked = getattr(args, "upstream", None)
     from_its_gate = args.step.name == tasks.FIRST
     with locks.together(settings.home, args.ds, from_its_gate=from_its_gate):
-        for upstream in upstreams_of(args.step, getattr(args, "upstream", None)):
+        for upstream in pipeline.upstreams_of(args.step, asked):
             result = run_step(settings, args.step, args.ds, upstream, force=args.force)
             show(result, as_json=args.json)
     return 0

@@ -4,7 +4,6 @@ import argparse
 import json
 from collections.abc import Collection
 
-from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.errors import InputError
 from feature_store.index.index import Wanted
 from jobs.cli import out
@@ -16,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm search`."""
     parser.add_argument("--user", required=True, help="whose Pins")
     parser.add_argument("-k", type=int, default=10, help="how many; default: 10")
-    parser.add_argument("--upstream", choices=UPSTREAMS, default="ctr", help="default: ctr")
+    parser.add_argument("--upstream", metavar="NAME", help="default: the first published one")
     parser.add_argument(
         "--filter",
         action="append",
@@ -42,7 +41,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         release = client.release.release_id
         out(json.dumps({"release": release, "user": args.user, "pins": body}))
     else:
-        out(f"user {args.user}  {args.upstream}  release {client.release.release_id}")
+        out(f"user {args.user}  {client.upstream}  release {client.release.release_id}")
         for rank, (pin, score) in enumerate(pairs, start=1):
             out(f"{rank:3}  {pin:20}  {score:+.4f}")
     return 0

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from feature_store.contracts.base import UPSTREAMS, days_between
+from feature_store.contracts.base import days_between
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.lake.lake import Lake
 from feature_store.lake.late import QUARANTINE
@@ -133,7 +133,7 @@ def _day_json(day: DayStatus) -> dict[str, Any]:
                 for (step, of), manifest in day.summary.steps.items()
                 if of == u and manifest.metrics
             }
-            for u in UPSTREAMS
+            for u in day.upstreams
         },
     }
 

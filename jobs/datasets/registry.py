@@ -1,10 +1,12 @@
 """Data sets by name. An adapter's module is imported when its data set is asked for."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError
+from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.datasets.base import Adapter
 from simulator import config as worlds
 
@@ -13,17 +15,27 @@ REAL = ("kuairand", "movielens", "trivago")
 
 
 def dataset_spec(
-    dataset: str, source: str, simulation: worlds.WorldConfig | None = None
+    dataset: str,
+    source: str,
+    simulation: worlds.WorldConfig | None = None,
+    upstreams: Sequence[UpstreamDeclaration] = (),
 ) -> DatasetSpec:
     """The declaration of a data set.
 
     Args:
         simulation: the simulated world's configuration; None is the toy world.
+        upstreams: beside those that it declares, or in their place.
 
     Raises:
-        InputError: no data set has that name, or its declaration is wrong.
+        InputError: no data set has that name, its declaration is wrong, or upstreams do not fit it.
     """
-    return _adapter(dataset, Path(source), simulation or worlds.toy()).spec
+    spec = _adapter(dataset, Path(source), simulation or worlds.toy()).spec
+    try:
+        return spec.with_upstreams(upstreams) if upstreams else spec
+    except ValueError as error:
+        raise InputError(
+            "these upstreams do not fit the data set", where=dataset, found=str(error)
+        ) from error
 
 
 def open_adapter(dataset: str, source: str, root: Path, simulation: worlds.WorldConfig) -> Adapter:

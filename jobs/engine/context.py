@@ -1,18 +1,20 @@
 """What a step gets: its day, its inputs, and where things are."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from feature_store.contracts.base import Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec
-from feature_store.contracts.errors import MissingInput
+from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.contracts.manifests import Artifact, Metrics
 from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
-from jobs.engine import catalog
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.spaces import Spaces
+from jobs.pipelines import catalog
+from jobs.pipelines.declarations import Step
 from jobs.recipes import Recipe
 from jobs.settings import Home, Settings
 
@@ -28,9 +30,11 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """One step of one day. `upstream` is None for steps that serve both.
+    """One step of one day. `upstream` is None for steps that serve all of them.
 
     Attributes:
+        recipe: the home's; what an upstream has of its own is in `own_recipe`.
+        spec: the data set, with the upstreams that the recipe adds.
         force: what is there already is not to be built on, or taken as the result.
     """
 
@@ -52,6 +56,37 @@ class RunContext:
         return self.settings.home
 
     @property
+    def pipeline(self) -> catalog.Pipeline:
+        """The steps of the home's days, and the upstreams they run for."""
+        return catalog.pipeline_of(self.home)
+
+    @property
+    def own_upstream(self) -> Upstream:
+        """The upstream that the step runs for.
+
+        Raises:
+            InputError: it was started without one.
+        """
+        if self.upstream is None:
+            raise InputError(
+                "this step runs for one upstream",
+                expected=" | ".join(self.pipeline.names),
+                found="none",
+            )
+        return self.upstream
+
+    @property
+    def own_recipe(self) -> Recipe:
+        """The recipe as the upstream of the step has it."""
+        return (
+            self.recipe.of(self.pipeline.upstream(self.upstream)) if self.upstream else self.recipe
+        )
+
+    def recipe_digest(self, step: Step) -> str:
+        """Digest of the part of the recipe that a step's result depends on."""
+        return self.own_recipe.digest(step.recipe_parts)
+
+    @property
     def counting(self) -> Counting:
         """How counts become features here."""
         return Counting(smoothing=self.recipe.counting.smoothing, first_ds=self.home.first_ds)
@@ -60,6 +95,10 @@ class RunContext:
     def is_first_day(self) -> bool:
         """Whether the pipeline starts with this day, so that there is no yesterday."""
         return self.ds <= self.home.start_ds
+
+    def at(self, ds: str) -> "RunContext":
+        """The same for another day."""
+        return dataclasses.replace(self, ds=ds)
 
     def has_previous(self, name: str) -> bool:
         """Whether an artifact continues yesterday's: not on the first day, nor in a new space."""
@@ -79,7 +118,7 @@ class RunContext:
             MissingInput: its producer has not finished on that day.
         """
         ds = shift_day(self.ds, offset)
-        step, upstream = catalog.producer(name)
+        step, upstream = self.pipeline.producer(name)
         manifest = self.manifests.get(step.name, ds, upstream)
         if manifest is None:
             suffix = f" --upstream {upstream}" if upstream else ""

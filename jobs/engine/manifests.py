@@ -103,7 +103,7 @@ class ManifestStore:
         """The manifests of a day, by name."""
         for path in sorted((self.root / ds).glob("*.json")):
             name, _, upstream = path.stem.partition(".")
-            manifest = self.get(name, ds, upstream or None)  # type: ignore[arg-type]
+            manifest = self.get(name, ds, upstream or None)
             if manifest:
                 yield manifest
 

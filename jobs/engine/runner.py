@@ -13,15 +13,23 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from feature_store.contracts.base import UPSTREAMS, Upstream, shift_day
-from feature_store.contracts.errors import ContractViolation, ManifestCorrupt, MissingInput
+from feature_store.contracts.base import Upstream, shift_day
+from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.errors import (
+    ContractViolation,
+    InputError,
+    ManifestCorrupt,
+    MissingInput,
+)
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake.lake import Lake
 from jobs.datasets.registry import dataset_spec
-from jobs.engine import catalog, spaces, tasks
+from jobs.engine import spaces
 from jobs.engine.attempts import attempt
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
+from jobs.pipelines import catalog, tasks
+from jobs.pipelines.declarations import Step
 from jobs.recipes import recipe
 from jobs.settings import Home, Settings
 
@@ -43,11 +51,15 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
     """A context for one day of the home that `settings` names."""
     home = Home.load(settings.home)
     chosen = recipe(home.recipe)
+    spec = dataset_spec(home.dataset, home.source, chosen.simulation, chosen.upstreams)
+    _check_upstreams(home, spec)
+    if upstream:
+        catalog.pipeline_of(home).upstream(upstream)
     return RunContext(
         settings=settings,
         home=home,
         recipe=chosen,
-        spec=dataset_spec(home.dataset, home.source, chosen.simulation),
+        spec=spec,
         lake=Lake(settings.lake_root),
         manifests=ManifestStore(settings.home / "manifests"),
         ds=ds,
@@ -57,8 +69,26 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
     )
 
 
+def _check_upstreams(home: Home, spec: DatasetSpec) -> None:
+    """Whether the home's upstreams are those that are declared now.
+
+    Raises:
+        InputError: they are not.
+    """
+    if home.upstreams != spec.declared_upstreams:
+        raise InputError(
+            "the upstreams that are declared are not those of the home",
+            where="home.json",
+            expected=" ".join(u.model_dump_json(exclude_defaults=True) for u in home.upstreams),
+            found=" ".join(
+                u.model_dump_json(exclude_defaults=True) for u in spec.declared_upstreams
+            ),
+            hint="other upstreams begin in a new home: DERM_HOME=DIR derm init",
+        )
+
+
 def run_step(
-    settings: Settings, step: catalog.Step, ds: str, upstream: Upstream | None, *, force: bool
+    settings: Settings, step: Step, ds: str, upstream: Upstream | None, *, force: bool
 ) -> StepResult:
     """Run one step of one day, unless its recorded result is current.
 
@@ -80,9 +110,7 @@ def run_step(
     )
 
 
-def keep_result(
-    settings: Settings, step: catalog.Step, ds: str, upstream: Upstream | None
-) -> StepResult:
+def keep_result(settings: Settings, step: Step, ds: str, upstream: Upstream | None) -> StepResult:
     """Let what a step made stand, although its inputs have changed since.
 
     Raises:
@@ -99,7 +127,7 @@ def keep_result(
 
 def record(
     ctx: RunContext,
-    step: catalog.Step,
+    step: Step,
     inputs: tuple[Artifact, ...],
     work: Callable[[], Outcome],
 ) -> StepManifest:
@@ -114,7 +142,7 @@ def record(
 
 def _recorded(
     ctx: RunContext,
-    step: catalog.Step,
+    step: Step,
     inputs: tuple[Artifact, ...],
     work: Callable[[], Outcome],
 ) -> StepManifest:
@@ -122,7 +150,7 @@ def _recorded(
     ctx.manifests.remove(step.name, ctx.ds, ctx.upstream)
     started, clock = dt.datetime.now(dt.UTC), time.perf_counter()
     outcome = work()
-    check_outputs(step, ctx.ds, ctx.upstream, outcome.outputs)
+    check_outputs(ctx, step, outcome.outputs)
     manifest = StepManifest(
         step=step.name,
         ds=ctx.ds,
@@ -130,7 +158,7 @@ def _recorded(
         inputs=inputs,
         outputs=outcome.outputs,
         metrics=outcome.metrics,
-        recipe=ctx.recipe.digest(step.recipe_parts),
+        recipe=ctx.recipe_digest(step),
         code=importlib.metadata.version("derm"),
         started_at=started.isoformat(timespec="seconds"),
         finished_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -141,7 +169,7 @@ def _recorded(
     return manifest
 
 
-def _limit_s(ctx: RunContext, step: catalog.Step) -> float:
+def _limit_s(ctx: RunContext, step: Step) -> float:
     """After so many seconds a step hangs: many times what it took yesterday, or all it may take."""
     limit = 60.0 * step.timeout_minutes
     try:
@@ -154,7 +182,7 @@ def _limit_s(ctx: RunContext, step: catalog.Step) -> float:
 
 
 def resolve_inputs(
-    ctx: RunContext, step: catalog.Step, made_from: Iterable[Artifact] = ()
+    ctx: RunContext, step: Step, made_from: Iterable[Artifact] = ()
 ) -> tuple[Artifact, ...]:
     """The artifacts a step reads, as their producers recorded them.
 
@@ -165,51 +193,38 @@ def resolve_inputs(
     Raises:
         MissingInput: a producer has not finished.
     """
-    available = {s.name for s in catalog.steps_for(ctx.home.dataset)}
     recorded = {a.name: a.ds for a in made_from}
     found: list[Artifact] = []
-    for ref in step.inputs:
-        for name in catalog.expand(ref.name, ctx.upstream):
-            if catalog.producer(name)[0].name not in available:
-                continue
-            if ref.optional and not ctx.has_previous(name):
-                continue
-            later = ref.or_later and recorded.get(name, "") > ctx.ds
-            view = dataclasses.replace(ctx, ds=recorded[name]) if later else ctx
-            found.append(view.artifact(name, ref.offset))
+    for ref, name in ctx.pipeline.inputs_of(step, ctx.upstream):
+        if not ctx.pipeline.makes(name) or (ref.optional and not ctx.has_previous(name)):
+            continue
+        later = ref.or_later and recorded.get(name, "") > ctx.ds
+        view = dataclasses.replace(ctx, ds=recorded[name]) if later else ctx
+        found.append(view.artifact(name, ref.offset))
     return tuple(found)
 
 
-def check_outputs(
-    step: catalog.Step, ds: str, upstream: Upstream | None, outputs: Sequence[Artifact]
-) -> None:
+def check_outputs(ctx: RunContext, step: Step, outputs: Sequence[Artifact]) -> None:
     """Compare what a step wrote with what the catalog says it writes.
 
     Raises:
         ContractViolation: an artifact is missing, undeclared, doubled, or of another day.
     """
-    declared = sorted(name for t in step.outputs for name in catalog.expand(t, upstream))
+    ds, declared = ctx.ds, sorted(ctx.pipeline.outputs_of(step, ctx.upstream))
     written = sorted(a.name for a in outputs)
     if written != declared or any(a.ds != ds for a in outputs):
         raise ContractViolation(
             f"step {step.name} did not write what the catalog declares",
-            where="jobs/engine/catalog.py",
+            where="jobs/pipelines/daily.py",
             expected=f"{' '.join(declared) or 'nothing'} of {ds}",
             found=" ".join(f"{a.name} of {a.ds}" for a in outputs) or "nothing",
         )
 
 
 def is_current(
-    ctx: RunContext, step: catalog.Step, manifest: StepManifest, inputs: tuple[Artifact, ...]
+    ctx: RunContext, step: Step, manifest: StepManifest, inputs: tuple[Artifact, ...]
 ) -> bool:
     """Whether a recorded result still follows from the present inputs and recipe."""
     recorded = [(a.name, a.ds, a.digest) for a in manifest.inputs]
     present = [(a.name, a.ds, a.digest) for a in inputs]
-    return recorded == present and manifest.recipe == ctx.recipe.digest(step.recipe_parts)
-
-
-def upstreams_of(step: catalog.Step, upstream: Upstream | None) -> Sequence[Upstream | None]:
-    """The upstreams a step runs for: the one asked for, both, or none."""
-    if not step.per_upstream:
-        return (None,)
-    return (upstream,) if upstream else UPSTREAMS
+    return recorded == present and manifest.recipe == ctx.recipe_digest(step)

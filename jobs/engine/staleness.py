@@ -8,9 +8,9 @@ from typing import Literal
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import StepManifest
-from jobs.engine import catalog
 from jobs.engine.context import RunContext
-from jobs.engine.runner import is_current, resolve_inputs, upstreams_of
+from jobs.engine.runner import is_current, resolve_inputs
+from jobs.pipelines.declarations import Step
 
 State = Literal["done", "stale", "missing"]
 
@@ -26,7 +26,7 @@ class Standing:
     """
 
     ds: str
-    step: catalog.Step
+    step: Step
     upstream: Upstream | None
     state: State
     manifest: StepManifest | None
@@ -36,18 +36,16 @@ def standings(ctx: RunContext, days: Sequence[str]) -> Iterator[Standing]:
     """Every step of the days in order, oldest day first; staleness flows from day to day."""
     unsettled: set[tuple[str, str]] = set()
     for ds in days:
-        for step in catalog.steps_for(ctx.home.dataset):
-            for upstream in upstreams_of(step, None):
+        for step in ctx.pipeline.steps:
+            for upstream in ctx.pipeline.upstreams_of(step):
                 view = dataclasses.replace(ctx, ds=ds, upstream=upstream)
                 found = _standing(view, step, unsettled)
                 if found.state != "done":
-                    unsettled |= {
-                        (n, ds) for t in step.outputs for n in catalog.expand(t, upstream)
-                    }
+                    unsettled |= {(n, ds) for n in ctx.pipeline.outputs_of(step, upstream)}
                 yield found
 
 
-def _standing(ctx: RunContext, step: catalog.Step, unsettled: set[tuple[str, str]]) -> Standing:
+def _standing(ctx: RunContext, step: Step, unsettled: set[tuple[str, str]]) -> Standing:
     manifest: StepManifest | None = None
     state: State = "missing"
     try:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.engine.manifests import ManifestStore
+from jobs.pipelines.catalog import pipeline_of
 from jobs.recipes import recipe
 from jobs.rendering.page import render_page
 from jobs.rendering.published import read_published
@@ -30,4 +31,6 @@ def live_page(root: Path, runs: Mapping[str, str]) -> str:
     if not shown:
         return _NOTHING
     days = [DaySummary.of(ds, store.of_day(ds)) for ds in shown]
-    return render_page(days, recipe(home.recipe), read_published(root), runs)
+    return render_page(
+        days, pipeline_of(home).names, recipe(home.recipe), read_published(root), runs
+    )

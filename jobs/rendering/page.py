@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, Upstream, days_between
+from feature_store.contracts.base import ENTITIES, Upstream, days_between
 from jobs.recipes import Recipe
 from jobs.rendering.charts import Rule, Series, line_chart, stacked_bars
 from jobs.rendering.numbers import DASH, LEAST_SPAN, show, show_change
@@ -18,6 +18,7 @@ from jobs.rendering.panels import Panel, sections
 from jobs.rendering.published import Published
 from jobs.rendering.summary import DaySummary, phases
 
+_COLOURS = 6
 _MOVEMENT = ("updated", "new", "carried")
 _HEADLINES = (
     "auc",
@@ -42,6 +43,7 @@ class Breach:
 
 def render_page(
     days: Sequence[DaySummary],
+    upstreams: Sequence[Upstream],
     recipe: Recipe,
     published: Published | None,
     runs: Mapping[str, str] = MappingProxyType({}),
@@ -54,7 +56,7 @@ def render_page(
     days = _with_gaps(days)
     shown = sections(recipe)
     panels = [p for s in shown for p in s.panels]
-    breaches = [b for p in panels for u in UPSTREAMS for b in _breaches(p, days, u)]
+    breaches = [b for p in panels for u in upstreams for b in _breaches(p, days, u)]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -62,7 +64,8 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(show=show, show_change=show_change, dash=DASH, upstreams=UPSTREAMS)
+    environment.globals.update(show=show, show_change=show_change, dash=DASH, upstreams=upstreams)
+    environment.globals["colour"] = partial(_colour, upstreams)
     headlines = {p.metric: p for p in panels if p.metric in _HEADLINES}
     return environment.get_template("report.html").render(
         days=days,
@@ -72,9 +75,9 @@ def render_page(
         breaches=sorted(breaches, key=lambda b: (b.ds, b.upstream), reverse=True),
         broken={(b.ds, b.upstream, b.title) for b in breaches},
         headlines=[headlines[m] for m in _HEADLINES],
-        cards={u: [_card(headlines[m], days, u) for m in _HEADLINES] for u in UPSTREAMS},
-        sections=[(s, [(p, _chart(p, days)) for p in s.panels]) for s in shown],
-        movement=[(u, e, _movement(days, u, e)) for e in ENTITIES for u in UPSTREAMS],
+        cards={u: [_card(headlines[m], days, u) for m in _HEADLINES] for u in upstreams},
+        sections=[(s, [(p, _chart(p, days, upstreams)) for p in s.panels]) for s in shown],
+        movement=[(u, e, _movement(days, u, e)) for e in ENTITIES for u in upstreams],
         durations=_durations(days),
         phases=phases(),
         total_seconds=_total_seconds,
@@ -148,23 +151,24 @@ def _card(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> dict[
     return {"panel": panel, "now": now, "moved": moved}
 
 
-def _chart(panel: Panel, days: Sequence[DaySummary]) -> Markup:
-    by_upstream = {u: tuple(_values(panel, days, u)) for u in UPSTREAMS}
+def _chart(panel: Panel, days: Sequence[DaySummary], upstreams: Sequence[Upstream]) -> Markup:
+    by_upstream = {u: tuple(_values(panel, days, u)) for u in upstreams}
+    colours = {u: _colour(upstreams, u) for u in upstreams}
     rules = []
     if panel.lowest is not None:
         rules.append(Rule(value=panel.lowest, css="bound", label="bound"))
     if panel.reference is not None:
         rules.append(Rule(value=panel.reference, css="reference", label=""))
     falling = [
-        Series(name=u, css=u, values=tuple(_bounds(panel, days, u)))
-        for u in UPSTREAMS
+        Series(name=u, css=colours[u], values=tuple(_bounds(panel, days, u)))
+        for u in upstreams
         if panel.bound_metric
         # A bound of half the pool, drawn, would flatten the line: it is only checked.
     ]
-    broken = frozenset((b.upstream, b.ds) for u in UPSTREAMS for b in _breaches(panel, days, u))
+    broken = frozenset((b.upstream, b.ds) for u in upstreams for b in _breaches(panel, days, u))
     return line_chart(
         [d.ds for d in days],
-        [Series(name=u, css=u, values=v) for u, v in by_upstream.items()],
+        [Series(name=u, css=colours[u], values=v) for u, v in by_upstream.items()],
         partial(show, kind=panel.kind),
         title=f"{panel.title} by day",
         rules=rules,
@@ -172,6 +176,11 @@ def _chart(panel: Panel, days: Sequence[DaySummary]) -> Markup:
         broken=broken,
         least_span=LEAST_SPAN[panel.kind],
     )
+
+
+def _colour(upstreams: Sequence[Upstream], upstream: Upstream) -> str:
+    """The CSS class of an upstream's lines; colours return after the sixth."""
+    return f"u{list(upstreams).index(upstream) % _COLOURS}"
 
 
 def _movement(days: Sequence[DaySummary], upstream: Upstream, entity: str) -> Markup:

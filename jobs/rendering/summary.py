@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.base import Upstream
 from feature_store.contracts.manifests import Artifact, StepManifest
-from jobs.engine import catalog
+from jobs.pipelines import daily
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,8 @@ class DaySummary:
 
     def seconds_of_all(self, steps: Iterable[str]) -> float:
         """Time spent in steps, every upstream together."""
-        return sum(self.seconds((s,), u) or 0.0 for s in steps for u in (None, *UPSTREAMS))
+        wanted = set(steps)
+        return sum(m.duration_s for (step, _), m in self.steps.items() if step in wanted)
 
     @property
     def released(self) -> StepManifest | None:
@@ -72,8 +73,8 @@ _LONG_TASKS = ("ingest", "train", "infer", "aggregate", "index", "publish")
 def phases() -> tuple[Phase, ...]:
     """The tasks that move data, in the catalog's order, and every short step as one phase."""
     named = [
-        Phase(name=task, steps=tuple(s.name for s in catalog.STEPS if s.task == task))
+        Phase(name=task, steps=tuple(s.name for s in daily.STEPS if s.task == task))
         for task in _LONG_TASKS
     ]
-    short = tuple(s.name for s in catalog.STEPS if s.task not in _LONG_TASKS)
+    short = tuple(s.name for s in daily.STEPS if s.task not in _LONG_TASKS)
     return (*named, Phase(name="checks and release", steps=short))

@@ -1,10 +1,12 @@
 """The status as terminal tables. Colour only on a terminal, and never with NO_COLOR."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.base import Upstream
 from jobs.commands.day_status import DayStatus, Status
 from jobs.rendering.numbers import Kind, show
 from jobs.rendering.summary import phases
@@ -35,7 +37,7 @@ def print_status(status: Status, console: Console | None = None) -> None:
         return
     console.print()
     console.print(_steps_table(status))
-    console.print(_legend())
+    console.print(_legend(status.days[-1].upstreams))
     console.print()
     console.print(_numbers_table(status))
     if status.quarantined:
@@ -90,8 +92,8 @@ def _steps_table(status: Status) -> Table:
     return table
 
 
-def _legend() -> Text:
-    legend = Text("two marks: ctr, cvr   ", style="dim")
+def _legend(upstreams: Sequence[Upstream]) -> Text:
+    legend = Text(f"a mark for each of {', '.join(upstreams)}   ", style="dim")
     for state, (mark, style) in _MARKS.items():
         legend.append(mark, style=style).append(f" {state}   ", style="dim")
     return legend
@@ -109,7 +111,7 @@ def _numbers_table(status: Status) -> Table:
     table.add_column("all steps", justify="right", no_wrap=True)
     table.add_column("published", no_wrap=True)
     for day in status.days:
-        for upstream in UPSTREAMS:
+        for upstream in day.upstreams:
             times = [show(day.summary.seconds(p.steps, upstream), "seconds") for p in columns]
             table.add_row(*_row(day, upstream, times))
     return table
@@ -117,7 +119,7 @@ def _numbers_table(status: Status) -> Table:
 
 def _row(day: DayStatus, upstream: Upstream, times: list[str]) -> list[str]:
     summary = day.summary
-    first = upstream == UPSTREAMS[0]
+    first = upstream == day.upstreams[0]
     spent = sum(m.duration_s for m in summary.steps.values()) or None
     return [
         summary.ds if first else "",

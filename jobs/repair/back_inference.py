@@ -9,19 +9,19 @@ they stay current as long as that snapshot does. Dedup and everything after it a
 import argparse
 from pathlib import Path
 
-from feature_store.contracts.base import UPSTREAMS, Upstream, days_between
+from feature_store.contracts.base import Upstream, days_between
 from feature_store.contracts.errors import InputError, MissingInput, SpaceMismatch
 from feature_store.contracts.manifests import Artifact, StepManifest
 from jobs import cli
 from jobs.commands import run_step
-from jobs.engine import catalog, locks
+from jobs.engine import locks
 from jobs.engine.context import RunContext
 from jobs.engine.runner import StepResult, open_context, record, resolve_inputs
 from jobs.engine.snapshots import SnapshotStore
+from jobs.pipelines import catalog
 from jobs.repair import unfinished
-from jobs.settings import Settings
+from jobs.settings import Home, Settings
 from jobs.steps.infer import embed_day
-from jobs.steps.training_plan import upstream_of
 
 LATEST = "latest"
 
@@ -62,7 +62,8 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         )
     with locks.alone(settings.home, "derm infer"):
         unfinished.refuse(settings.home, args.last)
-        for upstream in (args.upstream,) if args.upstream else UPSTREAMS:
+        pipeline = catalog.pipeline_of(Home.load(settings.home))
+        for upstream in (args.upstream,) if args.upstream else pipeline.names:
             snapshot = find_snapshot(settings, upstream, args.snapshot or LATEST, args.last)
             for ds in days:
                 ctx = open_context(settings, ds, upstream)
@@ -121,7 +122,7 @@ def _check_space(ctx: RunContext, snapshot: Artifact) -> None:
     Raises:
         SpaceMismatch: naming both.
     """
-    store = SnapshotStore(ctx.root, upstream_of(ctx))
+    store = SnapshotStore(ctx.root, ctx.own_upstream)
     embedded = ctx.manifests.get("infer", ctx.ds, ctx.upstream)
     used = [a for a in embedded.inputs if a.name == snapshot.name] if embedded else []
     own = store.of(used[0] if used else ctx.artifact(snapshot.name)).space_id

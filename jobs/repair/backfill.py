@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from feature_store.contracts.errors import InputError
 from jobs.cli import out
 from jobs.commands.run_step import show
-from jobs.engine import catalog, locks, spaces
+from jobs.engine import locks, spaces
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import StepResult, keep_result, open_context, run_step
+from jobs.pipelines import catalog
 from jobs.repair import backfill_run, plan, unfinished
 from jobs.services import airflow
 from jobs.settings import Settings

@@ -8,13 +8,13 @@ model needs, and it runs, stops and continues as a backfill does.
 
 import argparse
 
-from feature_store.contracts.base import UPSTREAMS, Upstream, days_between, shift_day
+from feature_store.contracts.base import Upstream, days_between, shift_day
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.lake.lake import Lake
 from jobs.cli import day
 from jobs.commands.preparation import HISTORY_STEPS
-from jobs.engine import catalog
 from jobs.engine.manifests import ManifestStore
+from jobs.pipelines import catalog
 from jobs.recipes import recipe
 from jobs.repair import backfill, plan, unfinished
 from jobs.repair.starting_points import Record, estimate, records_of, survey
@@ -67,10 +67,11 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> plan
     wanted = shift_day(trained, -(chosen.training.window_days - 1 if back is None else back))
     first = max(wanted, home.start_ds)
     window = max(shift_day(trained, 1 - chosen.training.window_days), home.first_ds)
-    steps = _Steps(records_of(manifests))
+    pipeline = catalog.pipeline_of(home)
+    steps = _Steps(records_of(manifests), pipeline)
     for missing in days_between(min(first, window), trained):
         if manifests.get(HISTORY_STEPS[-1], missing, None) is None:
-            steps.add_day(missing, [s.name for s in catalog.steps_for(home.dataset)])
+            steps.add_day(missing, [s.name for s in pipeline.steps])
     steps.add_space(first, trained)
     return plan.BackfillPlan(
         corrupted=(trained,),
@@ -86,9 +87,9 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> plan
 class _Steps:
     """Collects the steps of a plan."""
 
-    def __init__(self, records: dict[str, Record]) -> None:
+    def __init__(self, records: dict[str, Record], pipeline: catalog.Pipeline) -> None:
         self.planned: list[plan.PlannedStep] = []
-        self._records = records
+        self._records, self._pipeline = records, pipeline
 
     def add_day(self, ds: str, available: list[str]) -> None:
         """Bring a day of the training window into the lake."""
@@ -98,14 +99,14 @@ class _Steps:
 
     def add_space(self, first: str, trained: str) -> None:
         """Train, embed and merge every day, publish the last."""
-        for upstream in UPSTREAMS:
+        for upstream in self._pipeline.names:
             self._add("train", trained, upstream)
         for ds in days_between(first, trained):
-            for upstream in UPSTREAMS:
+            for upstream in self._pipeline.names:
                 for name in _PER_DAY:
                     later = trained if name == "infer" and ds < trained else None
                     self._add(name, ds, upstream, snapshot_of=later)
-        for upstream in UPSTREAMS:
+        for upstream in self._pipeline.published:
             self._add("index", trained, upstream)
             self._add("publish", trained, upstream)
         for name in ("release", "audit", "report"):
@@ -115,7 +116,6 @@ class _Steps:
         self, step: str, ds: str, upstream: Upstream | None, snapshot_of: str | None = None
     ) -> None:
         record = estimate(self._records, (step, ds, upstream))
-        templates = catalog.step(step).outputs
         self.planned.append(
             plan.PlannedStep(
                 step=step,
@@ -123,7 +123,7 @@ class _Steps:
                 upstream=upstream,
                 force=False,
                 snapshot_of=snapshot_of,
-                writes=tuple(n for t in templates for n in catalog.expand(t, upstream)),
+                writes=self._pipeline.outputs_of(catalog.step(step), upstream),
                 rows=record.rows,
                 seconds=record.seconds,
             )

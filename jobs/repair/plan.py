@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Literal
 
 from feature_store.contracts.base import (
-    UPSTREAMS,
     Contract,
     Day,
     Upstream,
@@ -21,8 +20,8 @@ from feature_store.contracts.datasets import WINDOWS
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.lake.lake import Lake
 from jobs.cli import day, out
-from jobs.engine import catalog
 from jobs.engine.manifests import ManifestStore
+from jobs.pipelines import catalog
 from jobs.repair.starting_points import Record, Survey, survey
 from jobs.settings import Home, Settings
 
@@ -218,8 +217,7 @@ def _has_state(
     def embeddable(upstream: Upstream, day: str) -> bool:
         if retrain and day >= learns_from:
             return True
-        # Counts are features, and change with the events of earlier days.
-        if day in corrupted or (recount and day >= learns_from):
+        if day in corrupted or _fed_anew(survey, upstream, day, corrupted, recount=recount):
             return day in survey.snapshots[upstream]
         return _replayable(survey, upstream, day)
 
@@ -229,8 +227,19 @@ def _has_state(
         (ds == survey.origin or shift_day(ds, -1) in survey.pools[u])
         and (not retrain or parent < survey.origin or parent in survey.snapshots[u])
         and all(embeddable(u, d) for d in days_between(ds, survey.last))
-        for u in UPSTREAMS
+        for u in survey.pipeline.names
     )
+
+
+def _fed_anew(
+    survey: Survey, upstream: Upstream, ds: str, corrupted: tuple[str, ...], *, recount: bool
+) -> bool:
+    """Whether a day's features change with the repair.
+
+    Counts change with the events of earlier days, pools that are read with their embeddings.
+    """
+    reads_pools = bool(survey.pipeline.upstream(upstream).pools)
+    return (recount and ds >= corrupted[0]) or (reads_pools and ds > corrupted[0])
 
 
 def _replayable(survey: Survey, upstream: Upstream, ds: str) -> bool:
@@ -246,23 +255,23 @@ class _Planner:
     ) -> None:
         self.steps: list[PlannedStep] = []
         self._survey, self._corrupted, self._what = survey, corrupted, what
-        self._retrain = retrain
+        self._retrain, self._pipeline = retrain, survey.pipeline
         self._recount = what != "embeddings"
 
     def plan_day(self, ds: str) -> None:
         """Plan one day: its sources once, then each upstream, then what readers see."""
         source_wrong = ds in self._corrupted and self._recount
         if source_wrong:
-            names = [s.name for s in catalog.steps_for(self._survey.dataset)]
+            names = [s.name for s in self._pipeline.steps]
             for name in ("simulate", "ingest", "validate"):
                 if name in names:
                     self._add(name, ds, None, force=True)
-        for upstream in UPSTREAMS:
+        for upstream in self._pipeline.names:
             self._plan_upstream(ds, upstream)
         if self._recount and ds >= self._corrupted[0]:
             self._add("count", ds, None, force=source_wrong)
         if ds == self._survey.last:
-            for upstream in UPSTREAMS:
+            for upstream in self._pipeline.published:
                 self._add("index", ds, upstream, force=False)
                 self._add("publish", ds, upstream, force=False)
             for step in ("release", "audit", "report"):
@@ -270,7 +279,7 @@ class _Planner:
 
     def _plan_upstream(self, ds: str, upstream: Upstream) -> None:
         trained = self._retrain and ds >= self._corrupted[0]
-        fed_anew = self._recount and ds >= self._corrupted[0]
+        fed_anew = _fed_anew(self._survey, upstream, ds, self._corrupted, recount=self._recount)
         has_raw = ds in self._survey.raws[upstream]
         has_daily = ds in self._survey.dailies[upstream]
         inferred = ds in self._corrupted or trained or fed_anew or not (has_raw or has_daily)
@@ -289,7 +298,6 @@ class _Planner:
     ) -> None:
         kept = Record(rows=0, seconds=0.0)
         record = kept if keep else self._survey.record((step, ds, upstream))
-        templates = catalog.step(step).outputs
         self.steps.append(
             PlannedStep(
                 step=step,
@@ -297,9 +305,7 @@ class _Planner:
                 upstream=upstream,
                 force=force,
                 keep=keep,
-                writes=()
-                if keep
-                else tuple(n for t in templates for n in catalog.expand(t, upstream)),
+                writes=() if keep else self._pipeline.outputs_of(catalog.step(step), upstream),
                 rows=record.rows,
                 seconds=record.seconds,
             )

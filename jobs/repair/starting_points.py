@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from statistics import median
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, Contract, Day, Upstream
+from feature_store.contracts.base import ENTITIES, Contract, Day, Upstream
 from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
+from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.lake import Lake
 from jobs.engine import spaces
 from jobs.engine.manifests import ManifestStore
+from jobs.pipelines import catalog
 from jobs.settings import Home
 
 Key = tuple[str, str, Upstream | None]  # step, day, upstream
@@ -29,7 +31,7 @@ class Survey(Contract):
         first_ds: first day with events.
         origin: first day of the home that is published; it starts from nothing.
         start, last: first day that can be repaired, and last day with a pool on record.
-        counted: days with counts, which serve both upstreams.
+        counted: days with counts, which serve every upstream.
         records: finished steps as `step/day/upstream`.
     """
 
@@ -38,12 +40,18 @@ class Survey(Contract):
     start: Day
     last: Day
     dataset: str
+    upstreams: tuple[UpstreamDeclaration, ...]
     pools: dict[Upstream, tuple[Day, ...]]
     dailies: dict[Upstream, tuple[Day, ...]]
     raws: dict[Upstream, tuple[Day, ...]]
     snapshots: dict[Upstream, tuple[Day, ...]]
     counted: tuple[Day, ...]
     records: dict[str, Record]
+
+    @property
+    def pipeline(self) -> catalog.Pipeline:
+        """What the days are made of."""
+        return catalog.Pipeline(upstreams=self.upstreams, steps=catalog.steps_for(self.dataset))
 
     def record(self, key: Key) -> Record:
         """The record of a step; where there is none, what the step usually costs."""
@@ -77,13 +85,16 @@ def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
     Raises:
         MissingInput: no day has a pool on record.
     """
-    records = records_of(manifests)
-    merged = set.intersection(*(_merged(records, u) for u in UPSTREAMS))
+    records, names = records_of(manifests), [u.name for u in home.upstreams]
+    merged = set.intersection(*(_merged(records, u) for u in names))
     if not merged:
         raise MissingInput("there is no pool yet", hint="run the pipeline first")
     tables = {"pools": pool_table, "dailies": daily_table, "raws": raw_table}
     found = {
-        field: {u: _complete(lake, [declare(u, e).name for e in ENTITIES]) for u in UPSTREAMS}
+        field: {
+            u.name: _complete(lake, [declare(u.name, e).name for e in u.entities])
+            for u in home.upstreams
+        }
         for field, declare in tables.items()
     }
     return Survey(
@@ -92,9 +103,10 @@ def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
         start=spaces.load(manifests.root.parent).first_daily(home),
         last=max(merged),
         dataset=home.dataset,
+        upstreams=home.upstreams,
         counted=_complete(lake, [counts_name(e) for e in ENTITIES]),
         records=records,
-        snapshots={u: _snapshots(manifests, u) for u in UPSTREAMS},
+        snapshots={u: _snapshots(manifests, u) for u in names},
         **found,
     )
 

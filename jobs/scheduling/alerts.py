@@ -11,7 +11,7 @@ import urllib.request
 from typing import Any
 
 from feature_store.contracts.errors import DermError
-from jobs.engine import tasks
+from jobs.pipelines import daily
 from jobs.scheduling import maintenance
 
 log = logging.getLogger("derm.alerts")
@@ -87,7 +87,7 @@ def send(document: dict[str, Any], url: str) -> None:
 
 def _explanations(task: str) -> list[dict[str, str]]:
     """What the failure of each step of a task means, from the catalog."""
-    steps = [s for t in tasks.tasks() if t.key == task for s in t.steps]
+    steps = [s for s in daily.STEPS if s.task == task.rpartition(".")[2]]
     found = [
         {
             "step": step.name,

@@ -5,7 +5,7 @@ Arguments are templates: `params` are what the form in the UI asks for.
 
 from dataclasses import dataclass
 
-from jobs.engine.catalog import Resource
+from jobs.pipelines.declarations import Resource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,11 +93,11 @@ MAINTENANCE = (
     ),
     Chore(
         name="audit",
-        summary="Compare what readers see with the lake once more, hours after the release.",
-        arguments="audit --ds {{ params.day or (data_interval_start | ds) }} --force",
+        summary="Compare what readers see now with the lake once more, hours after its release.",
+        arguments="audit{% if params.day %} --ds {{ params.day }} --force{% endif %}",
         retries=1,
         timeout_minutes=20,
-        failure="What is published differs from the lake, or the day was never released.",
-        remedy="See `docs/runbook.md#audit`.",
+        failure="The store has lost users, or users or Pins that readers see differ from the lake.",
+        remedy="The message counts what differs and names the command: `derm restore` for users.",
     ),
 )

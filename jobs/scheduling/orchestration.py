@@ -24,8 +24,9 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from feature_store.contracts.base import UPSTREAMS
-from jobs.engine import spaces, tasks
+from jobs.engine import spaces
+from jobs.pipelines import tasks
+from jobs.pipelines.catalog import pipeline_of
 from jobs.scheduling import alerts, maintenance
 from jobs.settings import Home, Settings
 
@@ -164,12 +165,13 @@ def maintenance_arguments(settings: Settings) -> dict[str, Any]:
 
 def add_tasks(dag: DAG, settings: Settings) -> None:
     """Add every task of the catalog and the arrows between them to `dag`."""
-    groups = {u: TaskGroup(group_id=u, dag=dag) for u in UPSTREAMS}
+    pipeline = pipeline_of(Home.load(settings.home))
+    groups = {u: TaskGroup(group_id=u, dag=dag) for u in pipeline.names}
     operators = {
         task.key: _operator(task, settings, dag, groups[task.upstream] if task.upstream else None)
-        for task in tasks.tasks()
+        for task in tasks.tasks(pipeline)
     }
-    for before, after in tasks.arrows():
+    for before, after in tasks.arrows(pipeline):
         operators[before].set_downstream(operators[after])
 
 
@@ -246,7 +248,7 @@ def documentation(task: tasks.Task) -> str:
 def _chore_documentation(chore: maintenance.Chore) -> str:
     # What the form asks for in capitals; what it merely chooses among is in the rendered command.
     asked = re.sub(r"{{ params\.(\w+).*? }}", lambda m: m[1].upper(), chore.arguments)
-    asked = re.sub(r"{{ .*? }}", "", asked)
+    asked = re.sub(r"{{ .*? }}|{% .*? %}", "", asked)
     parts = (
         f"`derm {asked}` (complete: *Rendered Templates*)",
         chore.summary,

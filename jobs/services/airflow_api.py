@@ -78,6 +78,10 @@ class AirflowApi:
         """Pause a DAG, or let its schedule start runs."""
         self._call("PATCH", f"dags/{dag_id}", {"is_paused": paused})
 
+    def is_paused(self, dag_id: str) -> bool:
+        """Whether a DAG is paused."""
+        return bool(self._call("GET", f"dags/{dag_id}")["is_paused"])
+
     def set_pool(self, name: str, slots: int, description: str) -> None:
         """Create a pool, or change its size."""
         wanted = {"name": name, "slots": slots, "description": description}

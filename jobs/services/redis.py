@@ -57,6 +57,12 @@ def embedded_url(home: Path) -> str | None:
     return _running(_folder(home))
 
 
+def died(home: Path) -> bool:
+    """Whether the embedded server was started, not stopped in order, and does not answer."""
+    folder = _folder(home)
+    return bool(_state(folder)) and _running(folder) is None
+
+
 def stop_redis(home: Path) -> bool:
     """Save and stop the embedded server; False when none was running.
 

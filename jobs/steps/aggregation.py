@@ -1,32 +1,25 @@
-"""What dedup and merge share: one Spark job over all buckets, one commit per table."""
+"""What dedup, merge and count share: a task per bucket, here or on Spark; one commit per table."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from feature_store.contracts.base import ENTITIES, Entity, Upstream
-from feature_store.contracts.errors import ContractViolation, InputError, SpaceMismatch
+from feature_store.contracts.errors import ContractViolation, SpaceMismatch
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
 from feature_store.lake.lake import Lake
 from feature_store.spark.aggregation import BucketResult, Layout
-from feature_store.spark.session import spark_context
-from feature_store.spark.tasks import BucketTask, run_tasks
+from feature_store.spark.tasks import BucketTask, bytes_read, run_here, run_tasks
 from jobs.engine.context import RunContext
+from jobs.settings import Settings
+
+# What a core merges while a JVM starts.
+LOCAL_BYTES = 4 << 30
 
 T = TypeVar("T", bound=BucketTask)
 R = TypeVar("R")
-
-
-def upstream_of(ctx: RunContext) -> Upstream:
-    """The upstream a per-upstream step runs for.
-
-    Raises:
-        InputError: the step was started without one.
-    """
-    if ctx.upstream is None:
-        raise InputError("this step runs for one upstream", expected="ctr or cvr", found="none")
-    return ctx.upstream
 
 
 def layout_of(lake: Lake, name: str) -> Layout:
@@ -49,19 +42,36 @@ def layout_of(lake: Lake, name: str) -> Layout:
 
 
 def run_bucket_tasks(ctx: RunContext, function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
-    """Run one task per bucket on the process's Spark; results in the order of `tasks`."""
+    """Run one task per bucket; results in the order of `tasks`, the same bits wherever they run."""
     settings = ctx.settings
+    if engine_of(settings, tasks) == "local":
+        return run_here(function, tasks)
+    from feature_store.spark.session import spark_context
+
     spark = spark_context(settings.spark_master, settings.spark_memory, ctx.root / "tmp")
     return run_tasks(spark, function, tasks)
 
 
-def run_on_spark(
+def engine_of(settings: Settings, tasks: Sequence[BucketTask]) -> Literal["local", "spark"]:
+    """Where tasks run: what DERM_ENGINE says, or by the size of what they read."""
+    if settings.engine != "auto":
+        return settings.engine
+    return "local" if bytes_read(tasks) <= LOCAL_BYTES else "spark"
+
+
+def stop_engine() -> None:
+    """End the process's Spark, if it has one: the process may live on for long."""
+    if session := sys.modules.get("feature_store.spark.session"):
+        session.stop_spark()
+
+
+def run_timed(
     ctx: RunContext, function: Callable[[T], BucketResult], tasks: Sequence[T]
 ) -> tuple[list[BucketResult], dict[str, float]]:
     """Run one task per bucket; results in the order of `tasks`, and seconds by phase."""
     clock = time.perf_counter()
     results = run_bucket_tasks(ctx, function, tasks)
-    return results, {"spark": round(time.perf_counter() - clock, 3)}
+    return results, {"buckets": round(time.perf_counter() - clock, 3)}
 
 
 def commit_buckets(
@@ -77,7 +87,7 @@ def commit_buckets(
         SpaceMismatch: the buckets of a table do not all live in one space.
         CommitConflict: another writer was faster; nothing of this attempt is visible.
     """
-    upstream, clock = upstream_of(ctx), time.perf_counter()
+    upstream, clock = ctx.own_upstream, time.perf_counter()
     artifacts = []
     for entity in ENTITIES:
         mine = [r for r in results if r.entity == entity]

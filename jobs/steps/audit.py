@@ -1,8 +1,8 @@
 """Audit: compare samples of what is published with the lake: missing, extra, different per mille.
 
-Users: sampled rows of the pool against the values in the online store, byte for byte, and sampled
-keys of the store against the ids of the pool. Pins: every id of the index against the pool, the
-vectors of a sample, and the digest of every file.
+Users: the pointer and the states of the slots; sampled rows of the pool against the values in the
+online store, byte for byte; sampled keys of the store against the ids of the pool. Pins: every id
+of the index against the pool, the vectors of a sample, and the digest of every file.
 """
 
 import zlib
@@ -13,46 +13,58 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.contracts.base import Upstream
-from feature_store.contracts.errors import GuardFailed
+from feature_store.contracts.errors import GuardFailed, StoreError
 from feature_store.contracts.manifests import Artifact, Metrics, PublishedUpstream
 from feature_store.contracts.tables import pool_table
 from feature_store.index.build import file_digest
 from feature_store.index.graph import normalise
 from feature_store.index.index import PinIndex
-from feature_store.lake.buckets import bucket_of
 from feature_store.lake.schemas import unpack
 from feature_store.lake.storage import open_parquet
-from feature_store.online.releases import Releases
-from feature_store.online.slots import files_by_bucket, ids_of, mismatches
+from feature_store.online.slots import ids_of
 from feature_store.online.store import OnlineStore, open_store
 from jobs.engine.context import Outcome, RunContext
+from jobs.rendering.published import read_published
 from jobs.services.redis import ensure_redis
-from jobs.steps.publish import slot_write
+from jobs.steps.audit_users import check_held, compare
+from jobs.upkeep import probe
 
 _USERS_PER_BUCKET = 256
 _BUCKETS = 8
-_KEYS = 100_000
 _PINS = 1000
 # float16 keeps 11 bits of each value, int8 storage about 8.
 _TOLERANCE = {"float16": 1e-3, "float32": 1e-6, "int8": 2e-2}
 
 
 def run(ctx: RunContext) -> Outcome:
-    """Check both upstreams of the day's release, if readers still see it.
+    """Check the day's release, if it is the one that readers should see.
 
     Raises:
-        GuardFailed: a sample of what is published differs from the lake.
+        GuardFailed: the store has lost what readers should see, or a sample of what is published
+            differs from the lake.
     """
+    try:
+        outcome = _audit(ctx)
+    except (GuardFailed, StoreError) as error:
+        probe.record(ctx, found=error)
+        raise
+    probe.record(ctx)
+    return outcome
+
+
+def _audit(ctx: RunContext) -> Outcome:
     store = open_store(ensure_redis(ctx.settings), ctx.recipe.publishing)
-    current = Releases(ctx.root, store).current()
     release = ctx.artifact("release")
     released = release.uri.removeprefix("releases/").removesuffix(".json")
     audited = (Artifact(name="audited", ds=ctx.ds, digest=release.digest),)
-    if current is None or current.release_id != released:
-        ctx.log.info("audit: %s is not what readers see; nothing to compare", released)
+    # The home says what readers should see: a store that was lost says nothing, or another day.
+    published = read_published(ctx.root)
+    if published is None or published.release.release_id != released:
+        ctx.log.info("audit: %s is not what readers should see; nothing to compare", released)
         return Outcome(outputs=audited, metrics={"audited": 0})
-    metrics: Metrics = {"audited": 1}
-    for entry in current.upstreams:
+    held = check_held(store, published.release)
+    metrics: Metrics = {"audited": 1, "keys": held.keys}
+    for entry in published.release.upstreams:
         u = entry.upstream
         metrics |= {f"users_{u}_{k}": v for k, v in _users(ctx, store, entry).items()}
         metrics |= {f"pins_{u}_{k}": v for k, v in _pins(ctx, entry).items()}
@@ -63,33 +75,35 @@ def run(ctx: RunContext) -> Outcome:
             where=f"release {released}, {store.location}",
             expected="0 per mille missing, extra and different",
             found=" ".join(f"{k}={v}" for k, v in wrong.items()),
-            hint=f"derm rollback; then derm publish --ds {ctx.ds} --force, "
-            f"derm index --ds {ctx.ds} --force, derm release --ds {ctx.ds} --force",
+            hint=_repair(ctx.ds, list(wrong)),
         )
     return Outcome(outputs=audited, metrics=metrics)
 
 
+def _repair(ds: str, wrong: Sequence[str]) -> str:
+    """The commands that put right what differs: users in the store, or Pins in the index."""
+    commands = ["derm restore"] if any(k.startswith("users_") for k in wrong) else []
+    if any(k.startswith("pins_") for k in wrong):
+        commands += [f"derm index --ds {ds} --force", f"derm release --ds {ds} --force"]
+    return ", then ".join(commands)
+
+
 def _users(ctx: RunContext, store: OnlineStore, entry: PublishedUpstream) -> Metrics:
     """Samples of the pool in the store, and samples of the store in the pool."""
-    table = pool_table(entry.upstream, "user").name
-    buckets = files_by_bucket(ctx.lake.files(table, ctx.ds))
-    plan = slot_write(ctx, entry.upstream, entry.users_prefix, entry)
-    start = _turn(ctx.ds) % max(len(buckets), 1)
-    chosen = np.roll(sorted(buckets), -start)[:_BUCKETS].tolist()
-    turn = _turn(ctx.ds)
-    counts = [mismatches(store, plan, buckets[b], _USERS_PER_BUCKET, turn) for b in chosen]
-    compared, missing, different = (sum(c) for c in zip(*counts, strict=True))
-    ids = store.sample(entry.users_prefix, _KEYS)
-    total = int(ctx.lake.properties(table).get("buckets", ctx.recipe.layout.user_buckets))
-    keys = pa.array(ids, pa.string())
-    mine = keys.filter(pa.array(np.isin(bucket_of(keys, total), chosen)))
-    known = ids_of([f for b in chosen for f in buckets[b]])
-    extra = len(mine) - pc.sum(pc.is_in(mine, known)).as_py() if len(mine) else 0
+    found = compare(
+        ctx,
+        store,
+        entry,
+        buckets=_BUCKETS,
+        rows=_USERS_PER_BUCKET,
+        turn=_turn(ctx.ds),
+        with_extra=True,
+    )
     return {
-        "compared": compared,
-        "missing_per_mille": _per_mille(missing, compared),
-        "different_per_mille": _per_mille(different, compared),
-        "extra_per_mille": _per_mille(extra, len(mine)),
+        "compared": found.compared,
+        "missing_per_mille": _per_mille(found.missing, found.compared),
+        "different_per_mille": _per_mille(found.different, found.compared),
+        "extra_per_mille": _per_mille(found.extra, found.keys),
     }
 
 

@@ -41,18 +41,13 @@ class RunTasks(Protocol):
 
 
 def run(ctx: RunContext) -> Outcome:
-    """Count the day on the process's Spark.
+    """Count the day, here or on Spark.
 
     Raises:
         MissingInput: events, or the counts of an earlier day, are not there.
         ContractViolation: a table is laid out differently, or earlier counts do not fit together.
     """
     return count_day(ctx, functools.partial(run_bucket_tasks, ctx))
-
-
-def serially(function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
-    """Run the tasks one after the other in this process."""
-    return [function(task) for task in tasks]
 
 
 def count_day(ctx: RunContext, run_tasks: RunTasks) -> Outcome:

@@ -1,7 +1,8 @@
 """Dedup: keep the last embedding of the day per entity.
 
-Reads `embeddings/{u}/{e}/raw`, writes `embeddings/{u}/{e}/daily`, users and Pins in one Spark job.
-Grain: one row per entity seen on the day. Raw rows are already in buckets, so nothing is shuffled.
+Reads `embeddings/{u}/{e}/raw`, writes `embeddings/{u}/{e}/daily`, a task per bucket of users and of
+Pins. Grain: one row per entity seen on the day. Raw rows are already in buckets, so nothing is
+shuffled.
 """
 
 from feature_store.contracts.base import ENTITIES, Entity
@@ -9,7 +10,7 @@ from feature_store.contracts.manifests import Metrics
 from feature_store.contracts.tables import daily_table, raw_table
 from feature_store.spark.aggregation import BucketResult, DedupTask, Layout, dedup_bucket
 from jobs.engine.context import Outcome, RunContext
-from jobs.steps.aggregation import commit_buckets, layout_of, run_on_spark, upstream_of
+from jobs.steps.aggregation import commit_buckets, layout_of, run_timed
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -19,16 +20,16 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: a raw partition is not there.
         ContractViolation: raw rows are in the wrong bucket, or vectors have the wrong width.
     """
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     layouts = {e: layout_of(ctx.lake, raw_table(upstream, e).name) for e in ENTITIES}
     tasks = [task for e in ENTITIES for task in _tasks(ctx, e, layouts[e])]
-    results, timings = run_on_spark(ctx, dedup_bucket, tasks)
+    results, timings = run_timed(ctx, dedup_bucket, tasks)
     outputs = commit_buckets(ctx, daily_table, results, layouts, timings)
     return Outcome(outputs=outputs, metrics=_metrics(results), timings=timings)
 
 
 def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[DedupTask]:
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     files = ctx.lake.bucket_files(raw_table(upstream, entity).name, ctx.ds)
     return [
         DedupTask(

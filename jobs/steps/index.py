@@ -40,7 +40,7 @@ def run(ctx: RunContext) -> Outcome:
         GuardFailed: its recall stays below the bound.
         StoreError: it could not be written.
     """
-    upstream: Upstream = ctx.upstream or "ctr"
+    upstream = ctx.own_upstream
     lineage, digest = _lineage(ctx, upstream)
     folder = ctx.root / "index" / upstream / digest
     if (folder / "index.json").exists() and not ctx.force:

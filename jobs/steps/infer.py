@@ -33,7 +33,6 @@ from feature_store.lake.staging import StagedFile, sort_rows, stage_file
 from feature_store.reading.examples import DayExamples, EntityFeatures, read_share
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.snapshots import MODEL, SnapshotStore
-from jobs.steps.training_plan import upstream_of
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel
@@ -50,7 +49,7 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: a table or the snapshot is not there.
         ManifestCorrupt: the snapshot is damaged.
     """
-    return embed_day(ctx, ctx.artifact(f"snapshot:{upstream_of(ctx)}"))
+    return embed_day(ctx, ctx.artifact(f"snapshot:{ctx.own_upstream}"))
 
 
 def embed_day(ctx: RunContext, snapshot: Artifact) -> Outcome:
@@ -61,7 +60,7 @@ def embed_day(ctx: RunContext, snapshot: Artifact) -> Outcome:
         ManifestCorrupt: the snapshot is damaged.
     """
     started = time.perf_counter()
-    store = SnapshotStore(ctx.root, upstream_of(ctx))
+    store = SnapshotStore(ctx.root, ctx.own_upstream)
     embedder = Embedder.load(ctx, store, store.of(snapshot))
     outputs, metrics = infer_day(ctx, embedder, ctx.ds)
     seconds = time.perf_counter() - started
@@ -91,7 +90,7 @@ class Embedder:
         """
         make_deterministic(threads=ctx.settings.threads)
         objective = DermObjective(
-            DermModel(ModelInputs.of(ctx.spec, snapshot.upstream), ctx.recipe.model)
+            DermModel(ModelInputs.of(ctx.spec, snapshot.upstream), ctx.own_recipe.model)
         )
         objective.load_state_dict(store.read(snapshot, MODEL))
         device = torch_device(ctx.settings.device)

@@ -25,9 +25,9 @@ from feature_store.lake.schemas import arrow_schema
 from jobs.datasets.base import DayTables
 from jobs.datasets.checks import Problems, check_day, check_known, check_rows, conform, day_tables
 from jobs.datasets.registry import open_adapter
-from jobs.engine import catalog
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import run_step
+from jobs.pipelines import catalog
 
 
 def run(ctx: RunContext) -> Outcome:

@@ -1,8 +1,8 @@
 """Merge: today's pool from yesterday's pool and today's daily embeddings; carry over, prune.
 
 Reads `embeddings/{u}/{e}/pool` of the day before and `embeddings/{u}/{e}/daily`, writes
-`embeddings/{u}/{e}/pool`, users and Pins in one Spark job. Grain: one row per entity active within
-the last `inactive_days`. The pipeline's first day starts from an empty pool.
+`embeddings/{u}/{e}/pool`, a task per bucket of users and of Pins. Grain: one row per entity active
+within the last `inactive_days`. The pipeline's first day starts from an empty pool.
 """
 
 from feature_store.contracts.base import ENTITIES, Entity, shift_day
@@ -11,7 +11,7 @@ from feature_store.contracts.manifests import Metrics
 from feature_store.contracts.tables import daily_table, pool_table
 from feature_store.spark.aggregation import BucketResult, Layout, MergeTask, merge_bucket
 from jobs.engine.context import Outcome, RunContext
-from jobs.steps.aggregation import commit_buckets, layout_of, run_on_spark, upstream_of
+from jobs.steps.aggregation import commit_buckets, layout_of, run_timed
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -21,16 +21,16 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: daily, or yesterday's pool, is not there.
         SpaceMismatch: daily and pool live in different embedding spaces.
     """
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     layouts = {e: layout_of(ctx.lake, daily_table(upstream, e).name) for e in ENTITIES}
     tasks = [task for e in ENTITIES for task in _tasks(ctx, e, layouts[e])]
-    results, timings = run_on_spark(ctx, merge_bucket, tasks)
+    results, timings = run_timed(ctx, merge_bucket, tasks)
     outputs = commit_buckets(ctx, pool_table, results, layouts, timings)
     return Outcome(outputs=outputs, metrics=_metrics(results), timings=timings)
 
 
 def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[MergeTask]:
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     daily_files = ctx.lake.bucket_files(daily_table(upstream, entity).name, ctx.ds)
     pool_files = _yesterday(ctx, entity, layout)
     return [
@@ -41,7 +41,7 @@ def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[MergeTask]:
             ds=ctx.ds,
             bucket=bucket,
             layout=layout,
-            config=ctx.recipe.aggregation,
+            config=ctx.own_recipe.aggregation,
             pool_files=pool_files.get(bucket, ()),
             daily_files=files,
         )
@@ -55,7 +55,7 @@ def _yesterday(ctx: RunContext, entity: Entity, layout: Layout) -> dict[int, tup
     Raises:
         ContractViolation: the pool is laid out differently from the day.
     """
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     name = pool_table(upstream, entity).name
     if ctx.previous(f"lake:{name}") is None:
         return {}

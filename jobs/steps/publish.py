@@ -36,7 +36,7 @@ def run(ctx: RunContext) -> Outcome:
         GuardFailed: the pool is empty.
         StoreError: the store is unreachable, full or read-only; running again continues.
     """
-    upstream: Upstream = ctx.upstream or "ctr"
+    upstream = ctx.own_upstream
     pool = ctx.artifact(_pool_name(upstream))
     url = ensure_redis(ctx.settings)
     store = open_store(url, ctx.recipe.publishing)

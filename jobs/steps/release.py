@@ -5,7 +5,7 @@ A store that restarted since `publish`, with what it had saved before, is brough
 
 import dataclasses
 
-from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import SpaceMismatch, StoreError
 from feature_store.contracts.manifests import Artifact, PublishedUpstream, Release
 from feature_store.index.index import read_manifest
@@ -29,9 +29,9 @@ def run(ctx: RunContext) -> Outcome:
         StoreError: the pointer could not be moved, or a publish is under way.
     """
     releases = Releases(ctx.root, open_store(ensure_redis(ctx.settings), ctx.recipe.publishing))
-    entries = [_entry(ctx, releases, u) for u in UPSTREAMS]
+    entries = [_entry(ctx, releases, u) for u in ctx.pipeline.published]
     # No publish may begin to write a slot between the check of it and the flip to it.
-    with locks.slots(ctx.root, *UPSTREAMS):
+    with locks.slots(ctx.root, *ctx.pipeline.published):
         release = releases.publish(ctx.ds, entries)
         store_record.write(ctx.settings)
     # After the flip: the embedded server restarts with its last save, which must hold this day.

@@ -34,7 +34,9 @@ def run(ctx: RunContext) -> Outcome:
     days = recorded_days(ctx.lake, last=_DAYS_SHOWN)
     published = read_published(ctx.root)
     folder = ctx.root / "report"
-    write_atomic(folder / "index.html", render_page(days, ctx.recipe, published))
+    write_atomic(
+        folder / "index.html", render_page(days, ctx.pipeline.names, ctx.recipe, published)
+    )
     today = DaySummary.of(ctx.ds, finished)
     write_atomic(folder / f"{ctx.ds}.json", json.dumps(day_record(today), indent=2) + "\n")
     write_metrics(ctx.root)

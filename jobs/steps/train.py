@@ -19,7 +19,7 @@ from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifes
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.snapshots import SnapshotStore, weights_digest
 from jobs.steps.training_guard import check_health
-from jobs.steps.training_plan import Plan, make_plan, upstream_of
+from jobs.steps.training_plan import Plan, make_plan
 from jobs.steps.training_run import TrainingRun
 
 
@@ -30,7 +30,7 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: a table or yesterday's snapshot is not there.
         GuardFailed: the new snapshot is not fit for use; nothing of it remains.
     """
-    store = SnapshotStore(ctx.root, upstream_of(ctx))
+    store = SnapshotStore(ctx.root, ctx.own_upstream)
     plan = make_plan(ctx, store)
     manifest = store.manifest(plan.snapshot_id)
     timings: dict[str, float] = {}
@@ -89,7 +89,7 @@ def _run_ranks(ctx: RunContext) -> None:
     processes = ctx.settings.train_processes
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={processes}", "-m", "jobs.steps.train_rank"]
-    command += ["--ds", ctx.ds, "--upstream", upstream_of(ctx)]
+    command += ["--ds", ctx.ds, "--upstream", ctx.own_upstream]
     if code := subprocess.run(command, check=False).returncode:
         raise DermError(
             f"training of {ctx.ds} {ctx.upstream} failed on {processes} processes",

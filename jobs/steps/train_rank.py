@@ -13,12 +13,11 @@ import os
 import torch
 import torch.distributed as dist
 
-from feature_store.contracts.base import UPSTREAMS
 from jobs.cli import day
 from jobs.engine.runner import open_context
 from jobs.engine.snapshots import SnapshotStore
 from jobs.settings import Settings
-from jobs.steps.training_plan import make_plan, upstream_of
+from jobs.steps.training_plan import make_plan
 from jobs.steps.training_run import TrainingRun
 
 # Sums of metrics are on the CPU wherever the model is.
@@ -29,7 +28,7 @@ def main() -> None:
     """Join the other processes and train."""
     parser = argparse.ArgumentParser(description="one process of a training")
     parser.add_argument("--ds", required=True, type=day)
-    parser.add_argument("--upstream", required=True, choices=UPSTREAMS)
+    parser.add_argument("--upstream", required=True)
     args = parser.parse_args()
     ctx = open_context(Settings(), args.ds, args.upstream)
     if ctx.settings.device != "cpu" and torch.cuda.is_available():
@@ -39,7 +38,7 @@ def main() -> None:
         dist.init_process_group(BACKENDS["cpu"])
     if dist.get_rank() == 0:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-    store = SnapshotStore(ctx.root, upstream_of(ctx))
+    store = SnapshotStore(ctx.root, ctx.own_upstream)
     TrainingRun(ctx, make_plan(ctx, store), store).run()
     # The first process still writes: one that left now would take the connections down with it.
     dist.barrier()

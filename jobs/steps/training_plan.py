@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, Upstream, days_between, shift_day
+from feature_store.contracts.base import ENTITIES, days_between, shift_day
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from jobs.engine.context import RunContext
@@ -56,7 +56,7 @@ def make_plan(ctx: RunContext, store: SnapshotStore) -> Plan:
     days = (ctx.ds,) if parent else window_days(ctx)
     inputs = [f"{a.name}:{a.ds}:{a.digest}" for d in days for a in _tables_of(ctx, d)]
     digest = content_digest(
-        ctx.recipe.digest(("model", "training")),
+        ctx.own_recipe.digest(("model", "training")),
         model_digest(ctx),
         str(ctx.home.seed),
         weights_digest(parent) if parent else "",
@@ -73,25 +73,14 @@ def model_digest(ctx: RunContext) -> str:
     spec = ctx.spec
     inputs = (*spec.inputs_of("user"), *spec.inputs_of("pin"), *spec.inputs_of("context"))
     parts = [f.model_dump_json() for f in inputs]
-    labels = [x.model_dump_json() for x in ctx.spec.labels_of(upstream_of(ctx))]
+    labels = [x.model_dump_json() for x in ctx.spec.labels_of(ctx.own_upstream)]
     return content_digest(
         str(ARCHITECTURE),
-        ctx.recipe.digest(("model", "counting")),
+        ctx.own_recipe.digest(("model", "counting")),
         *ctx.spec.surfaces,
         *parts,
         *labels,
     )
-
-
-def upstream_of(ctx: RunContext) -> Upstream:
-    """The upstream that a step runs for.
-
-    Raises:
-        InputError: none was given.
-    """
-    if ctx.upstream is None:
-        raise InputError("an upstream is needed", expected=" | ".join(UPSTREAMS), found="none")
-    return ctx.upstream
 
 
 def window_days(ctx: RunContext) -> tuple[str, ...]:

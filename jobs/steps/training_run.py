@@ -14,7 +14,7 @@ from feature_store.reading.examples import Arrays, DayExamples, Order, summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.steps.training_guard import auc_bound
-from jobs.steps.training_plan import Phase, Plan, model_digest, upstream_of
+from jobs.steps.training_plan import Phase, Plan, model_digest
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel, FirstWindow
@@ -64,7 +64,7 @@ class TrainingRun:
     def __init__(self, ctx: RunContext, plan: Plan, store: SnapshotStore) -> None:
         self.ctx, self.plan, self.store = ctx, plan, store
         self.config = ctx.recipe.training
-        self.upstream = upstream_of(ctx)
+        self.upstream = ctx.own_upstream
         self._day: DayExamples | None = None
         make_deterministic(threads=ctx.settings.threads)
         self.trainer = self._trainer()
@@ -84,7 +84,7 @@ class TrainingRun:
         ctx, parent = self.ctx, self.plan.parent
         seed_torch(ctx.home.seed, self.upstream, "initialise")
         inputs = ModelInputs.of(ctx.spec, self.upstream)
-        objective = DermObjective(DermModel(inputs, ctx.recipe.model))
+        objective = DermObjective(DermModel(inputs, ctx.own_recipe.model))
         rate = self.config.incremental_learning_rate if parent else self.config.learning_rate
         if parent:
             objective.load_state_dict(self.store.read(parent, MODEL))
@@ -134,7 +134,7 @@ class TrainingRun:
             seed=seed if training else None,
             shard=world(),
             minutes=minutes,
-            random_pins=self.ctx.recipe.model.loss.random_negatives if training else 0,
+            random_pins=self.ctx.own_recipe.model.loss.random_negatives if training else 0,
         )
         return day.batches(order)
 
@@ -251,7 +251,7 @@ class TrainingRun:
             upstream=self.upstream,
             ds=self.ctx.ds,
             seen_days=(*(parent.seen_days if parent else ()), *plan.days),
-            embedding_dim=self.ctx.recipe.model.embedding_dim,
+            embedding_dim=self.ctx.own_recipe.model.embedding_dim,
             recipe=model_digest(self.ctx),
             metrics=metrics,
             files={},

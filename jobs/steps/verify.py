@@ -22,7 +22,7 @@ from feature_store.lake.staging import read_files
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
 from jobs.recipes import GuardConfig
-from jobs.steps.aggregation import layout_of, upstream_of
+from jobs.steps.aggregation import layout_of
 
 _SAMPLE = 4096
 
@@ -33,7 +33,7 @@ def run(ctx: RunContext) -> Outcome:
     Raises:
         GuardFailed: a number breaks its bound; it names the number, the bound and both values.
     """
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     metrics: Metrics = {}
     for entity in ENTITIES:
         metrics |= _measure(ctx, entity)
@@ -80,7 +80,7 @@ def check_guards(metrics: Metrics, guards: GuardConfig, upstream: str) -> None:
 
 def _measure(ctx: RunContext, entity: Entity) -> Metrics:
     """All numbers of one entity type, named `<metric>_<entity>`."""
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     pool, daily = pool_table(upstream, entity), daily_table(upstream, entity)
     dim = layout_of(ctx.lake, pool.name).dim
     previous = ctx.previous(f"lake:{pool.name}")
@@ -107,7 +107,7 @@ def _measure(ctx: RunContext, entity: Entity) -> Metrics:
 
 def _intraday(ctx: RunContext, name: str, entity: Entity) -> float | None:
     """Mean cosine of the first and last embedding of the day, where there were several."""
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     table = daily_table(upstream, entity)
     total, count = 0.0, 0
     for files in ctx.lake.bucket_files(name, ctx.ds).values():
@@ -120,7 +120,7 @@ def _coverage(
     ctx: RunContext, entity: Entity, before: dict[int, tuple[str, ...]]
 ) -> tuple[float | None, float | None]:
     """Share of today's events, and of today's distinct entities, that yesterday's pool knows."""
-    upstream = upstream_of(ctx)
+    upstream = ctx.own_upstream
     if not before:
         return None, None
     events = ctx.lake.read(ctx.spec.events_table(), ctx.ds, columns=[f"{entity}_id"])

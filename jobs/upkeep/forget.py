@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, Contract, Entity
+from feature_store.contracts.base import ENTITIES, Contract, Entity
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import DermError, InputError, MissingInput
 from feature_store.contracts.manifests import Artifact
@@ -34,6 +34,7 @@ from jobs.engine import locks
 from jobs.engine.context import RunContext
 from jobs.engine.manifests import write_atomic
 from jobs.engine.runner import open_context
+from jobs.pipelines.catalog import Pipeline
 from jobs.repair.unfinished import refuse
 from jobs.settings import Home, Settings
 from jobs.upkeep.unpublish import unpublish
@@ -104,7 +105,11 @@ def forget(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> Forgotten:
         DermError: an id was found again after everything was removed.
     """
     gone = pa.array(ids, pa.string())
-    tables = (*source_tables(ctx.spec), *embedding_tables(entity), ctx.spec.counts_table(entity))
+    tables = (
+        *source_tables(ctx.spec),
+        *embedding_tables(ctx.pipeline, entity),
+        ctx.spec.counts_table(entity),
+    )
     lists = lists_of(ctx.spec, entity)
     begun = _begin(ctx, entity, ids, tables)
     found: dict[str, dict[str, int]] = {}
@@ -202,10 +207,11 @@ def source_tables(spec: DatasetSpec) -> tuple[Table, ...]:
     return (*tables, spec.users_table(), spec.pins_table())
 
 
-def embedding_tables(entity: Entity) -> tuple[Table, ...]:
-    """The embedding tables of an entity type, both upstreams."""
+def embedding_tables(pipeline: Pipeline, entity: Entity) -> tuple[Table, ...]:
+    """The embedding tables of an entity type, of every upstream that embeds it."""
     kinds = (raw_table, daily_table, pool_table)
-    return tuple(kind(u, entity) for u in UPSTREAMS for kind in kinds)
+    names = [u.name for u in pipeline.upstreams if entity in u.entities]
+    return tuple(kind(name, entity) for name in names for kind in kinds)
 
 
 def lists_of(spec: DatasetSpec, entity: Entity) -> tuple[str, ...]:

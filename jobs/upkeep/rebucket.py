@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream
+from feature_store.contracts.base import ENTITIES, Entity, Upstream
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
@@ -29,9 +29,10 @@ from feature_store.spark.rebucket import (
     sources,
 )
 from jobs.cli import day, out
-from jobs.engine import catalog, locks
+from jobs.engine import locks
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
+from jobs.pipelines import catalog
 from jobs.settings import Home, Settings
 from jobs.steps.aggregation import layout_of, run_bucket_tasks
 
@@ -40,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm rebucket`."""
     parser.add_argument("--import", dest="files", nargs="+", type=Path, help="raw Parquet files")
     parser.add_argument("--ds", type=day, help="day of the files")
-    parser.add_argument("--upstream", choices=UPSTREAMS, help="model that made them")
+    parser.add_argument("--upstream", metavar="NAME", help="model that made them")
     parser.add_argument("--entity", choices=ENTITIES, help="entity type they are of")
 
 
@@ -59,10 +60,10 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _rebucket_all(ctx: RunContext) -> None:
-    for upstream in UPSTREAMS:
-        for entity in ENTITIES:
+    for upstream in ctx.pipeline.upstreams:
+        for entity in upstream.entities:
             for declare in (raw_table, daily_table, pool_table):
-                _rebucket(ctx, declare(upstream, entity), entity)
+                _rebucket(ctx, declare(upstream.name, entity), entity)
     for entity in ENTITIES:
         _rebucket(ctx, ctx.spec.counts_table(entity), entity)
     out("every table is laid out as the recipe says")

@@ -6,14 +6,15 @@ Never touches what a release names, what a backfill on disk still needs, or the 
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from feature_store.config import RetentionConfig
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, Entity, Upstream, days_between
+from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between
 from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
+from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.lake import Lake
 from feature_store.lake.maintenance import drop_days, newest, pools_to_keep, tidy
 from jobs.cli import out
@@ -40,19 +41,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Apply the retention of the home's recipe."""
-    config = recipe(Home.load(settings.home).recipe).retention
+    declared = Home.load(settings.home)
+    config, upstreams = recipe(declared.recipe).retention, declared.upstreams
     lake = Lake(settings.lake_root)
     removed: dict[str, int] = {}
     home = settings.home.resolve()
     if args.dry_run:
         protected = protected_days(settings, config)
-        expired = expired_days(lake, config, protected)
-        folders = expired_folders(home, config, protected)
+        expired = expired_days(lake, upstreams, config, protected)
+        folders = expired_folders(home, [u.name for u in upstreams], config, protected)
     else:
         with locks.alone(settings.home, "derm retain"):
             protected = protected_days(settings, config)
-            expired = expired_days(lake, config, protected)
-            folders = expired_folders(home, config, protected)
+            expired = expired_days(lake, upstreams, config, protected)
+            folders = expired_folders(home, [u.name for u in upstreams], config, protected)
             for name, days in expired.items():
                 drop_days(lake, name, days)
             for folder in (f for found in folders.values() for f in found):
@@ -73,17 +75,20 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def expired_days(
-    lake: Lake, config: RetentionConfig, protected: frozenset[str]
+    lake: Lake,
+    upstreams: Iterable[UpstreamDeclaration],
+    config: RetentionConfig,
+    protected: frozenset[str],
 ) -> dict[str, tuple[str, ...]]:
     """The days of each table of embeddings or counts that nothing keeps any more."""
     expired: dict[str, tuple[str, ...]] = {}
-    for upstream in UPSTREAMS:
-        for entity in ENTITIES:
-            days = {t: lake.days(t(upstream, entity).name) for t in _KEPT}
+    for upstream in upstreams:
+        for entity in upstream.entities:
+            days = {t: lake.days(t(upstream.name, entity).name) for t in _KEPT}
             for table, keep in _KEPT.items():
                 gone = set(days[table]) - keep(days[table], config) - protected
                 if gone:
-                    expired[table(upstream, entity).name] = tuple(sorted(gone))
+                    expired[table(upstream.name, entity).name] = tuple(sorted(gone))
     for entity in ENTITIES:
         name = counts_name(entity)
         counted = lake.days(name)

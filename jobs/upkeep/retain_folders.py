@@ -7,11 +7,11 @@ look for it: those go when they are old.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from feature_store.config import RetentionConfig
-from feature_store.contracts.base import UPSTREAMS, Upstream
+from feature_store.contracts.base import Upstream
 from feature_store.lake.maintenance import newest, pools_to_keep
 from jobs.engine.manifests import ManifestStore
 
@@ -20,7 +20,10 @@ _INDEX_DAYS = 2
 
 
 def expired_folders(
-    home: Path, config: RetentionConfig, protected: frozenset[str]
+    home: Path,
+    upstreams: Iterable[Upstream],
+    config: RetentionConfig,
+    protected: frozenset[str],
 ) -> dict[str, tuple[Path, ...]]:
     """Folders to remove, by what they are: `snapshots/ctr`, `index/cvr`, ...
 
@@ -29,7 +32,7 @@ def expired_folders(
     """
     manifests = ManifestStore(home / "manifests")
     expired: dict[str, tuple[Path, ...]] = {}
-    for upstream in UPSTREAMS:
+    for upstream in upstreams:
         for kind, step, names, keep in (
             # A draft of a snapshot is a checkpoint, which a training continues from.
             ("snapshots", "train", "[!.]*", lambda days: pools_to_keep(days, config)),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from feature_store.contracts.base import UPSTREAMS, Entity
+from feature_store.contracts.base import Entity
 from feature_store.contracts.errors import DermError
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import pool_table
@@ -13,9 +13,9 @@ from feature_store.online.codec import users_prefix
 from feature_store.online.releases import Releases
 from feature_store.online.slots import space_of
 from feature_store.online.store import open_store
-from jobs.engine import catalog
 from jobs.engine.context import RunContext
 from jobs.engine.runner import run_step
+from jobs.pipelines import catalog
 from jobs.services.redis import ensure_redis, persist
 
 # What readers see is made again by these, and then it is compared with the lake.
@@ -36,7 +36,7 @@ def unpublish(
     Raises:
         DermError: the online store still holds a user.
     """
-    if not any(ctx.lake.exists(pool_table(u, entity).name) for u in UPSTREAMS):
+    if not any(ctx.lake.exists(pool_table(u, entity).name) for u in ctx.pipeline.names):
         return {}
     releases = Releases(ctx.root, open_store(ensure_redis(ctx.settings), ctx.recipe.publishing))
     if entity == "pin":
@@ -76,7 +76,7 @@ def _slots(ctx: RunContext, releases: Releases) -> list[str]:
     A publish that has not been released yet writes into a slot that no release names.
     """
     spaces = {(e.upstream, e.space_id) for r in releases.known() for e in r.upstreams}
-    for upstream in UPSTREAMS:
+    for upstream in ctx.pipeline.published:
         name = pool_table(upstream, "user").name
         for ds in ctx.lake.days(name):
             if space := space_of(ctx.lake.files(name, ds)):
@@ -93,7 +93,7 @@ def _drop_from_indexes(ctx: RunContext, releases: Releases, pins: int) -> dict[s
     if current is not None:
         for name in _PUBLISHING:
             step = catalog.step(name)
-            for upstream in UPSTREAMS if step.per_upstream else (None,):
+            for upstream in ctx.pipeline.upstreams_of(step):
                 run_step(ctx.settings, step, current.ds, upstream, force=True)
         kept = {e.index_path for e in (releases.current() or current).upstreams}
     for folder in ctx.root.glob("index/*/*"):
@@ -101,6 +101,6 @@ def _drop_from_indexes(ctx: RunContext, releases: Releases, pins: int) -> dict[s
             shutil.rmtree(folder)
     for ds in ctx.manifests.days():
         if current is None or ds > current.ds:
-            for upstream in UPSTREAMS:
+            for upstream in ctx.pipeline.published:
                 ctx.manifests.remove("index", ds, upstream)
     return {f"index of {current.ds}": pins} if current else {}

@@ -26,7 +26,7 @@ class LossConfig:
             number; `exact` lets a Pin count once, and takes the probability that it occurs.
         delayed: what is done about labels that arrive late, after their impression was counted as
             a negative (`DelayedLabels`).
-        ctr_weight_cap, cvr_weight_cap: a task weighs min(cap, 1 / base rate).
+        weight_cap: a task weighs min(cap, 1 / base rate).
     """
 
     ssl_weight: float = 0.1
@@ -38,12 +38,7 @@ class LossConfig:
     sketch_keep: float = 0.5
     q_estimator: Literal["linear", "exact"] = "linear"
     delayed: Literal["none", "weighted", "calibrated", "taken_back"] = "taken_back"
-    ctr_weight_cap: float = 1.0
-    cvr_weight_cap: float = 10.0
-
-    def weight_cap(self, upstream: Literal["ctr", "cvr"]) -> float:
-        """The highest weight of a task."""
-        return self.ctr_weight_cap if upstream == "ctr" else self.cvr_weight_cap
+    weight_cap: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

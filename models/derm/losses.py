@@ -73,7 +73,7 @@ class DermObjective(nn.Module):
         """
         inputs = self.model.inputs
         out = self.model(batch)
-        cap = self.loss.weight_cap(inputs.upstream)
+        cap = self.loss.weight_cap
         weight_T = self.model.base_rate_T.reciprocal().clamp(min=1.0, max=cap)
         supervised = multi_task_bce(
             out["logits"], labels(batch, inputs.tasks), batch["late"], weight_T, self.delayed

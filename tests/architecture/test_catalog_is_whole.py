@@ -6,16 +6,16 @@ import json
 
 import pytest
 
-from feature_store.contracts.base import UPSTREAMS
-from jobs.engine import catalog
-from jobs.engine.runner import upstreams_of
+from jobs.pipelines import catalog, daily
+from jobs.pipelines.declarations import Step
 from tests.architecture.sources import ROOT, python_files, relative, tree
+from tests.pipelines import PIPELINE, UPSTREAMS
 
-_STEPS = pytest.mark.parametrize("step", catalog.STEPS, ids=lambda s: s.name)
+_STEPS = pytest.mark.parametrize("step", daily.STEPS, ids=lambda s: s.name)
 
 
 @_STEPS
-def test_step_has_a_module_that_runs(step: catalog.Step) -> None:
+def test_step_has_a_module_that_runs(step: Step) -> None:
     path = ROOT / "jobs" / "steps" / f"{step.name}.py"
     assert path.exists(), f"jobs/steps/{step.name}.py is missing"
     runs = [n for n in tree(path).body if isinstance(n, ast.FunctionDef) and n.name == "run"]
@@ -25,18 +25,18 @@ def test_step_has_a_module_that_runs(step: catalog.Step) -> None:
 
 
 @_STEPS
-def test_step_is_documented(step: catalog.Step) -> None:
+def test_step_is_documented(step: Step) -> None:
     page = (ROOT / "docs" / "reference" / "steps.md").read_text()
     assert f"\n## {step.name}\n" in page, "run: derm docs"
 
 
 @_STEPS
-def test_what_a_step_reads_is_written_before_it(step: catalog.Step) -> None:
-    order = [s.name for s in catalog.STEPS]
-    for upstream in upstreams_of(step, None):
+def test_what_a_step_reads_is_written_before_it(step: Step) -> None:
+    order = [s.name for s in daily.STEPS]
+    for upstream in PIPELINE.upstreams_of(step):
         for ref in step.inputs:
-            for name in catalog.expand(ref.name, upstream):
-                producer, _ = catalog.producer(name)
+            for name in PIPELINE.expand(ref.name, upstream):
+                producer, _ = PIPELINE.producer(name)
                 if ref.offset == 0:
                     assert order.index(producer.name) < order.index(step.name), name
                 else:
@@ -47,20 +47,20 @@ def test_what_a_step_reads_is_written_before_it(step: catalog.Step) -> None:
 def test_every_artifact_has_one_producer() -> None:
     written = [
         name
-        for step in catalog.STEPS
-        for upstream in upstreams_of(step, None)
+        for step in daily.STEPS
+        for upstream in PIPELINE.upstreams_of(step)
         for template in step.outputs
-        for name in catalog.expand(template, upstream)
+        for name in PIPELINE.expand(template, upstream)
     ]
     assert len(written) == len(set(written))
     for name in written:
-        producer, upstream = catalog.producer(name)
-        assert any(name in catalog.expand(t, upstream) for t in producer.outputs)
+        producer, upstream = PIPELINE.producer(name)
+        assert any(name in PIPELINE.expand(t, upstream) for t in producer.outputs)
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(KeyError):
-        catalog.producer("lake:nothing")
+        PIPELINE.producer("lake:nothing")
     with pytest.raises(KeyError):
         catalog.step("nothing")
 
@@ -77,7 +77,7 @@ def test_unknown_names_are_refused() -> None:
     ],
 )  # fmt: skip
 def test_templates_expand(template: str, upstream: str | None, expected: list[str]) -> None:
-    assert list(catalog.expand(template, upstream)) == expected
+    assert list(PIPELINE.expand(template, upstream)) == expected
 
 
 def test_real_data_is_not_simulated() -> None:
@@ -86,7 +86,7 @@ def test_real_data_is_not_simulated() -> None:
 
 
 @_STEPS
-def test_an_operator_is_told_what_to_do(step: catalog.Step) -> None:
+def test_an_operator_is_told_what_to_do(step: Step) -> None:
     assert step.failure.endswith(".")
     assert step.remedy.endswith(".")
     assert step.summary == step.summary.rstrip(".")
@@ -103,5 +103,5 @@ def test_recipe_parts_are_fields_of_the_recipe() -> None:
     from jobs.recipes import Recipe
 
     fields = set(inspect.signature(Recipe).parameters)
-    for step in catalog.STEPS:
+    for step in daily.STEPS:
         assert set(step.recipe_parts) <= fields, f"{step.name}: {step.recipe_parts}"

@@ -44,7 +44,7 @@ def test_rooms_are_entered_by_the_permitted_doors_only() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("module", ["jobs.engine.catalog", "jobs.cli"])
+@pytest.mark.parametrize("module", ["jobs.pipelines.catalog", "jobs.cli"])
 def test_the_catalog_and_the_command_line_are_light(module: str) -> None:
     heavy = ("torch", "pyspark", "pyarrow", "pandas", "numpy", "faiss", "deltalake", "airflow")
     code = f"import sys, {module}; print(' '.join(m for m in {heavy} if m in sys.modules))"

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, shift_day
+from feature_store.contracts.base import ENTITIES, shift_day
 from feature_store.lake.lake import Lake
 from jobs.engine.manifests import ManifestStore
 from jobs.services import local
 from jobs.settings import PROJECT, Settings
 from tests.chaos.state import observe
+from tests.pipelines import UPSTREAMS
 from tests.spoilt import spoil
 
 Through = Literal["process", "airflow"]

@@ -95,7 +95,8 @@ class Compose:
     def spark_environment(self) -> dict[str, str]:
         """How a command in place of `worker-cpu` finds Spark, and Spark finds it."""
         own = _around(self.address("worker-cpu"))["SPARK_LOCAL_IP"]
-        return {"DERM_SPARK_MASTER": self._told("DERM_SPARK_MASTER"), "SPARK_LOCAL_IP": own}
+        told = {name: self._told(name) for name in ("DERM_ENGINE", "DERM_SPARK_MASTER")}
+        return {**told, "SPARK_LOCAL_IP": own}
 
     def _told(self, variable: str) -> str:
         given = self.services["worker-cpu"]["environment"][variable]

@@ -13,8 +13,8 @@ from feature_store.contracts.base import ENTITIES, days_between, shift_day
 from feature_store.contracts.errors import GuardFailed, MissingInput
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake.lake import sort_rows
-from jobs.engine import catalog
 from jobs.engine.runner import run_step
+from jobs.pipelines import catalog
 from jobs.recipes import GuardConfig
 from jobs.steps.verify import check_guards
 from tests import reference_pool
@@ -24,6 +24,13 @@ pytestmark = pytest.mark.spark
 DAYS = days_between(FIRST, shift_day(FIRST, 3))
 
 
+@pytest.fixture(params=["local", "spark"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both engines, in turn."""
+    monkeypatch.setenv("DERM_ENGINE", request.param)
+
+
+@pytest.mark.usefixtures("engine")
 def test_the_pool_of_every_day_is_the_recursion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,6 +62,24 @@ def test_a_rerun_is_skipped_and_a_forced_one_changes_nothing(
     repeated = run(home, DAYS[1], "dedup", "merge")
     digests = [[a.digest for a in r.manifest.outputs] for r in (*first, *repeated)]
     assert digests[:2] == digests[2:]
+
+
+def test_both_engines_write_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: dict[str, dict[str, bytes]] = {}
+    for engine in ("local", "spark"):
+        monkeypatch.setenv("DERM_ENGINE", engine)
+        root = tmp_path / engine
+        home = declare_home(root, monkeypatch)
+        for ds in DAYS[:2]:
+            commit_day(root, ds)
+            assert not any(r.skipped for r in run(home, ds, "dedup", "merge"))
+        lake = root / "lake" / "embeddings"
+        # Their names begin with a number that is drawn; the folder says day and bucket.
+        written[engine] = {
+            f.parent.relative_to(lake).as_posix(): f.read_bytes() for f in lake.rglob("*.parquet")
+        }
+    assert len(written["local"]) == 2 * 2 * 3 * 4  # days, entity types, tables, buckets
+    assert written["local"] == written["spark"]
 
 
 def test_completed_days_run_again_in_any_order_change_nothing(

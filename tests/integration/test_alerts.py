@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from feature_store.contracts.errors import DermError
-from jobs.engine import catalog, tasks
+from jobs.pipelines import daily, tasks
 from jobs.scheduling import alerts
 from jobs.settings import PROJECT
 from tests.airflow_fixtures import AIRFLOW_PYTHON, airflow_environment, make_home
+from tests.pipelines import PIPELINE
 
 needs_airflow = pytest.mark.skipif(
     not AIRFLOW_PYTHON.exists(), reason="Airflow is not installed: make .venv-airflow/.airflow"
@@ -89,10 +90,10 @@ def test_a_refused_alert_is_an_error_that_keeps_the_secret(receiver: Receiver) -
 
 def test_the_runbook_is_named_for_every_step() -> None:
     named = set()
-    for task in tasks.tasks():
+    for task in tasks.tasks(PIPELINE):
         document = alerts.task_failed(dag="d", run="r", day="", task=task.key, error="", log_url="")
         named |= {s["runbook"] for s in document["steps"]}
-    assert named == {f"docs/runbook.md#{step.name}" for step in catalog.STEPS}
+    assert named == {f"docs/runbook.md#{step.name}" for step in daily.STEPS}
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,14 @@
 
 import pytest
 
-from feature_store.contracts.base import UPSTREAMS, shift_day
+from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import InputError
 from feature_store.online.releases import Releases
 from feature_store.online.store import open_store
 from jobs.cli import main
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
+from tests.pipelines import UPSTREAMS
 from tests.publishing_fixtures import START, World
 
 pytestmark = pytest.mark.redis

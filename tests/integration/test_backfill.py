@@ -11,21 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, days_between, shift_day
+from feature_store.contracts.base import ENTITIES, days_between, shift_day
 from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import pool_table
-from jobs.engine import catalog
+from feature_store.spark.tasks import run_here
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import open_context, resolve_inputs
 from jobs.engine.staleness import standings
+from jobs.pipelines import catalog
 from jobs.recipes import Recipe
 from jobs.repair import backfill, plan, unfinished
 from jobs.repair.starting_points import survey
 from jobs.settings import Settings
 from jobs.steps import gate
-from jobs.steps.count import count_day, serially
+from jobs.steps.count import count_day
 from tests.aggregation_fixtures import (
     FIRST,
     commit_raw,
@@ -36,6 +37,7 @@ from tests.aggregation_fixtures import (
     run,
 )
 from tests.aggregation_fixtures import commit_events as commit_events_of
+from tests.pipelines import UPSTREAMS
 
 pytestmark = pytest.mark.spark
 DAYS = days_between(FIRST, shift_day(FIRST, 4))
@@ -89,7 +91,7 @@ def simulate(root: Path, settings: Settings, wrong: set[str] = frozenset()) -> N
         empty = [Artifact(name=f"lake:{t}", ds=ds, digest="x") for t in ("users", "pins")]
         produced(ctx, "ingest", events, *empty)
         produced(ctx, "validate", Artifact(name="validated", ds=ds, digest="x"))
-        produced(ctx, "count", *count_day(ctx, serially).outputs)
+        produced(ctx, "count", *count_day(ctx, run_here).outputs)
         for upstream in UPSTREAMS:
             ctx = context(root, ds, upstream)
             produced(ctx, "train", Artifact(name=f"snapshot:{upstream}", ds=ds, digest="x"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS
+from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake.lake import Lake
 from jobs.engine import locks
@@ -20,6 +20,7 @@ from jobs.engine.manifests import ManifestStore
 from jobs.repair import unfinished
 from jobs.services.redis import stop_redis
 from tests.derm_process import derm, start
+from tests.pipelines import UPSTREAMS
 from tests.spoilt import spoil
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]

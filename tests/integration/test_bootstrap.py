@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS
+from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.tables import pool_table
 from jobs.engine.manifests import ManifestStore
 from jobs.repair import unfinished
 from jobs.services.redis import stop_redis
 from tests.derm_process import derm, start
+from tests.pipelines import UPSTREAMS
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 

@@ -1,4 +1,4 @@
-"""`derm count` on a real Spark: the same bits wherever and however often it runs."""
+"""`derm count`, here and on a real Spark: the same bits wherever and however often it runs."""
 
 import dataclasses
 from pathlib import Path
@@ -28,6 +28,12 @@ def counted(ctx: RunContext) -> list[str]:
     return [a.digest for a in count.run(ctx).outputs]
 
 
+@pytest.fixture(autouse=True, params=["local", "spark"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both engines, in turn."""
+    monkeypatch.setenv("DERM_ENGINE", request.param)
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     """Three days, counted in this process."""
@@ -37,7 +43,7 @@ def world(tmp_path: Path) -> World:
     return world
 
 
-def test_neither_spark_nor_how_events_are_divided_leaves_a_trace(world: World) -> None:
+def test_neither_the_engine_nor_how_events_are_divided_leaves_a_trace(world: World) -> None:
     table, ds = world.spec.events_table(), DAYS[1]
     before = digests(world, ds)
     assert counted(world.context(ds)) == before

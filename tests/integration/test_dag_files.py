@@ -88,7 +88,7 @@ def test_dag_files_are_names_and_arrows() -> None:
         assert len(lines) <= 80, path
         assert set(imported) <= {
             "airflow.sdk",
-            "jobs.engine.catalog",
+            "jobs.pipelines.catalog",
             "jobs.scheduling.maintenance",
             "jobs.scheduling.orchestration",
             "jobs.settings",

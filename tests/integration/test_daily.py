@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.engine import catalog, tasks
 from jobs.engine.manifests import ManifestStore
+from jobs.pipelines import daily, tasks
 from jobs.services import local, processes
 from jobs.settings import PROJECT, Settings
 from tests.airflow_fixtures import AIRFLOW_PYTHON
+from tests.pipelines import PIPELINE
 
 pytestmark = [
     pytest.mark.airflow,
@@ -64,7 +65,7 @@ def test_the_next_run_takes_up_where_it_was_stopped(home: Path) -> None:
     ended = re.findall(r"^(\S+)  (\S+) +success", run.stdout, re.MULTILINE)
     for ds in (FIRST, SECOND):
         assert sorted(key for day, key in ended if day == ds) == sorted(
-            task.key for task in tasks.tasks()
+            task.key for task in tasks.tasks(PIPELINE)
         )
     assert _published_day(home) == SECOND
     assert (home / "report" / "index.html").exists()
@@ -88,7 +89,7 @@ def test_every_step_of_both_days_has_its_manifest(home: Path) -> None:
     for ds in (FIRST, SECOND):
         expected = sorted(
             (step.name, upstream or "")
-            for step in catalog.STEPS
+            for step in daily.STEPS
             for upstream in (("ctr", "cvr") if step.per_upstream else (None,))
         )
         assert sorted((m.step, m.upstream or "") for m in manifests.of_day(ds)) == expected

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store.client.client import FeatureClient
-from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.tables import pool_table
 from feature_store.lake.lake import Lake
 from feature_store.online.releases import Releases
@@ -22,6 +21,7 @@ from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 from tests.derm_process import derm, start
+from tests.pipelines import UPSTREAMS
 from tests.report_fixtures import make_home
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS
+from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.errors import CommitConflict, InputError, MissingInput
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake.lake import Lake, stage_file
@@ -23,6 +23,7 @@ from feature_store.lake.storage import Storage, locate
 from jobs.services.redis import stop_redis
 from jobs.settings import PROJECT, Settings
 from tests.derm_process import derm, start
+from tests.pipelines import UPSTREAMS
 
 _MOTO = PROJECT / ".venv-s3" / "bin" / "moto_server"
 

@@ -19,9 +19,9 @@ from feature_store.lake.lake import Lake, stage_file
 from feature_store.lake.maintenance import pools_to_keep
 from feature_store.lake.schemas import arrow_schema
 from feature_store.spark.rebucket import sources
-from jobs.engine import catalog
 from jobs.engine.context import RunContext
 from jobs.engine.runner import is_current, open_context, resolve_inputs
+from jobs.pipelines import catalog
 from jobs.repair import unfinished
 from jobs.repair.plan import BackfillPlan
 from jobs.settings import Settings
@@ -38,6 +38,7 @@ from tests.aggregation_fixtures import (
     random_day,
     run,
 )
+from tests.pipelines import DECLARED
 
 DAYS = days_between(FIRST, shift_day(FIRST, 2))
 
@@ -155,7 +156,9 @@ def test_retention_spares_what_a_release_or_a_backfill_needs(tmp_path: Path) -> 
     config = RetentionConfig(raw_days=2)
     name = raw_table("ctr", "user").name
     settings = Settings(home=tmp_path)
-    assert expired_days(ctx.lake, config, protected_days(settings, config)) == {name: days[:8]}
+    assert expired_days(ctx.lake, DECLARED, config, protected_days(settings, config)) == {
+        name: days[:8]
+    }
     release = Release(release_id="r", ds=days[4], upstreams=())
     (tmp_path / "releases").mkdir()
     (tmp_path / "releases" / "r.json").write_text(release.model_dump_json())
@@ -169,7 +172,7 @@ def test_retention_spares_what_a_release_or_a_backfill_needs(tmp_path: Path) -> 
         steps=(),
     )
     unfinished.save(tmp_path, unfinished.Progress(plan=plan))
-    expired = expired_days(ctx.lake, config, protected_days(settings, config))
+    expired = expired_days(ctx.lake, DECLARED, config, protected_days(settings, config))
     assert expired == {name: days[:4]}
 
 
@@ -182,8 +185,10 @@ def test_counts_are_kept_beyond_the_longest_window(tmp_path: Path) -> None:
         layout = {"dtype": "int32", "dim": "12", "buckets": "1"}
         lake.commit(table, ds, staged, properties=layout)
     config = RetentionConfig(counts_days=91)
-    assert expired_days(lake, config, frozenset()) == {table.name: tuple(days[:2])}
-    assert expired_days(lake, config, frozenset(days[:1])) == {table.name: tuple(days[1:2])}
+    assert expired_days(lake, DECLARED, config, frozenset()) == {table.name: tuple(days[:2])}
+    assert expired_days(lake, DECLARED, config, frozenset(days[:1])) == {
+        table.name: tuple(days[1:2])
+    }
     with pytest.raises(ValueError, match="counts_days"):
         RetentionConfig(counts_days=90)
 
@@ -203,7 +208,7 @@ def test_retention_spares_what_readers_see_after_rollbacks(tmp_path: Path) -> No
     config = RetentionConfig(raw_days=1, releases=2)
     protected = protected_days(Settings(home=tmp_path), config)
     assert protected == {days[1], days[2], days[6], days[7]}
-    expired = expired_days(ctx.lake, config, protected)
+    expired = expired_days(ctx.lake, DECLARED, config, protected)
     assert expired == {raw_table("ctr", "user").name: (days[0], *days[3:6])}
 
 

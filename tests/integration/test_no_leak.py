@@ -7,8 +7,8 @@ from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.manifests import Artifact
 from feature_store.reading.examples import DayExamples
-from jobs.engine import catalog
 from jobs.engine.runner import resolve_inputs
+from jobs.pipelines import catalog
 from tests.model_fixtures.world import FIRST, World, next_day
 
 SECOND = next_day(FIRST)

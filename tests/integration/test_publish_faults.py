@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from feature_store.client.client import FeatureClient
-from feature_store.contracts.base import UPSTREAMS, shift_day
+from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed, StoreError
 from feature_store.contracts.tables import pool_table
 from feature_store.online.releases import Releases
@@ -28,6 +28,7 @@ from feature_store.online.store import open_store, slot_state
 from jobs.services import redis as service
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
+from tests.pipelines import UPSTREAMS
 from tests.publishing_fixtures import START, World
 
 pytestmark = [pytest.mark.redis, pytest.mark.integration]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from feature_store.client.client import FeatureClient
-from feature_store.contracts.base import UPSTREAMS, shift_day
+from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed, ManifestCorrupt, MissingInput, StoreError
 from feature_store.online.releases import Releases
 from feature_store.online.store import open_store
@@ -12,6 +12,7 @@ from jobs.cli import main
 from jobs.rendering.published import read_published
 from jobs.services.redis import ensure_redis
 from jobs.steps import publish
+from tests.pipelines import UPSTREAMS
 from tests.publishing_fixtures import START, World
 
 pytestmark = pytest.mark.redis

@@ -13,12 +13,13 @@ from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake.lake import Lake
 from feature_store.lake.schemas import arrow_schema, pack
+from feature_store.spark.tasks import run_here
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
 from jobs.recipes import Recipe, toy
 from jobs.settings import Home, Settings
 from jobs.steps import infer, train
-from jobs.steps.count import count_day, serially
+from jobs.steps.count import count_day
 
 FIRST = "2025-03-01"
 TOPICS = 4
@@ -103,7 +104,7 @@ class World:
 
     def count(self, ds: str) -> None:
         """`derm count`, without Spark."""
-        self.record("count", ds, None, count_day(self.context(ds), serially).outputs)
+        self.record("count", ds, None, count_day(self.context(ds), run_here).outputs)
 
     def record(self, step: str, ds: str, upstream: str | None, outputs: tuple) -> None:
         """Write a step's manifest, as the runner does."""

@@ -24,12 +24,13 @@ from feature_store.lake.schemas import arrow_schema
 from feature_store.reading.counts import Counting, EntityCounts, largest_counts
 from feature_store.spark import counting
 from feature_store.spark.counting import slide
+from feature_store.spark.tasks import run_here
 from jobs.engine.context import RunContext
 from jobs.engine.manifests import ManifestStore
 from jobs.recipes import Recipe
 from jobs.settings import Home, Settings
 from jobs.steps import count
-from jobs.steps.count import count_day, serially
+from jobs.steps.count import count_day
 
 FIRST = "2025-03-01"
 LAST = 95  # beyond the longest window
@@ -103,7 +104,7 @@ def write_day(root: Path, day: int, events: Sequence[Event]) -> str:
 def live(root: Path, events: Sequence[Event], last: int = LAST) -> None:
     """Count every day up to the last one."""
     for day in range(last + 1):
-        count_day(context(root, write_day(root, day, events)), serially)
+        count_day(context(root, write_day(root, day, events)), run_here)
 
 
 def brute_force(
@@ -235,10 +236,10 @@ def test_a_day_that_changes_takes_later_records_with_it(tmp_path: Path) -> None:
     recorded = tmp_path / "manifests" / shift_day(FIRST, 3) / "count.json"
     recorded.parent.mkdir(parents=True)
     recorded.write_text("{}")
-    count_day(context(tmp_path, shift_day(FIRST, 1)), serially)
+    count_day(context(tmp_path, shift_day(FIRST, 1)), run_here)
     assert recorded.exists()
     assert digests_of(tmp_path) == digests
-    count_day(context(tmp_path, write_day(tmp_path, 1, [*events, (1, "b", "x", 0, 0)])), serially)
+    count_day(context(tmp_path, write_day(tmp_path, 1, [*events, (1, "b", "x", 0, 0)])), run_here)
     assert not recorded.exists()
 
 
@@ -253,7 +254,7 @@ def test_windows_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     (bucket,) = (b for b, files in lake.bucket_files(counts.name, day).items() if _rows(files))
     lake.replace_bucket(counts, day, stage_file(lake.root, counts, day, more, bucket=bucket))
     with pytest.raises(ContractViolation, match="fewer events than none"):
-        count_day(context(tmp_path, write_day(tmp_path, 7, [])), serially)
+        count_day(context(tmp_path, write_day(tmp_path, 7, [])), run_here)
 
 
 def _rows(files: Sequence[str]) -> int:

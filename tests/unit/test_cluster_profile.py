@@ -13,7 +13,7 @@ import pyspark
 import pytest
 import yaml
 
-from jobs.engine.catalog import STEPS
+from jobs.pipelines.catalog import STEPS
 from jobs.services.airflow import _POOLS
 from jobs.settings import Settings
 from tests.cluster.compose import Compose

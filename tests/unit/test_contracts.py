@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feature_store.contracts import errors
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, check_day, days_between, shift_day
+from feature_store.contracts.base import ENTITIES, check_day, days_between, shift_day
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import (
@@ -20,6 +20,7 @@ from feature_store.contracts.tables import (
     raw_table,
     runs_table,
 )
+from tests.pipelines import DECLARED, UPSTREAMS
 
 _DAYS = st.dates().map(lambda d: d.isoformat())
 
@@ -197,7 +198,9 @@ def test_the_primary_label_comes_first() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"labels": _spec().labels[:2]}, "upstream cvr needs one primary label"),
+        ({"labels": _spec().labels[:1]}, "upstream ctr needs one primary label"),
+        ({"upstreams": DECLARED[:1]}, "label .* is of upstream cvr, declared are ctr"),
+        ({"upstreams": (*DECLARED, DECLARED[0])}, "upstreams are declared twice: ctr"),
         ({"labels": (*_spec().labels, _spec().labels[1])}, "upstream ctr needs one primary"),
         ({"features": _spec().features[1:]}, "no user feature"),
         ({"features": (*_spec().features, _spec().features[0])}, "declared twice"),

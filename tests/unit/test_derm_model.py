@@ -197,7 +197,9 @@ def test_late_conversions_add_nothing_to_masked_tasks():
 
 
 def test_rare_tasks_weigh_more_up_to_the_cap():
-    trained, rows = objective(upstream="cvr"), batch(6, upstream="cvr")
+    loss = dataclasses.replace(SMALL.loss, weight_cap=10.0)
+    trained = objective(dataclasses.replace(SMALL, loss=loss), upstream="cvr")
+    rows = batch(6, upstream="cvr")
     plain = trained(rows)["supervised"]
     trained.model.base_rate_T.fill_(1e-3)
     torch.testing.assert_close(trained(rows)["supervised"], 10 / 2 * plain)

@@ -11,6 +11,7 @@ from feature_store.contracts.manifests import Metrics, StepManifest
 from jobs.cli import main
 from jobs.commands.metrics import exposition, newest_manifests, write_metrics
 from jobs.engine.manifests import ManifestStore
+from jobs.rendering.state import HomeState
 from tests.report_fixtures import make_home, publish
 
 
@@ -29,13 +30,14 @@ def manifest(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ManifestStore:
+def home(tmp_path: Path) -> Path:
+    make_home(tmp_path, days=0)
     store = ManifestStore(tmp_path / "manifests")
     for ds, auc in (("2025-03-01", 0.6), ("2025-03-02", 0.7)):
         store.put(manifest("train", ds, {"auc": auc, "note": "text"}, "ctr"))
         store.put(manifest("verify", ds, {"cosine_user": 0.9, "cosine_pin": 0.8}, "ctr"))
     store.put(manifest("release", "2025-03-01", {}))
-    return store
+    return tmp_path
 
 
 def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -46,14 +48,14 @@ def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def test_the_newest_day_of_each_step_is_shown(store: ManifestStore) -> None:
-    found = parsed(exposition(list(newest_manifests(store)), None))
+def test_the_newest_day_of_each_step_is_shown(home: Path) -> None:
+    found = parsed(exposition(list(newest_manifests(home)), HomeState()))
     assert found["derm_train_auc", (("entity", ""), ("upstream", "ctr"))] == 0.7
     assert found["derm_verify_cosine", (("entity", "pin"), ("upstream", "ctr"))] == 0.8
 
 
-def test_text_values_are_left_out(store: ManifestStore) -> None:
-    assert "note" not in exposition(list(newest_manifests(store)), None)
+def test_text_values_are_left_out(home: Path) -> None:
+    assert "note" not in exposition(list(newest_manifests(home)), HomeState())
 
 
 def test_the_published_day_is_the_one_readers_see(tmp_path: Path) -> None:
@@ -72,11 +74,12 @@ def published_day_ended(home: Path) -> dt.datetime:
 
 
 def test_an_empty_home_has_no_numbers(tmp_path: Path) -> None:
-    assert parsed(exposition(list(newest_manifests(ManifestStore(tmp_path))), None)) == {}
+    make_home(tmp_path, days=0)
+    assert parsed(exposition(list(newest_manifests(tmp_path)), HomeState())) == {}
 
 
 def test_the_command_replaces_its_file_whole(
-    store: ManifestStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DERM_HOME", str(tmp_path))
     target = tmp_path / "derm.prom"

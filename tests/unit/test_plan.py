@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.contracts.base import UPSTREAMS, days_between, shift_day
+from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError, MissingInput
 from jobs.repair.plan import CORRUPTIONS, BackfillPlan, What, make_plan, render
 from jobs.repair.starting_points import Record, Survey
+from tests.pipelines import DECLARED, UPSTREAMS
 
 START = "2025-03-01"
 DAYS = days_between(START, shift_day(START, 9))
@@ -24,6 +25,7 @@ def survey(
         start=start,
         last=DAYS[-1],
         dataset="kuairand",
+        upstreams=DECLARED,
         pools=dict.fromkeys(UPSTREAMS, pools),
         dailies=dict.fromkeys(UPSTREAMS, dailies),
         raws=dict.fromkeys(UPSTREAMS, dailies),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.contracts.base import UPSTREAMS
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.tables import runs_table
 from feature_store.lake.lake import Lake
@@ -20,6 +19,7 @@ from jobs.rendering.published import read_published
 from jobs.rendering.summary import DaySummary, phases
 from jobs.settings import Settings
 from jobs.steps import report
+from tests.pipelines import UPSTREAMS
 from tests.report_fixtures import finish_day, make_home, publish
 
 
@@ -118,7 +118,7 @@ def test_page_is_well_formed_and_fetches_nothing(home: Path) -> None:
 
 
 def test_page_says_what_is_published(home: Path) -> None:
-    page = render_page(_summaries(home), recipe("toy"), read_published(home))
+    page = render_page(_summaries(home), UPSTREAMS, recipe("toy"), read_published(home))
     assert "2025-03-03-9b2f40c1" in page
     assert "released, every bound kept" in page
 
@@ -127,10 +127,10 @@ def test_page_names_a_number_outside_its_bound(home: Path) -> None:
     days = _summaries(home)
     days[-1] = _with_number(days[-1], "train", "ctr", auc=0.6, auc_bound=0.679)
     days[-1] = _with_number(days[-1], "index", "cvr", recall_at_10=0.9)
-    page = render_page(days, recipe("toy"), None)
+    page = render_page(days, UPSTREAMS, recipe("toy"), None)
     assert '<a class="run"' not in page
     assert "2 numbers outside their bounds" in page
-    assert re.search(r'2025-03-03 <b class="head-ctr">ctr</b> AUC: 0\.600, bound 0\.679', page)
+    assert re.search(r'2025-03-03 <b class="head-u0">ctr</b> AUC: 0\.600, bound 0\.679', page)
     assert 'class="dot broken"' in page
     assert '<td class="bad">0.600</td>' in page
 
@@ -140,14 +140,14 @@ def test_a_bound_follows_the_last_known_day(home: Path) -> None:
     before = days[0].number("verify", "pool_user", "ctr")
     assert before is not None
     days[1] = _with_number(days[1], "verify", "ctr", pool_user=0.51 * before)
-    assert "1 number outside" not in render_page(days, recipe("toy"), None)
+    assert "1 number outside" not in render_page(days, UPSTREAMS, recipe("toy"), None)
     days[1] = _with_number(days[1], "verify", "ctr", pool_user=0.49 * before)
-    assert "1 number outside its bound" in render_page(days, recipe("toy"), None)
+    assert "1 number outside its bound" in render_page(days, UPSTREAMS, recipe("toy"), None)
 
 
 def test_a_day_that_ran_in_part_and_a_day_that_did_not_run(home: Path) -> None:
     finish_day(home, "2025-03-05", until="verify")
-    page = render_page(_summaries(home), recipe("toy"), read_published(home))
+    page = render_page(_summaries(home), UPSTREAMS, recipe("toy"), read_published(home))
     assert "not released" in page
     assert "2025-03-04" in page  # the gap is shown, not skipped
 
@@ -158,7 +158,7 @@ def test_numbers_that_are_not_numbers_are_not_drawn(home: Path) -> None:
     assert day.number("train", "ne", "ctr") is None
     assert day.number("train", "snapshot_id", "ctr") is None
     assert day.number("train", "auc", "cvr") is not None
-    assert "nan" not in render_page([day], recipe("toy"), None)
+    assert "nan" not in render_page([day], UPSTREAMS, recipe("toy"), None)
 
 
 def test_text_from_manifests_is_escaped(home: Path) -> None:
@@ -166,7 +166,7 @@ def test_text_from_manifests_is_escaped(home: Path) -> None:
     key = ("train", "ctr")
     changed = day.steps[key].model_copy(update={"metrics": {"space_id": "<script>x</script>"}})
     day = DaySummary.of(day.ds, {**day.steps, key: changed}.values())
-    page = render_page([day], recipe("toy"), None)
+    page = render_page([day], UPSTREAMS, recipe("toy"), None)
     assert "<script>x" not in page
     assert "&lt;script&gt;x" in page
 

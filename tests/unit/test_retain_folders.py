@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from feature_store.config import RetentionConfig
-from feature_store.contracts.base import UPSTREAMS, days_between
+from feature_store.contracts.base import days_between
 from feature_store.contracts.manifests import Artifact, StepManifest
 from jobs.engine.manifests import ManifestStore
 from jobs.upkeep.retain_folders import expired_folders
+from tests.pipelines import UPSTREAMS
 
 DAYS = days_between("2025-03-01", "2025-04-30")
 CONFIG = RetentionConfig(daily_pools=3, weekly_pools=2)
@@ -40,7 +41,7 @@ def _record(home: Path, store: ManifestStore, step: str, ds: str, uri: str, upst
 
 
 def left(home: Path, kind: str, protected: frozenset[str] = frozenset()) -> list[str]:
-    gone = expired_folders(home, CONFIG, protected).get(f"{kind}/ctr", ())
+    gone = expired_folders(home, UPSTREAMS, CONFIG, protected).get(f"{kind}/ctr", ())
     return sorted({p.name for p in (home / kind / "ctr").iterdir()} - {p.name for p in gone})
 
 
@@ -88,4 +89,4 @@ def test_what_a_killed_build_of_an_index_left_behind_goes_when_it_is_old(home: P
 
 
 def test_a_home_without_anything_has_nothing_to_remove(tmp_path: Path) -> None:
-    assert expired_folders(tmp_path, CONFIG, frozenset()) == {}
+    assert expired_folders(tmp_path, UPSTREAMS, CONFIG, frozenset()) == {}

@@ -11,14 +11,16 @@ import pytest
 from feature_store.contracts.errors import ContractViolation, GuardFailed, MissingInput
 from feature_store.contracts.manifests import Artifact
 from feature_store.lake.storage import Storage
-from jobs.engine import catalog, runner
-from jobs.engine.catalog import Ref, Step
+from jobs.engine import runner
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import open_context, run_step
 from jobs.engine.staleness import standings
+from jobs.pipelines import catalog, daily
+from jobs.pipelines.declarations import Ref, Step
 from jobs.settings import Home, Settings
 from jobs.steps import gate
+from tests.pipelines import PIPELINE
 
 _COMMON = {"failure": "It failed.", "remedy": "Run it again."}
 _SOW = Step(name="sow", summary="write a seed", outputs=("source",), task="sow", **_COMMON)
@@ -75,7 +77,7 @@ def _harvest(ctx: RunContext) -> Outcome:
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A home with seeds for three days, and the small catalog in place of the real one."""
-    monkeypatch.setattr(catalog, "STEPS", (_GATE, _SOW, _GROW, _RELEASE))
+    monkeypatch.setattr(daily, "STEPS", (_GATE, _SOW, _GROW, _RELEASE))
     for step, run in ((_SOW, _sow), (_GROW, _grow), (_RELEASE, _harvest)):
         module = ModuleType(f"jobs.steps.{step.name}")
         module.run = run
@@ -91,8 +93,8 @@ def _day(settings: Settings, ds: str, *, force: bool = False) -> list[str]:
     """Run a day; the steps that were not skipped."""
     return [
         " ".join(filter(None, (step.name, upstream)))
-        for step in catalog.STEPS
-        for upstream in runner.upstreams_of(step, None)
+        for step in daily.STEPS
+        for upstream in PIPELINE.upstreams_of(step)
         if not run_step(settings, step, ds, upstream, force=force).skipped
     ]
 
@@ -223,7 +225,7 @@ def test_steps_that_a_data_set_lacks_are_not_waited_for(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        catalog, "steps_for", lambda _: tuple(s for s in catalog.STEPS if s.name != "sow")
+        catalog, "steps_for", lambda _: tuple(s for s in daily.STEPS if s.name != "sow")
     )
     found = runner.resolve_inputs(open_context(settings, D1, "ctr"), _GROW)
     assert found == ()
@@ -239,7 +241,7 @@ def test_steps_that_a_data_set_lacks_are_not_waited_for(
     ],
 )
 def test_upstreams_of_a_step(step: Step, asked: str | None, expected: tuple) -> None:
-    assert tuple(runner.upstreams_of(step, asked)) == expected
+    assert tuple(PIPELINE.upstreams_of(step, asked)) == expected
 
 
 def test_gate_opens_on_the_first_day_and_after_a_whole_one(settings: Settings) -> None:

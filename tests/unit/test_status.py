@@ -13,15 +13,15 @@ import pytest
 from deltalake import write_deltalake
 from rich.console import Console
 
-from feature_store.contracts.base import UPSTREAMS
 from jobs.commands.status import read_status
-from jobs.engine import catalog
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import open_context
+from jobs.pipelines import catalog
 from jobs.rendering.terminal import print_status
 from jobs.repair import plan, unfinished
 from jobs.repair.starting_points import Survey
 from jobs.settings import Home, Settings
+from tests.pipelines import DECLARED, UPSTREAMS
 from tests.report_fixtures import finish_day, make_home, manifest_of, publish
 
 _DERM = "import sys; from jobs.cli import main; sys.exit(main())"
@@ -165,6 +165,7 @@ def test_a_repair_that_is_not_finished_comes_first(home: Path) -> None:
             start="2025-03-01",
             last="2025-03-03",
             dataset="simulated",
+            upstreams=DECLARED,
             pools={u: ctx.manifests.days() for u in UPSTREAMS},
             dailies={u: ctx.manifests.days() for u in UPSTREAMS},
             raws={u: ctx.manifests.days() for u in UPSTREAMS},

@@ -1,43 +1,44 @@
 from itertools import pairwise
 
-from jobs.engine import catalog, tasks
+from jobs.pipelines import daily, tasks
+from tests.pipelines import PIPELINE
 
 
 def test_a_step_runs_once_for_each_upstream_or_once():
-    found = [(s.name, t.upstream) for t in tasks.tasks() for s in t.steps]
-    for step in catalog.STEPS:
+    found = [(s.name, t.upstream) for t in tasks.tasks(PIPELINE) for s in t.steps]
+    for step in daily.STEPS:
         mine = [upstream for name, upstream in found if name == step.name]
         assert mine == ["ctr", "cvr"] if step.per_upstream else len(mine) == 1, step.name
 
 
 def test_a_step_of_both_joins_the_first_upstream_where_its_task_is_divided():
-    where = {s.name: t.key for t in tasks.tasks() for s in t.steps if not s.per_upstream}
+    where = {s.name: t.key for t in tasks.tasks(PIPELINE) for s in t.steps if not s.per_upstream}
     assert where["count"] == "ctr.aggregate"
     assert all("." not in key for name, key in where.items() if name != "count")
 
 
 def test_every_task_can_be_reached_from_the_gate_alone():
     after: dict[str, set[str]] = {}
-    for before, then in tasks.arrows():
+    for before, then in tasks.arrows(PIPELINE):
         after.setdefault(before, set()).add(then)
     reached, frontier = {tasks.FIRST}, [tasks.FIRST]
     while frontier:
         fresh = after.get(frontier.pop(), set()) - reached
         reached |= fresh
         frontier += fresh
-    assert reached == {t.key for t in tasks.tasks()}
-    assert tasks.FIRST not in {then for _, then in tasks.arrows()}
+    assert reached == {t.key for t in tasks.tasks(PIPELINE)}
+    assert tasks.FIRST not in {then for _, then in tasks.arrows(PIPELINE)}
 
 
 def test_what_a_task_reads_is_written_before_it_starts():
     before = _ancestors()
-    writer = {a: t.key for t in tasks.tasks() for a in t.outputs}
-    for task in tasks.tasks():
+    writer = {a: t.key for t in tasks.tasks(PIPELINE) for a in t.outputs}
+    for task in tasks.tasks(PIPELINE):
         assert {writer[a] for a in task.inputs} - {task.key} <= before[task.key], task.key
 
 
 def test_no_arrow_is_implied_by_others():
-    direct = set(tasks.arrows())
+    direct = set(tasks.arrows(PIPELINE))
     before = _ancestors()
     for first, last in direct:
         others = {b for b, a in direct if a == last} - {first}
@@ -51,24 +52,24 @@ def test_nothing_is_visible_before_both_upstreams_are_ready():
 
 
 def test_a_single_step_is_its_own_command_and_fused_steps_are_a_run():
-    by_key = {t.key: t for t in tasks.tasks()}
+    by_key = {t.key: t for t in tasks.tasks(PIPELINE)}
     assert by_key["ctr.train"].arguments("2025-03-08") == "train --ds 2025-03-08 --upstream ctr"
-    fused = next(t for t in tasks.tasks() if len(t.steps) > 1 and t.upstream == "cvr")
+    fused = next(t for t in tasks.tasks(PIPELINE) if len(t.steps) > 1 and t.upstream == "cvr")
     names = ",".join(s.name for s in fused.steps)
     expected = f"run --from 2025-03-08 --to 2025-03-08 --steps {names} --upstream cvr"
     assert fused.arguments("2025-03-08") == expected
 
 
 def test_steps_of_a_task_follow_each_other_in_the_catalog():
-    order = {s.name: i for i, s in enumerate(catalog.STEPS)}
-    for task in tasks.tasks():
+    order = {s.name: i for i, s in enumerate(daily.STEPS)}
+    for task in tasks.tasks(PIPELINE):
         positions = [order[s.name] for s in task.steps]
         assert all(a < b for a, b in pairwise(positions)), task.key
 
 
 def _ancestors() -> dict[str, set[str]]:
-    direct = tasks.arrows()
-    found: dict[str, set[str]] = {t.key: set() for t in tasks.tasks()}
+    direct = tasks.arrows(PIPELINE)
+    found: dict[str, set[str]] = {t.key: set() for t in tasks.tasks(PIPELINE)}
     for _ in found:
         for before, after in direct:
             found[after] |= {before} | found[before]

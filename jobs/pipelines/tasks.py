@@ -7,8 +7,9 @@ arrows follow from what the steps read and write; those that others already impl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from feature_store.contracts.base import UPSTREAMS, Upstream
-from jobs.engine import catalog
+from feature_store.contracts.base import Upstream
+from jobs.pipelines import catalog
+from jobs.pipelines.declarations import Resource, Step
 
 FIRST = "gate"
 
@@ -19,7 +20,8 @@ class Task:
 
     name: str
     upstream: Upstream | None
-    steps: tuple[catalog.Step, ...]
+    steps: tuple[Step, ...]
+    pipeline: catalog.Pipeline
 
     @property
     def key(self) -> str:
@@ -27,7 +29,7 @@ class Task:
         return f"{self.upstream}.{self.name}" if self.upstream else self.name
 
     @property
-    def resource(self) -> catalog.Resource:
+    def resource(self) -> Resource:
         """The scarcest resource any of its steps needs."""
         return next((s.resource for s in self.steps if s.resource != "cpu"), "cpu")
 
@@ -44,9 +46,7 @@ class Task:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Artifacts it writes."""
-        return tuple(
-            name for s in self.steps for t in s.outputs for name in catalog.expand(t, self.upstream)
-        )
+        return tuple(n for s in self.steps for n in self.pipeline.outputs_of(s, self.upstream))
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -54,9 +54,8 @@ class Task:
         return tuple(
             name
             for s in self.steps
-            for ref in s.inputs
+            for ref, name in self.pipeline.inputs_of(s, self.upstream)
             if ref.offset == 0
-            for name in catalog.expand(ref.name, self.upstream)
         )
 
     def arguments(self, ds: str) -> str:
@@ -69,32 +68,32 @@ class Task:
         return " ".join(words + ([f"--upstream {self.upstream}"] if self.upstream else []))
 
 
-def tasks() -> tuple[Task, ...]:
-    """Every task of a day, in catalog order; ctr and cvr alternate.
+def tasks(pipeline: catalog.Pipeline) -> tuple[Task, ...]:
+    """Every task of a day, in catalog order; upstreams alternate.
 
-    A step that serves both upstreams, in a task that each of them has, is part of the first one's,
+    A step that serves all upstreams, in a task that each of them has, is part of the first one's,
     and uses what that one has started.
 
     A step that a data set does not need (real data is not simulated) is left out by `derm run`.
     """
-    members: dict[tuple[str, Upstream | None], list[catalog.Step]] = {}
-    divided = {step.task for step in catalog.STEPS if step.per_upstream}
-    for step in catalog.STEPS:
-        once = UPSTREAMS[:1] if step.task in divided else (None,)
-        for upstream in UPSTREAMS if step.per_upstream else once:
+    members: dict[tuple[str, Upstream | None], list[Step]] = {}
+    divided = {step.task for step in pipeline.steps if step.per_upstream}
+    for step in pipeline.steps:
+        once = pipeline.names[:1] if step.task in divided else (None,)
+        for upstream in pipeline.upstreams_of(step) if step.per_upstream else once:
             members.setdefault((step.task, upstream), []).append(step)
     return tuple(
-        Task(name=name, upstream=upstream, steps=tuple(steps))
+        Task(name=name, upstream=upstream, steps=tuple(steps), pipeline=pipeline)
         for (name, upstream), steps in members.items()
     )
 
 
-def arrows() -> tuple[tuple[str, str], ...]:
+def arrows(pipeline: catalog.Pipeline) -> tuple[tuple[str, str], ...]:
     """Pairs (before, after) of task keys, none of them implied by others.
 
     A task that reads nothing of its own day waits for the gate.
     """
-    everything = tasks()
+    everything = tasks(pipeline)
     writer = {artifact: task.key for task in everything for artifact in task.outputs}
     direct = {
         task.key: {writer[a] for a in task.inputs} - {task.key} or {FIRST} - {task.key}

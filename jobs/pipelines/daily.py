@@ -1,64 +1,12 @@
-"""Every step of the pipeline as data. Imports nothing heavy: DAG files read it while parsing.
+"""Every step of a day as data. Imports nothing heavy: DAG files read it while parsing.
 
 A step reads artifacts of its own day or of the day before, and writes artifacts of its own day.
-Names in braces expand per upstream ({u}) and per entity ({e}).
+Names in braces expand per upstream ({u}) and per entity ({e}); `Pipeline` knows which there are.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from jobs.pipelines.declarations import Ref, Step
 
-from feature_store.contracts.base import ENTITIES, UPSTREAMS, Upstream
-
-Resource = Literal["cpu", "gpu", "spark"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ref:
-    """An artifact a step reads.
-
-    Attributes:
-        offset: 0 for the step's own day, -1 for the day before.
-        optional: absent on the first day of the pipeline, and where a new space begins; counts are
-            absent only on the first day with events.
-        or_later: a result stays current when it was made from a later day's artifact instead.
-    """
-
-    name: str
-    offset: int = 0
-    optional: bool = False
-    or_later: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One step, which is one module of `jobs` and one command.
-
-    Attributes:
-        per_upstream: runs once for ctr and once for cvr.
-        recipe_parts: fields of the recipe that its result depends on.
-        task: the Airflow task it belongs to; steps of one task share a process.
-        retries: how often Airflow tries again; 0 where trying again cannot help.
-        failure: what it means when this step fails.
-        remedy: what to do then.
-        command: module behind `derm <name>`.
-    """
-
-    name: str
-    summary: str
-    inputs: tuple[Ref, ...] = ()
-    outputs: tuple[str, ...] = ()
-    per_upstream: bool = False
-    recipe_parts: tuple[str, ...] = ()
-    task: str
-    resource: Resource = "cpu"
-    retries: int = 0
-    timeout_minutes: int = 60
-    failure: str
-    remedy: str
-    command: str = "jobs.commands.run_step"
-
-
+POOL = "lake:embeddings/{u}/{e}/pool"
 _SOURCE_TABLES = (Ref(name="lake:events"), Ref(name="lake:users"), Ref(name="lake:pins"))
 # Counts up to the end of yesterday. Nothing reads those of its own day: that would be a leak.
 _COUNTS = Ref(name="lake:counts/{e}", offset=-1, optional=True)
@@ -115,6 +63,7 @@ STEPS: tuple[Step, ...] = (
         ),
         outputs=("snapshot:{u}",),
         per_upstream=True,
+        reads_pools=True,
         recipe_parts=("model", "training", "counting", "guards"),
         task="train",
         resource="gpu",
@@ -129,6 +78,7 @@ STEPS: tuple[Step, ...] = (
         inputs=(*_SOURCE_TABLES, _COUNTS, Ref(name="snapshot:{u}", or_later=True)),
         outputs=("lake:embeddings/{u}/{e}/raw",),
         per_upstream=True,
+        reads_pools=True,
         recipe_parts=("inference", "counting", "layout"),
         task="infer",
         resource="gpu",
@@ -147,7 +97,7 @@ STEPS: tuple[Step, ...] = (
         task="aggregate",
         resource="spark",
         retries=1,
-        failure="Spark failed; the daily table is as it was.",
+        failure="Aggregating failed; the daily table is as it was.",
         remedy=_ALREADY_RAN,
     ),
     Step(
@@ -155,15 +105,15 @@ STEPS: tuple[Step, ...] = (
         summary="merge the day into the pool by moving average, carry over, prune",
         inputs=(
             Ref(name="lake:embeddings/{u}/{e}/daily"),
-            Ref(name="lake:embeddings/{u}/{e}/pool", offset=-1, optional=True),
+            Ref(name=POOL, offset=-1, optional=True),
         ),
-        outputs=("lake:embeddings/{u}/{e}/pool",),
+        outputs=(POOL,),
         per_upstream=True,
         recipe_parts=("aggregation",),
         task="aggregate",
         resource="spark",
         retries=1,
-        failure="Spark failed; the pool is as it was.",
+        failure="Aggregating failed; the pool is as it was.",
         remedy=_ALREADY_RAN,
     ),
     Step(
@@ -175,7 +125,7 @@ STEPS: tuple[Step, ...] = (
         task="aggregate",
         resource="spark",
         retries=1,
-        failure="Spark failed, or counts before the day are missing; no later day can be trained.",
+        failure="Counting failed, or counts before the day are missing: no later day can learn.",
         remedy=_ALREADY_RAN,
     ),
     Step(
@@ -183,8 +133,8 @@ STEPS: tuple[Step, ...] = (
         summary="check coverage, stability and health of the new pool before it is published",
         inputs=(
             Ref(name="lake:embeddings/{u}/{e}/daily"),
-            Ref(name="lake:embeddings/{u}/{e}/pool"),
-            Ref(name="lake:embeddings/{u}/{e}/pool", offset=-1, optional=True),
+            Ref(name=POOL),
+            Ref(name=POOL, offset=-1, optional=True),
             Ref(name="lake:events"),
         ),
         outputs=("verified:{u}",),
@@ -205,6 +155,7 @@ STEPS: tuple[Step, ...] = (
         ),
         outputs=("index:{u}",),
         per_upstream=True,
+        published=True,
         recipe_parts=("index",),
         task="index",
         retries=1,
@@ -217,6 +168,7 @@ STEPS: tuple[Step, ...] = (
         inputs=(Ref(name="verified:{u}"), Ref(name="lake:embeddings/{u}/user/pool")),
         outputs=("users:{u}",),
         per_upstream=True,
+        published=True,
         recipe_parts=("publishing",),
         task="publish",
         retries=3,
@@ -240,8 +192,9 @@ STEPS: tuple[Step, ...] = (
         outputs=("audited",),
         task="audit",
         retries=1,
-        failure="Redis or the index differs from the lake, although the day was released.",
-        remedy="The message counts the differences. `derm rollback`, then publish the day again.",
+        failure="The store has lost users, or users or Pins that readers see differ from the lake.",
+        remedy="The message counts what differs and names the command: `derm restore` for users.",
+        command="jobs.commands.audit",
     ),
     Step(
         name="report",
@@ -253,43 +206,3 @@ STEPS: tuple[Step, ...] = (
         remedy=_ALREADY_RAN,
     ),
 )
-
-
-def step(name: str) -> Step:
-    """The step called `name`.
-
-    Raises:
-        KeyError: there is none.
-    """
-    for candidate in STEPS:
-        if candidate.name == name:
-            return candidate
-    raise KeyError(name)
-
-
-def steps_for(dataset: str) -> tuple[Step, ...]:
-    """The steps a data set needs: real data is not simulated."""
-    return tuple(s for s in STEPS if s.name != "simulate" or dataset == "simulated")
-
-
-def expand(template: str, upstream: Upstream | None) -> Iterator[str]:
-    """Artifact names of a template, for one upstream (all, when None) and every entity."""
-    for u in (upstream,) if upstream else UPSTREAMS:
-        per_upstream = template.replace("{u}", u)
-        for e in ENTITIES if "{e}" in template else ("",):
-            yield per_upstream.replace("{e}", e)
-        if "{u}" not in template:
-            return
-
-
-def producer(artifact: str) -> tuple[Step, Upstream | None]:
-    """The step, and its upstream, that writes an artifact.
-
-    Raises:
-        KeyError: no step does.
-    """
-    for candidate in STEPS:
-        for upstream in UPSTREAMS if candidate.per_upstream else (None,):
-            if any(artifact in expand(t, upstream) for t in candidate.outputs):
-                return candidate, upstream
-    raise KeyError(artifact)

@@ -1,0 +1,56 @@
+"""What a step of a pipeline says about itself, and how it names what it reads."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Resource = Literal["cpu", "gpu", "spark"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ref:
+    """An artifact a step reads.
+
+    Attributes:
+        offset: 0 for the step's own day, -1 for the day before.
+        optional: absent on the first day of the pipeline, and where a new space begins; counts are
+            absent only on the first day with events.
+        or_later: a result stays current when it was made from a later day's artifact instead.
+    """
+
+    name: str
+    offset: int = 0
+    optional: bool = False
+    or_later: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One step, which is one module of `jobs` and one command.
+
+    Attributes:
+        per_upstream: runs once for every upstream.
+        published: runs for upstreams that are published, and no others.
+        reads_pools: also reads the pools of yesterday that an upstream declares as features.
+        recipe_parts: fields of the recipe that its result depends on.
+        task: the Airflow task it belongs to; steps of one task share a process.
+        retries: how often Airflow tries again; 0 where trying again cannot help.
+        failure: what it means when this step fails.
+        remedy: what to do then.
+        command: module behind `derm <name>`.
+    """
+
+    name: str
+    summary: str
+    inputs: tuple[Ref, ...] = ()
+    outputs: tuple[str, ...] = ()
+    per_upstream: bool = False
+    published: bool = False
+    reads_pools: bool = False
+    recipe_parts: tuple[str, ...] = ()
+    task: str
+    resource: Resource = "cpu"
+    retries: int = 0
+    timeout_minutes: int = 60
+    failure: str
+    remedy: str
+    command: str = "jobs.commands.run_step"
