@@ -58,9 +58,7 @@ class References:
         self.truth, self.rate, self.top_k = truth, rate, top_k
         numeric = [f.name for f in features if f.kind == "numeric"]
         narrow = [
-            f.name
-            for f in features
-            if f.kind == "categorical" and f.cardinality <= _MAX_CATEGORIES
+            f.name for f in features if f.kind == "categorical" and f.cardinality <= _MAX_CATEGORIES
         ]
         self._columns = [*numeric, *narrow, "surface"]
         self._categorical = np.arange(len(self._columns)) >= len(numeric)

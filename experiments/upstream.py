@@ -1,7 +1,7 @@
 """Variants of the upstream model on simulated worlds, and what their embeddings are worth.
 
 One run trains a variant on a window, then lives through the days that follow as production does:
-score the day, compare what yesterday's pools foretold of it, train on it, embed it, merge the pools.
+score the day, compare what yesterday's pools foretold of it, train on it, embed it, merge pools.
 
 Shapes: N rows, U users, P Pins, E embedding width.
 """

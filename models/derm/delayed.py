@@ -76,7 +76,7 @@ class DelayedLabels(nn.Module):
         """Let what was counted weigh less than what the new day brings."""
         self.counted_2T *= _KEEP
 
-    def share_T(self) -> Tensor:
+    def late_share(self) -> Tensor:
         """Of the positives of each task, the share that arrives late."""
         return (self.counted_2T[1] / self.counted_2T[0].clamp(min=1)).float()
 

@@ -1,11 +1,9 @@
-"""Paired comparisons, and what embeddings are worth, against independent calculations."""
+"""Intervals and Holm's correction: they promise what they keep."""
 
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
-from experiments.quality import Vectors, dot_auc, recall_at
 from experiments.statistics import Interval, holm, interval
 
 
@@ -69,46 +67,3 @@ def test_one_world_shows_nothing() -> None:
     found = interval(np.full((1, 3), 2.0))
     assert (found.mean, found.verdict) == (2.0, "open")
     assert np.isnan([found.low, found.high]).all()
-
-
-def vectors(keys: list[int], seed: int) -> Vectors:
-    values = np.random.default_rng(seed).standard_normal((len(keys), 8)).astype(np.float32)
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
-    return Vectors.last(np.array(keys), values)
-
-
-def test_the_last_row_of_a_key_is_kept_and_newer_ones_replace_it() -> None:
-    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
-    found = Vectors.last(np.array([7, 3, 7, 5]), rows)
-    assert found.key_N.tolist() == [3, 5, 7]
-    assert found.vectors_NE.tolist() == [[2, 3], [6, 7], [4, 5]]
-    newer = found.updated(Vectors(np.array([4, 5]), np.zeros((2, 2), np.float32)))
-    assert newer.key_N.tolist() == [3, 4, 5, 7]
-    assert newer.vectors_NE[2].tolist() == [0, 0]
-    assert found.rows(np.array([5, 6, 99])).tolist() == [1, -1, -1]
-
-
-def test_auc_and_recall_agree_with_a_row_at_a_time() -> None:
-    random = np.random.default_rng(1)
-    users, pins = vectors(list(range(30)), 1), vectors(list(range(100, 150)), 2)
-    user_N, pin_N = random.integers(0, 33, 400), random.integers(100, 153, 400)
-    clicked_N = random.choice([0.0, 1.0, np.nan], 400, p=[0.7, 0.2, 0.1]).astype(np.float32)
-    scores, labels, hits = [], [], []
-    for user, pin, clicked in zip(user_N, pin_N, clicked_N, strict=True):
-        if user >= 30 or pin >= 150 or np.isnan(clicked):
-            continue
-        every = pins.vectors_NE @ users.vectors_NE[user]
-        scores.append(every[pin - 100])
-        labels.append(clicked)
-        if clicked:
-            hits.append((every > every[pin - 100]).sum() < 5)
-    arguments = (users, pins, user_N, pin_N, clicked_N)
-    assert dot_auc(*arguments) == pytest.approx(roc_auc_score(labels, scores), abs=1e-6)
-    assert recall_at(5, *arguments) == pytest.approx(np.mean(hits))
-
-
-def test_a_day_without_clicks_has_no_auc_and_no_recall() -> None:
-    users, pins = vectors([1], 1), vectors([2], 2)
-    rows = (np.array([1]), np.array([2]), np.zeros(1, np.float32))
-    assert np.isnan(dot_auc(users, pins, *rows))
-    assert np.isnan(recall_at(5, users, pins, *rows))
