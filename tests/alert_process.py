@@ -2,12 +2,15 @@
 
 `failure`: a run of `derm_backfill` whose command fails, through Airflow's own task runner.
 `late`: the deadline's callback, found by its path and called by Airflow's own callback runner.
+`late_by_triggerer`: where the executor is Kubernetes': Airflow's own trigger awaits it.
 `history`: the same, for a day that is queued long after it was due.
 `due`: a run of `derm_daily` fails and is cleared; when it is due is logged.
 """
 
+import asyncio
 import datetime as dt
 import logging
+import os
 import sys
 from typing import Any
 
@@ -46,6 +49,24 @@ def show_deadline(dag: Any) -> None:
         logging.getLogger("deadline").warning("DUE %s", due)
 
 
+def await_callback(folder: str) -> None:
+    """What a triggerer does with the deadline of the DAG as it is read beside that executor."""
+    from airflow.sdk import AsyncCallback
+    from airflow.triggers.callback import CallbackTrigger
+
+    os.environ["AIRFLOW__CORE__EXECUTOR"] = (
+        "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor"
+    )
+    callback = dag_of(folder, "derm_daily").deadline[0].callback
+    assert isinstance(callback, AsyncCallback), callback
+
+    async def run() -> list[Any]:
+        return [e async for e in CallbackTrigger(callback.path, {"context": LATE}).run()]
+
+    events = asyncio.run(run())
+    assert [e.payload["state"] for e in events][-1] == "success", events
+
+
 def main(what: str, folder: str) -> None:
     if what == "due":
         show_deadline(dag_of(folder, "derm_daily"))
@@ -53,6 +74,9 @@ def main(what: str, folder: str) -> None:
     if what == "failure":
         days = {"first_day": "2025-03-08", "last_day": "2025-03-08"}
         dag_of(folder, "derm_backfill").test(run_conf=days)
+        return
+    if what == "late_by_triggerer":
+        await_callback(folder)
         return
     alert = dag_of(folder, "derm_daily").deadline[0]
     if what == "history":

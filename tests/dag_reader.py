@@ -37,14 +37,18 @@ def describe_task(task: Any) -> dict[str, Any]:
     }
     context = {"data_interval_start": task.dag.start_date or FIRST, "params": params}
     return {
-        "command": task.render_template(task.command, context, task.dag.get_template_env()),
+        "command": task.render_template(
+            getattr(task, "command", ""), context, task.dag.get_template_env()
+        ),
         "downstream": sorted(task.downstream_task_ids),
         "pool": task.pool,
         "queue": task.queue,
         "owner": task.owner,
         "retries": task.retries,
-        "timeout_s": task.execution_timeout.total_seconds(),
-        "outlets": [asset.uri for asset in task.outlets],
+        "timeout_s": (
+            task.execution_timeout or getattr(task, "response_timeout", None)
+        ).total_seconds(),
+        "outlets": {asset.uri: asset.extra for asset in task.outlets},
         "trigger_rule": str(task.trigger_rule),
         "doc": task.doc_md,
     }

@@ -5,6 +5,7 @@ Arguments are templates: `params` are what the form in the UI asks for.
 
 from dataclasses import dataclass
 
+from jobs.pipelines import daily
 from jobs.pipelines.declarations import Resource
 
 
@@ -13,7 +14,8 @@ class Chore:
     """One command of the command line as a task.
 
     Attributes:
-        arguments: what follows `derm`; a template.
+        arguments: what follows `derm`; a template. Empty: it waits until a person approves.
+        outlets: artifacts it makes anew, which other DAGs may wait for; names in braces expand.
         failure: what it means when it fails.
         remedy: what to do then.
     """
@@ -21,12 +23,21 @@ class Chore:
     name: str
     summary: str
     arguments: str
+    outlets: tuple[str, ...] = ()
     resource: Resource = "cpu"
     retries: int = 0
     timeout_minutes: int
     failure: str
     remedy: str
 
+    @property
+    def is_approval(self) -> bool:
+        """It runs nothing: it waits for a person."""
+        return not self.arguments
+
+
+# What rankers and other DAGs read of a day.
+_PUBLISHED = (daily.POOL, "release")
 
 _REPAIR = (
     "--from {{ params.first_day }} --to {{ params.last_day }} --what {{ params.what }}"
@@ -43,9 +54,18 @@ BACKFILL = (
         remedy="The message names the oldest day that can be, or what else is in the way.",
     ),
     Chore(
+        name="approve",
+        summary="May the days be overwritten?",
+        arguments="",
+        timeout_minutes=7 * 24 * 60,
+        failure="The plan was rejected, or nobody answered within a week; nothing was changed.",
+        remedy="Trigger the DAG again with what is to be repaired instead.",
+    ),
+    Chore(
         name="backfill",
         summary="Recompute the days in order, alone in the pipeline; publish once, at the end.",
         arguments=f"backfill {_REPAIR} --yes --in-process",
+        outlets=("lake:events", *_PUBLISHED),
         # Its steps want whatever any step wants.
         resource="gpu",
         retries=1,
@@ -71,6 +91,7 @@ BOOTSTRAP = (
         name="bootstrap",
         summary="Train from scratch, embed the days before, merge them; publish once, at the end.",
         arguments=f"bootstrap {_SPACE} --yes --in-process",
+        outlets=_PUBLISHED,
         # Its steps want whatever any step wants.
         resource="gpu",
         retries=1,
@@ -101,3 +122,16 @@ MAINTENANCE = (
         remedy="The message counts what differs and names the command: `derm restore` for users.",
     ),
 )
+
+PROBE = (
+    Chore(
+        name="probe",
+        summary="Look at the store, the disk, the steps at work and the day that is due.",
+        arguments="probe",
+        timeout_minutes=5,
+        failure="Something is lost, full, hanging or late now. The message says what, since when.",
+        remedy="The message has the command. Told when it is new, then once an hour.",
+    ),
+)
+
+CHORES = (*BACKFILL, *BOOTSTRAP, *MAINTENANCE, *PROBE)

@@ -1,7 +1,6 @@
-"""Catalog entry -> Airflow task. With `dags/`, the only place that imports Airflow.
+"""Catalog entry -> Airflow task. With `operators` and `dags/`, the only place that imports Airflow.
 
-Every task is one `derm` command in the job environment, shown in the UI exactly as it can be
-pasted into a shell. Read while DAG files are parsed, so it imports nothing that computes.
+Read while DAG files are parsed, so it imports nothing that computes.
 """
 
 import datetime as dt
@@ -10,114 +9,39 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import (
     DAG,
     Asset,
+    AsyncCallback,
     BaseOperator,
     CronDataIntervalTimetable,
     DeadlineAlert,
     DeadlineReference,
     SyncCallback,
     TaskGroup,
-    Variable,
 )
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.configuration import conf
 
 from jobs.engine import spaces
 from jobs.pipelines import tasks
-from jobs.pipelines.catalog import pipeline_of
-from jobs.scheduling import alerts, maintenance
+from jobs.pipelines.catalog import Pipeline, pipeline_of
+from jobs.scheduling import alerts, assets, maintenance
+from jobs.scheduling.operators import (
+    Approval,
+    DermOperator,
+    notify_failure,
+    notify_late,
+    notify_late_in_the_triggerer,
+)
 from jobs.settings import Home, Settings
 
 # The day a run is about: every command gets it spelled out, none asks the clock.
 DAY = "{{ data_interval_start | ds }}"
 
-# `derm` promises that these exit codes mean "the same again would end the same way".
-HOPELESS_EXIT_CODES = (2, 3)
-
 # A day begins 24 hours before midnight, and is published within six hours after it.
 _DUE_AFTER = dt.timedelta(hours=24 + 6)
-# A day that is queued this long after it was due is history: catching up on it wakes nobody.
-_HISTORY = dt.timedelta(days=1)
-
-_SHARED_WITH_OTHERS = ("lake:events", "release")
-_SHARED_SUFFIX = "/pool"
-
-
-class DermOperator(BaseOperator):
-    """Runs one `derm` command; fails at once when its exit code says that a retry is pointless.
-
-    Args:
-        command: shell command, a template.
-    """
-
-    template_fields = ("command",)
-    template_fields_renderers = {"command": "bash"}  # noqa: RUF012  (Airflow's own declaration)
-    ui_color = "#e8f0f2"
-
-    def __init__(self, *, command: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.command = command
-        self._hook: SubprocessHook | None = None
-
-    def execute(self, context: Any) -> None:  # noqa: ARG002  (Airflow's signature)
-        """Run the command, its output going to the task's log.
-
-        Raises:
-            AirflowFailException: a retry cannot help (wrong input, a guard refused).
-            AirflowException: it failed otherwise.
-        """
-        self._hook = SubprocessHook()
-        code = self._hook.run_command(["bash", "-c", self.command]).exit_code
-        if code in HOPELESS_EXIT_CODES:
-            raise AirflowFailException(f"exit code {code}: see the message of derm above")
-        if code != 0:
-            raise AirflowException(f"exit code {code}")
-
-    def on_kill(self) -> None:
-        """Stop the command and its children when the task is stopped."""
-        if self._hook:
-            self._hook.send_sigterm()
-
-
-def notify_failure(context: Any) -> None:
-    """Say that a task failed for good. An alert that cannot be sent is in the log of the task."""
-    begin = context.get("data_interval_start")
-    document = alerts.task_failed(
-        dag=context["dag"].dag_id,
-        run=context["run_id"],
-        day=begin.date().isoformat() if begin else "",
-        task=context["task"].task_id,
-        error=context.get("exception", ""),
-        log_url=context["ti"].log_url,
-    )
-    alerts.send(document, _webhook())
-
-
-def notify_late(context: Any) -> None:
-    """Say that a day is not published when it is due, unless it is history."""
-    run = context["dag_run"]
-    due = str(context["deadline"]["deadline_time"])
-    queued = run["queued_at"]
-    if dt.datetime.fromisoformat(queued) - dt.datetime.fromisoformat(due) > _HISTORY:
-        alerts.log.info(
-            "%s was due at %s and queued at %s: catching up", run["dag_id"], due, queued
-        )
-        return
-    document = alerts.day_late(
-        dag=run["dag_id"],
-        run=run["dag_run_id"],
-        day=(run["data_interval_start"] or "")[:10],
-        due=due,
-    )
-    alerts.send(document, _webhook())
-
-
-def _webhook() -> str:
-    """From the environment, else from Airflow's variable `derm_alert_webhook`."""
-    configured = Settings.from_environment().alert_webhook.get_secret_value()
-    return configured or str(Variable.get("derm_alert_webhook", default=""))
+# Executors that run a deadline's callback in a process of their own. Others need the triggerer.
+_RUN_CALLBACKS = ("LocalExecutor", "CeleryExecutor")
 
 
 def deadline() -> DeadlineAlert:
@@ -125,11 +49,16 @@ def deadline() -> DeadlineAlert:
 
     Counted from the beginning of the day. DAGRUN_QUEUED_AT would start again whenever a task is
     cleared, and Airflow 3.3 then cannot clear it at all: it adds seconds that are a document.
+
+    Who calls back depends on the executor: of Airflow 3.3 those for Kubernetes cannot.
     """
+    executor = conf.get("core", "executor").partition(",")[0].rpartition(".")[2]
     return DeadlineAlert(
         reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
         interval=_DUE_AFTER,
-        callback=SyncCallback(notify_late),
+        callback=SyncCallback(notify_late)
+        if executor in _RUN_CALLBACKS
+        else AsyncCallback(notify_late_in_the_triggerer),
     )
 
 
@@ -163,12 +92,21 @@ def maintenance_arguments(settings: Settings) -> dict[str, Any]:
     }
 
 
+def probe_arguments(settings: Settings) -> dict[str, Any]:
+    """How the DAG that looks at everything is scheduled: every ten minutes, one look at a time."""
+    return maintenance_arguments(settings) | {
+        "schedule": CronDataIntervalTimetable("*/10 * * * *", timezone="UTC"),
+        "end_date": None,
+        "dagrun_timeout": dt.timedelta(minutes=30),
+    }
+
+
 def add_tasks(dag: DAG, settings: Settings) -> None:
     """Add every task of the catalog and the arrows between them to `dag`."""
     pipeline = pipeline_of(Home.load(settings.home))
     groups = {u: TaskGroup(group_id=u, dag=dag) for u in pipeline.names}
     operators = {
-        task.key: _operator(task, settings, dag, groups[task.upstream] if task.upstream else None)
+        task.key: _operator(task, settings, dag, groups.get(task.upstream or ""), pipeline)
         for task in tasks.tasks(pipeline)
     }
     for before, after in tasks.arrows(pipeline):
@@ -177,22 +115,49 @@ def add_tasks(dag: DAG, settings: Settings) -> None:
 
 def add_chores(dag: DAG, settings: Settings, wanted: Sequence[maintenance.Chore]) -> None:
     """Add commands that are not steps of a day to `dag`, one after the other."""
-    before: DermOperator | None = None
+    pipeline = pipeline_of(Home.load(settings.home))
+    before: BaseOperator | None = None
     for chore in wanted:
-        operator = DermOperator(
-            task_id=chore.name,
-            dag=dag,
-            command=command(settings, chore.arguments),
-            doc_md=_chore_documentation(chore),
-            **_resources(chore),
+        operator = (
+            _approval(chore, dag) if chore.is_approval else _chore(chore, settings, dag, pipeline)
         )
         if before:
             before.set_downstream(operator)
         before = operator
 
 
+def _chore(
+    chore: maintenance.Chore, settings: Settings, dag: DAG, pipeline: Pipeline
+) -> DermOperator:
+    return DermOperator(
+        task_id=chore.name,
+        dag=dag,
+        command=command(settings, chore.arguments),
+        doc_md=_chore_documentation(chore),
+        outlets=[
+            _asset(name, pipeline) for t in chore.outlets for name in pipeline.expand(t, None)
+        ],
+        **_resources(chore),
+    )
+
+
+def _approval(chore: maintenance.Chore, dag: DAG) -> Approval:
+    return Approval(
+        task_id=chore.name,
+        dag=dag,
+        owner="derm",
+        subject=chore.summary,
+        body="The log of `plan` lists every day and step that would be overwritten. "
+        "Run {{ run_id }}: {{ params.first_day }} to {{ params.last_day }}, {{ params.what }}.",
+        # A run that nobody approved has not repaired anything: it must not end green.
+        fail_on_reject=True,
+        response_timeout=dt.timedelta(minutes=chore.timeout_minutes),
+        doc_md=_chore_documentation(chore),
+    )
+
+
 def _operator(
-    task: tasks.Task, settings: Settings, dag: DAG, group: TaskGroup | None
+    task: tasks.Task, settings: Settings, dag: DAG, group: TaskGroup | None, pipeline: Pipeline
 ) -> DermOperator:
     return DermOperator(
         task_id=task.name,
@@ -200,7 +165,7 @@ def _operator(
         task_group=group,
         command=command(settings, task.arguments(DAY)),
         doc_md=documentation(task),
-        outlets=[_asset(name) for name in task.outputs if _is_shared(name)],
+        outlets=[_asset(name, pipeline) for name in task.outputs if assets.is_shared(name)],
         **_resources(task),
     )
 
@@ -235,7 +200,7 @@ def documentation(task: tasks.Task) -> str:
             f"### {step.name}: {step.summary}",
             f"**If it fails.** {step.failure}",
             f"**What to do.** {step.remedy}",
-            f"Runbook: `docs/runbook.md#{step.name}`",
+            _runbook(step.name),
         ]
     parts.append(
         "Exit code 2: the input or the request is wrong. 3: a guard refused the result. Neither is "
@@ -250,21 +215,28 @@ def _chore_documentation(chore: maintenance.Chore) -> str:
     asked = re.sub(r"{{ params\.(\w+).*? }}", lambda m: m[1].upper(), chore.arguments)
     asked = re.sub(r"{{ .*? }}|{% .*? %}", "", asked)
     parts = (
-        f"`derm {asked}` (complete: *Rendered Templates*)",
+        "" if chore.is_approval else f"`derm {asked}` (complete: *Rendered Templates*)",
         chore.summary,
         f"**If it fails.** {chore.failure}",
         f"**What to do.** {chore.remedy}",
-        f"Runbook: `docs/runbook.md#{chore.name}`",
+        _runbook(chore.name),
     )
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
-def _is_shared(artifact: str) -> bool:
-    return artifact in _SHARED_WITH_OTHERS or artifact.endswith(_SHARED_SUFFIX)
+def _runbook(section: str) -> str:
+    """A link to a section of the runbook that the UI serves."""
+    address = alerts.runbook(section, conf.get("api", "base_url", fallback=""))
+    return f"Runbook: [docs/runbook.md#{section}]({address})"
 
 
-def _asset(artifact: str) -> Asset:
-    return Asset(name=artifact, uri=f"x-derm://{artifact.replace(':', '/')}", group="derm")
+def _asset(artifact: str, pipeline: Pipeline) -> Asset:
+    return Asset(
+        name=artifact,
+        uri=assets.uri(artifact),
+        group="derm",
+        extra=assets.description(pipeline, artifact),
+    )
 
 
 def _midnight(ds: str) -> dt.datetime:

@@ -9,7 +9,7 @@ from feature_store.config import IndexConfig
 from feature_store.contracts import errors
 from jobs.pipelines import daily
 from jobs.recipes import GuardConfig
-from jobs.scheduling.maintenance import BACKFILL, BOOTSTRAP, MAINTENANCE
+from jobs.scheduling.maintenance import CHORES
 from tests.architecture.sources import ROOT
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
@@ -46,7 +46,7 @@ def test_every_step_has_a_section_in_the_order_of_a_day() -> None:
 
 def test_every_other_task_has_a_section() -> None:
     steps = {step.name for step in daily.STEPS}
-    others = {c.name for c in (*BACKFILL, *BOOTSTRAP, *MAINTENANCE)} - steps
+    others = {c.name for c in CHORES} - steps
     assert set(sections("Other tasks")) == others
 
 
