@@ -10,7 +10,9 @@ import torch
 from feature_store.contracts.base import ENTITIES, Upstream
 from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.reading.counts import largest_counts
-from feature_store.reading.examples import Arrays, DayExamples, Order, summarize
+from feature_store.reading.entities import Arrays
+from feature_store.reading.examples import DayExamples, Order
+from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.steps.training_guard import auc_bound

@@ -11,7 +11,9 @@ from feature_store.contracts.errors import ContractViolation
 from feature_store.lake.buckets import stable_hash
 from feature_store.lake.schemas import pack
 from feature_store.reading.counts import Counting
-from feature_store.reading.examples import DayExamples, NumericSummary, Order, encode, summarize
+from feature_store.reading.encoding import encode
+from feature_store.reading.examples import DayExamples, Order
+from feature_store.reading.summaries import NumericSummary, summarize
 from tests.model_fixtures.world import FIRST, World, next_day
 
 ROWS = 300
