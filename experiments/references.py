@@ -21,9 +21,11 @@ NO_MOOD, ORACLE = "best without the session's mood", "oracle"
 REFERENCES = (POPULARITY, TREE, NO_MOOD, ORACLE)
 
 _WEEK = 7
+# The tree is trained anew on every so many days, on all days before.
+_REFIT_DAYS = 3
 # What a histogram can hold of a categorical feature; wider ones are left out.
 _MAX_CATEGORIES = 255
-_TREES = {"max_iter": 150, "learning_rate": 0.06, "max_leaf_nodes": 15, "min_samples_leaf": 100}
+_TREES = {"max_iter": 100, "learning_rate": 0.08, "max_leaf_nodes": 15, "min_samples_leaf": 100}
 
 Floats = npt.NDArray[np.float64]
 
@@ -63,6 +65,8 @@ class References:
         self._columns = [*numeric, *narrow, "surface"]
         self._categorical = np.arange(len(self._columns)) >= len(numeric)
         self._past: list[Day] = []
+        self._tree: HistGradientBoostingClassifier | None = None
+        self._mean: HistGradientBoostingRegressor | None = None
 
     def see(self, day: Day) -> None:
         """Add a day to what is known."""
@@ -72,8 +76,8 @@ class References:
         """What each reference says about a day, measured."""
         chances = {
             POPULARITY: np.nan_to_num(day.rows[self.rate].astype(np.float64)),
-            TREE: self._tree(day),
-            NO_MOOD: self._no_mood(day),
+            TREE: self._by_tree(day),
+            NO_MOOD: self._by_lasting_truth(day),
             ORACLE: day.truth.chance_N,
         }
         found = {
@@ -88,22 +92,25 @@ class References:
                 found[name][f"recall_at_{self.top_k}"] = float(hits.mean())
         return found
 
-    def _tree(self, day: Day) -> Floats:
-        """Trained anew on every day before, with the labels that are known by then."""
-        x_NF = np.concatenate([self._features(past) for past in self._past])
-        y_N = np.concatenate([past.truth.label_N(day.number - 1) for past in self._past])
-        tree = HistGradientBoostingClassifier(
-            categorical_features=self._categorical, random_state=0, **_TREES
-        )
-        chance_N: Floats = tree.fit(x_NF, y_N).predict_proba(self._features(day))[:, 1]
+    def _by_tree(self, day: Day) -> Floats:
+        """Trained on the days before, with the labels that are known by then."""
+        if self._tree is None or not len(self._past) % _REFIT_DAYS:
+            x_NF = np.concatenate([self._features(past) for past in self._past])
+            y_N = np.concatenate([past.truth.label_N(day.number - 1) for past in self._past])
+            self._tree = HistGradientBoostingClassifier(
+                categorical_features=self._categorical, random_state=0, **_TREES
+            ).fit(x_NF, y_N)
+        chance_N: Floats = self._tree.predict_proba(self._features(day))[:, 1]
         return chance_N
 
-    def _no_mood(self, day: Day) -> Floats:
+    def _by_lasting_truth(self, day: Day) -> Floats:
         """The mean of the true chance, given all that is hidden and outlasts a session."""
-        z_NZ = np.concatenate([past.truth.hidden_NZ for past in self._past])
-        p_N = np.concatenate([past.truth.chance_N for past in self._past])
-        mean = HistGradientBoostingRegressor(loss="poisson", random_state=0, max_iter=300)
-        found: Floats = mean.fit(z_NZ, p_N).predict(day.truth.hidden_NZ)
+        if self._mean is None:
+            z_NZ = np.concatenate([past.truth.hidden_NZ for past in self._past])
+            p_N = np.concatenate([past.truth.chance_N for past in self._past])
+            mean = HistGradientBoostingRegressor(loss="poisson", random_state=0, max_iter=300)
+            self._mean = mean.fit(z_NZ, p_N)
+        found: Floats = self._mean.predict(day.truth.hidden_NZ)
         return found
 
     def _most_popular(self, day: Day, positive: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

@@ -51,8 +51,8 @@ are Holm's: the chance that a table calls anything decided though nothing is the
 The baseline has lambda {baseline.ssl_weight}, takes back the fake negatives of late labels, keeps
 context out of the entity towers, and trains on every new day. *In italics*, what numbers are read
 against: the smoothed rate of the Pin (the Pins with most positives of a week), a gradient-boosted
-tree trained anew on every day before (numbers and categories; no lists, sequences or content), the
-best that is possible without knowing the mood of the session, and the truth itself.
+tree trained anew every third day on all days before (numbers and categories; no lists, sequences or
+content), the best that is possible without knowing the mood of the session, and the truth itself.
 
 ## Differences to the baseline
 """
