@@ -94,6 +94,26 @@ class Label(Contract):
     meaning: str
 
 
+class Bounds(Contract):
+    """Bounds of guards that fit a data set better than the recipe's; None leaves the recipe's.
+
+    They are meant for a day of many: on a small one each lies as much lower as chance can do.
+
+    Attributes:
+        max_auc_drop: how far the AUC may fall below the last day that knew its own.
+        min_effective_rank: lowest effective rank of embeddings; 1 is a collapse.
+        min_day_to_day_cosine: lowest mean cosine of a pool to yesterday's.
+        min_coverage: lowest share of the day's rows, and of its entities, that yesterday knew.
+        max_pool_shrink: largest share of a pool that may go in a day.
+    """
+
+    max_auc_drop: float | None = Field(default=None, ge=0)
+    min_effective_rank: float | None = Field(default=None, ge=1)
+    min_day_to_day_cosine: float | None = Field(default=None, ge=-1, le=1)
+    min_coverage: float | None = Field(default=None, ge=0, le=1)
+    max_pool_shrink: float | None = Field(default=None, ge=0, le=1)
+
+
 class DatasetSpec(Contract):
     """A data set as `derm` sees it.
 
@@ -107,6 +127,7 @@ class DatasetSpec(Contract):
         daily_rows: lowest and highest number of events a normal day has.
         label_rates: lowest and highest share of positives of each label on a normal day.
         freshness_hours: the newest event of a complete day is at most this long before its end.
+        guards: bounds in place of the recipe's.
     """
 
     name: str
@@ -120,6 +141,7 @@ class DatasetSpec(Contract):
     daily_rows: tuple[int, int] = (1, 2**62)
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
     freshness_hours: int = Field(default=24, ge=1, le=24)
+    guards: Bounds = Bounds()
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

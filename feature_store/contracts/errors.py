@@ -4,6 +4,28 @@ Exit codes are part of the command line's contract: 2 means that the input or th
 wrong and nothing was changed; 3 that a guard refused a result; 1 that something else failed.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Broken:
+    """A number outside its bound.
+
+    Attributes:
+        guard: `<step>.<number>`, the name by which a person may accept it for one day.
+        least: whether the bound is the lowest that passes; else it is the highest.
+    """
+
+    guard: str
+    found: float
+    bound: float
+    least: bool = True
+
+    def __str__(self) -> str:
+        number = self.guard.partition(".")[2]
+        return f"{number} {self.found:.4g} {'<' if self.least else '>'} {self.bound:.4g}"
+
 
 class DermError(Exception):
     """Base of every error this project raises on purpose.
@@ -65,9 +87,26 @@ class ManifestCorrupt(InputError):
 
 
 class GuardFailed(DermError):
-    """A guard between two steps refused the result; what is published stays as it was."""
+    """A guard between two steps refused the result; what is published stays as it was.
+
+    Args:
+        broken: the numbers that a person may accept all the same (`derm accept`).
+    """
 
     exit_code = 3
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        expected: str = "",
+        found: str = "",
+        hint: str = "",
+        broken: Sequence[Broken] = (),
+    ) -> None:
+        super().__init__(what, where=where, expected=expected, found=found, hint=hint)
+        self.broken = tuple(broken)
 
 
 class SpaceMismatch(DermError):

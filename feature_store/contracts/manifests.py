@@ -29,6 +29,31 @@ class Artifact(Contract):
     uri: str = ""
 
 
+class Acceptance(Contract):
+    """A number that a guard refused, and a person let pass: one day, one guard.
+
+    Attributes:
+        guard: `<step>.<number>`.
+        upstream: the model it was refused for; None where the step serves all.
+        found: the number that was refused; one further from the bound is refused again.
+        least: whether the bound is the lowest that passes; else it is the highest.
+        at: when it was accepted, UTC.
+    """
+
+    ds: Day
+    guard: str
+    upstream: Upstream | None
+    found: float
+    bound: float
+    least: bool
+    reason: str
+    at: str
+
+    def covers(self, found: float) -> bool:
+        """Whether a number is no further from the bound than the one that was looked at."""
+        return found >= self.found if self.least else found <= self.found
+
+
 class StepManifest(Contract):
     """The record of one finished step of one day. A step without a manifest never finished.
 
@@ -36,6 +61,7 @@ class StepManifest(Contract):
         recipe: digest of the part of the configuration that the step depends on.
         code: version of the software that ran it.
         timings: seconds by phase.
+        accepted: numbers outside their bounds that the step let pass, because a person had.
     """
 
     step: str
@@ -50,6 +76,7 @@ class StepManifest(Contract):
     finished_at: str
     duration_s: float
     timings: dict[str, float] = Field(default_factory=dict)
+    accepted: tuple[Acceptance, ...] = ()
 
     def output(self, name: str) -> Artifact:
         """The output called `name`.

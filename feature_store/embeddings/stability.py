@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from feature_store.contracts.manifests import Metrics
 from feature_store.embeddings.aggregate import Vectors, cosine
+from feature_store.embeddings.noise import mean_error
 from feature_store.lake.schemas import unpack
 
 
@@ -24,6 +25,7 @@ class BucketStats:
         pool, before: rows of today's and of yesterday's pool.
         shared, shared_updated: entities of both pools; those among them updated today.
         cosine, cosine_updated: sums of today's against yesterday's vector over them.
+        squares, squares_updated: the same of the squares of those cosines.
         new: entities that today's pool has and yesterday's had not.
         norm: sum of the norms.
         sample: some vectors [rows, dim], evenly spaced by id.
@@ -35,6 +37,8 @@ class BucketStats:
     shared_updated: int
     cosine: float
     cosine_updated: float
+    squares: float
+    squares_updated: float
     new: int
     norm: float
     sample: Vectors
@@ -61,6 +65,8 @@ def measure_bucket(
         shared_updated=int(np.count_nonzero(updated[shared])),
         cosine=float(similarity.sum()),
         cosine_updated=float(similarity[updated[shared]].sum()),
+        squares=float((similarity**2).sum()),
+        squares_updated=float((similarity[updated[shared]] ** 2).sum()),
         new=len(pool) - len(shared),
         norm=float(np.linalg.norm(vectors, axis=1).sum(dtype=np.float64)),
         sample=vectors[spaced],
@@ -70,11 +76,14 @@ def measure_bucket(
 def summarise(buckets: Sequence[BucketStats]) -> Metrics:
     """The pool's numbers; None where there is nothing to compare.
 
-    `updated`, `new` and `carried` are shares of today's pool, `pruned` of yesterday's.
+    `updated`, `new` and `carried` are shares of today's pool, `pruned` of yesterday's. `se` is the
+    standard error of a mean over entities.
     """
     pool, before = sum(b.pool for b in buckets), sum(b.before for b in buckets)
     shared, new = sum(b.shared for b in buckets), sum(b.new for b in buckets)
     updated = sum(b.shared_updated for b in buckets)
+    all_shared = [(b.cosine, b.squares) for b in buckets]
+    all_updated = [(b.cosine_updated, b.squares_updated) for b in buckets]
     return {
         "pool": pool,
         "pool_ratio": _ratio(pool, before),
@@ -82,8 +91,8 @@ def summarise(buckets: Sequence[BucketStats]) -> Metrics:
         "new": _ratio(new, pool),
         "carried": _ratio(shared - updated, pool),
         "pruned": _ratio(before - shared, before),
-        "cosine": _ratio(sum(b.cosine for b in buckets), shared),
-        "cosine_updated": _ratio(sum(b.cosine_updated for b in buckets), updated),
+        **_mean("cosine", shared, all_shared),
+        **_mean("cosine_updated", updated, all_updated),
         "norm": _ratio(sum(b.norm for b in buckets), pool),
     }
 
@@ -105,10 +114,10 @@ def effective_rank(samples: Sequence[Vectors]) -> float | None:
     return float(np.exp(-(weights * np.log(weights)).sum()))
 
 
-def coverage(
-    seen: pa.ChunkedArray, known: Iterable[pa.ChunkedArray]
-) -> tuple[float | None, float | None]:
-    """Share of the rows, and of the distinct ids, of `seen` that occur in `known`.
+def coverage(seen: pa.ChunkedArray, known: Iterable[pa.ChunkedArray]) -> Metrics:
+    """Share of the rows, and of the distinct ids, of `seen` that occur in `known`; None of none.
+
+    `se` is the standard error of a share; the rows of one id are known together or not at all.
 
     Args:
         seen: ids as they occur, one per row.
@@ -119,7 +128,27 @@ def coverage(
     found: npt.NDArray[np.bool_] = np.zeros(len(ids), bool)
     for part in known:
         found |= _mask(pc.is_in(ids, value_set=part.combine_chunks()))
-    return _ratio(int(times[found].sum()), len(seen)), _ratio(int(found.sum()), len(ids))
+    return {**_share("coverage_rows", found, times), **_share("coverage_entities", found, times**0)}
+
+
+def _mean(name: str, count: int, sums: Sequence[tuple[float, float]]) -> Metrics:
+    """The mean of `count` cosines, from sums of them and of their squares, and its error."""
+    if not count:
+        return {name: None, f"{name}_se": None}
+    mean = sum(total for total, _ in sums) / count
+    squares = max(sum(squares for _, squares in sums) - count * mean**2, 0.0)
+    return {name: mean, f"{name}_se": mean_error(count, squares, half_range=1.0)}
+
+
+def _share(name: str, found: npt.NDArray[np.bool_], weights: npt.NDArray[np.int64]) -> Metrics:
+    """The share of all weight that was found, and its error: entities are what varies."""
+    if not len(found):
+        return {name: None, f"{name}_se": None}
+    total = float(weights.sum())
+    share = float(weights[found].sum()) / total
+    squares = float((weights.astype(np.float64) ** 2 * (found - share) ** 2).sum())
+    half_range = 0.5 * float(weights.max())
+    return {name: share, f"{name}_se": mean_error(total, squares, half_range)}
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import xxhash
 
 from feature_store.config import IndexConfig
-from feature_store.contracts.errors import GuardFailed, StoreError
+from feature_store.contracts.errors import Broken, GuardFailed, StoreError
 from feature_store.index.graph import Nodes, build, distinct, flat, replace_vectors
 from feature_store.index.index import (
     BY_ID,
@@ -158,6 +158,7 @@ def build_checked(
         f"{len(queries)} sampled users, day {lineage.ds}",
         expected=f"recall@10 >= {config.recall_at_10}",
         found=f"{recall:.4f} at efSearch {ef}",
+        broken=(Broken(guard="index.recall_at_10", found=recall, bound=config.recall_at_10),),
         hint="raise ef_max, links, ef_construction or exact_below in the recipe's IndexConfig; "
         "or storage, if exact search misses them too",
     )

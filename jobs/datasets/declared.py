@@ -12,7 +12,13 @@ import pyarrow.compute as pc
 from pydantic import Field, ValidationError, model_validator
 
 from feature_store.contracts.base import Contract, Day, Entity
-from feature_store.contracts.datasets import DatasetSpec, Feature, FeatureKind, FeatureScope
+from feature_store.contracts.datasets import (
+    Bounds,
+    DatasetSpec,
+    Feature,
+    FeatureKind,
+    FeatureScope,
+)
 from feature_store.contracts.datasets import Label as DeclaredLabel
 from feature_store.contracts.errors import InputError
 from feature_store.lake.filing import never_late
@@ -90,6 +96,7 @@ class Declaration(Contract):
     labels: tuple[LabelSource, ...]
     features: tuple[FeatureSource, ...]
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    guards: Bounds = Bounds()
 
     @model_validator(mode="after")
     def _names_one_label_column(self) -> Self:
@@ -117,7 +124,7 @@ class Declaration(Contract):
                 name: getattr(self, name)
                 for name in (
                     *("name", "description", "surfaces", "actions", "attribution_days"),
-                    *("daily_rows", "freshness_hours", "label_rates"),
+                    *("daily_rows", "freshness_hours", "label_rates", "guards"),
                 )
             },
         )

@@ -5,10 +5,10 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feature_store.contracts.base import Upstream, shift_day
+from feature_store.contracts.base import Entity, Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError, MissingInput
-from feature_store.contracts.manifests import Artifact, Metrics
+from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
 from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
 from jobs.engine.manifests import ManifestStore
@@ -21,11 +21,16 @@ from jobs.settings import Home, Settings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a step hands back: artifacts written, numbers measured, seconds by phase."""
+    """What a step hands back: artifacts written, numbers measured, seconds by phase.
+
+    Attributes:
+        accepted: numbers outside their bounds that it let pass, because a person had.
+    """
 
     outputs: tuple[Artifact, ...]
     metrics: Metrics = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    accepted: tuple[Acceptance, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +79,15 @@ class RunContext:
                 found="none",
             )
         return self.upstream
+
+    @property
+    def own_entities(self) -> tuple[Entity, ...]:
+        """What the upstream of the step embeds.
+
+        Raises:
+            InputError: the step was started without an upstream.
+        """
+        return self.pipeline.upstream(self.own_upstream).entities
 
     @property
     def own_recipe(self) -> Recipe:

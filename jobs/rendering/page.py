@@ -113,18 +113,8 @@ def _values(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> lis
 
 def _bounds(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> list[float | None]:
     """The lowest value the guard lets pass, day by day."""
-    if panel.lowest is not None:
-        return [panel.lowest] * len(days)
-    if panel.bound_metric:
-        return [d.number(panel.step, panel.bound_metric, upstream) for d in days]
-    if panel.shrink is None:
-        return [None] * len(days)
-    bounds: list[float | None] = []
-    accepted: float | None = None
-    for value in _values(panel, days, upstream):
-        bounds.append(None if accepted is None else accepted * (1.0 - panel.shrink))
-        accepted = accepted if value is None else value
-    return bounds
+    recorded = [d.number(panel.step, panel.bound_metric, upstream) for d in days]
+    return [panel.lowest if bound is None else bound for bound in recorded]
 
 
 def _breaches(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> list[Breach]:
@@ -162,8 +152,7 @@ def _chart(panel: Panel, days: Sequence[DaySummary], upstreams: Sequence[Upstrea
     falling = [
         Series(name=u, css=colours[u], values=tuple(_bounds(panel, days, u)))
         for u in upstreams
-        if panel.bound_metric
-        # A bound of half the pool, drawn, would flatten the line: it is only checked.
+        if panel.draws_bound
     ]
     broken = frozenset((b.upstream, b.ds) for u in upstreams for b in _breaches(panel, days, u))
     return line_chart(

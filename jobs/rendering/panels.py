@@ -13,9 +13,10 @@ class Panel:
 
     Attributes:
         note: what a reader should know to judge it.
-        lowest: the bound of a guard; a value below stops the day.
-        bound_metric: the metric of the same step that records the bound of a guard for the day.
-        shrink: the bound of a guard against the day before: a fall by a larger share stops the day.
+        lowest: the bound of a guard on a day of many; a value below stops such a day.
+        bound_metric: the metric of the same step that records the bound of a guard for the day,
+            which is lower on a small one.
+        draws_bound: the recorded bounds are drawn; others would flatten the line.
         reference: a value that means something, such as 1 for a calibrated model.
     """
 
@@ -26,7 +27,7 @@ class Panel:
     kind: Kind
     lowest: float | None = None
     bound_metric: str = ""
-    shrink: float | None = None
+    draws_bound: bool = False
     reference: float | None = None
 
 
@@ -82,6 +83,7 @@ def _model() -> tuple[Panel, ...]:
             metric="auc",
             kind="ratio",
             bound_metric="auc_bound",
+            draws_bound=True,
         ),
         Panel(
             title="Normalised entropy",
@@ -118,6 +120,7 @@ def _coverage(recipe: Recipe) -> tuple[Panel, ...]:
             metric=f"coverage_{metric}_{entity}",
             kind="share",
             lowest=recipe.guards.min_coverage or None,
+            bound_metric=f"coverage_{metric}_bound_{entity}" if recipe.guards.min_coverage else "",
         )
         for entity in ENTITIES
         for what, metric, of in (
@@ -143,6 +146,7 @@ def _stability(recipe: Recipe) -> tuple[Panel, ...]:
             metric=f"{metric}_{entity}",
             kind="cosine",
             lowest=lowest,
+            bound_metric="" if lowest is None else f"{metric}_bound_{entity}",
         )
         for entity in ENTITIES
         for title, metric, note, lowest in shown
@@ -158,16 +162,21 @@ def _health(recipe: Recipe) -> tuple[Panel, ...]:
             metric=f"effective_rank_{entity}",
             kind="plain",
             lowest=recipe.guards.min_effective_rank,
+            bound_metric=f"effective_rank_bound_{entity}",
         )
         for entity in ENTITIES
     )
-    trained = Panel(
-        title="Effective rank after training",
-        note="of the new snapshot's vectors",
-        step="train",
-        metric="effective_rank",
-        kind="plain",
-        lowest=recipe.guards.min_effective_rank,
+    trained = tuple(
+        Panel(
+            title=f"Effective rank after training, {_PLURAL[entity]}",
+            note="of the new snapshot's vectors",
+            step="train",
+            metric=f"effective_rank_{entity}",
+            kind="plain",
+            lowest=recipe.guards.min_effective_rank,
+            bound_metric=f"effective_rank_bound_{entity}",
+        )
+        for entity in ENTITIES
     )
     loss = Panel(
         title="Training loss",
@@ -176,7 +185,7 @@ def _health(recipe: Recipe) -> tuple[Panel, ...]:
         metric="loss",
         kind="ratio",
     )
-    return (*pools, trained, loss)
+    return (*pools, *trained, loss)
 
 
 def _online(recipe: Recipe) -> tuple[Panel, ...]:
@@ -188,7 +197,7 @@ def _online(recipe: Recipe) -> tuple[Panel, ...]:
             step="verify",
             metric=f"pool_{entity}",
             kind="count",
-            shrink=recipe.guards.max_pool_shrink,
+            bound_metric=f"pool_bound_{entity}",
         )
         for entity in ENTITIES
     )

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.errors import MissingInput, SpaceMismatch
-from feature_store.contracts.manifests import Artifact
+from feature_store.contracts.manifests import Acceptance, Artifact
 from feature_store.contracts.tables import pool_table
 from feature_store.index.build import Coded, Lineage, PinTable, build_checked, write
 from feature_store.index.graph import normalise
@@ -25,6 +25,7 @@ from feature_store.lake.buckets import stable_hash
 from feature_store.lake.schemas import unpack
 from feature_store.lake.storage import open_parquet
 from feature_store.online.slots import space_of
+from jobs.engine import guards
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
 
@@ -43,19 +44,33 @@ def run(ctx: RunContext) -> Outcome:
     upstream = ctx.own_upstream
     lineage, digest = _lineage(ctx, upstream)
     folder = ctx.root / "index" / upstream / digest
+    accepted = guards.accepted(ctx.root, ctx.ds, upstream, "index.recall_at_10")
     if (folder / "index.json").exists() and not ctx.force:
-        return _outcome(ctx, upstream, folder, read_manifest(folder), built_s=0.0)
+        return _outcome(ctx, upstream, folder, read_manifest(folder), accepted, built_s=0.0)
     started = time.perf_counter()
     pins = _pin_table(ctx, upstream)
-    queries = _sample(ctx, upstream, "user", ctx.recipe.index.check_queries)
-    if len(queries) == 0:
-        queries = pins.vectors[: ctx.recipe.index.check_queries]
+    queries = _queries(ctx, upstream, pins)
     read_s = time.perf_counter() - started
     yesterday = None if ctx.force else _yesterday(ctx, upstream, lineage)
-    built = build_checked(pins, queries, ctx.recipe.index, lineage, yesterday, ctx.settings.threads)
+    config = ctx.recipe.index
+    if accepted:
+        least = min(config.recall_at_10, accepted.found)
+        config = dataclasses.replace(config, recall_at_10=least)
+    built = build_checked(pins, queries, config, lineage, yesterday, ctx.settings.threads)
     build_s = time.perf_counter() - started - read_s
     manifest = write(folder, built, pins, lineage)
-    return _outcome(ctx, upstream, folder, manifest, built_s=build_s)
+    return _outcome(ctx, upstream, folder, manifest, accepted, built_s=build_s)
+
+
+def _queries(ctx: RunContext, upstream: Upstream, pins: PinTable) -> npt.NDArray[np.float32]:
+    """Sampled users [Q, D] that the index is checked with; where they are too few, Pins help out.
+
+    One user alone would tell a good index from a bad one by the luck of ten results.
+    """
+    users = _sample(ctx, upstream, "user", ctx.recipe.index.check_queries)
+    missing = min(ctx.recipe.index.check_queries - len(users), len(pins.ids))
+    spaced = np.linspace(0, max(len(pins.ids) - 1, 0), missing).astype(np.int64)
+    return np.concatenate([users, pins.vectors[spaced]])
 
 
 def _lineage(ctx: RunContext, upstream: Upstream) -> tuple[Lineage, str]:
@@ -207,8 +222,15 @@ def _packed_dtype(ctx: RunContext, table: str) -> str:
 
 
 def _outcome(
-    ctx: RunContext, upstream: Upstream, folder: Path, manifest: IndexManifest, *, built_s: float
+    ctx: RunContext,
+    upstream: Upstream,
+    folder: Path,
+    manifest: IndexManifest,
+    accepted: Acceptance | None,
+    *,
+    built_s: float,
 ) -> Outcome:
+    below = manifest.recall_at_10 < ctx.recipe.index.recall_at_10
     artifact = Artifact(
         name=f"index:{upstream}",
         ds=ctx.ds,
@@ -229,4 +251,5 @@ def _outcome(
             "warm": int(manifest.built_ds != manifest.ds),
         },
         timings={"build": round(built_s, 3)},
+        accepted=(accepted,) if accepted and below else (),
     )

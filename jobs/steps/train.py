@@ -15,7 +15,7 @@ import sys
 import time
 
 from feature_store.contracts.errors import DermError, GuardFailed
-from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
+from feature_store.contracts.manifests import Acceptance, Artifact, Metrics, SnapshotManifest
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.snapshots import SnapshotStore, weights_digest
 from jobs.steps.training_guard import check_health
@@ -36,10 +36,10 @@ def run(ctx: RunContext) -> Outcome:
     timings: dict[str, float] = {}
     if manifest is None:
         started = time.perf_counter()
-        manifest = _train(ctx, plan, store)
+        manifest, accepted = _train(ctx, plan, store)
         timings["train_s"] = round(time.perf_counter() - started, 3)
     else:
-        check_health(plan, manifest.metrics, ctx.recipe.guards)
+        accepted = check_health(ctx, plan, manifest.metrics)
     metrics: Metrics = {"snapshot_id": manifest.snapshot_id, **manifest.metrics}
     rows = int(manifest.metrics["rows"] or 0)
     if timings:
@@ -53,11 +53,13 @@ def run(ctx: RunContext) -> Outcome:
         size=sum(f.stat().st_size for f in folder.iterdir()),
         uri=folder.relative_to(ctx.root).as_posix(),
     )
-    return Outcome(outputs=(artifact,), metrics=metrics, timings=timings)
+    return Outcome(outputs=(artifact,), metrics=metrics, timings=timings, accepted=accepted)
 
 
-def _train(ctx: RunContext, plan: Plan, store: SnapshotStore) -> SnapshotManifest:
-    """Make the snapshot as a draft, check it, and make it visible."""
+def _train(
+    ctx: RunContext, plan: Plan, store: SnapshotStore
+) -> tuple[SnapshotManifest, tuple[Acceptance, ...]]:
+    """Make the snapshot as a draft, check it, and make it visible; and what was accepted of it."""
     draft = store.draft_manifest(plan.snapshot_id)
     if draft is None:
         if ctx.settings.train_processes == 1:
@@ -72,12 +74,12 @@ def _train(ctx: RunContext, plan: Plan, store: SnapshotStore) -> SnapshotManifes
             hint=f"derm train --ds {ctx.ds} --upstream {ctx.upstream}",
         )
     try:
-        check_health(plan, draft.metrics, ctx.recipe.guards)
+        accepted = check_health(ctx, plan, draft.metrics)
     except GuardFailed:
         store.discard(plan.snapshot_id)
         raise
     store.promote(plan.snapshot_id)
-    return draft
+    return draft, accepted
 
 
 def _run_ranks(ctx: RunContext) -> None:

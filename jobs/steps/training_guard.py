@@ -1,89 +1,92 @@
 """The gate after training: is the new snapshot fit to embed with?"""
 
 import math
+from collections.abc import Iterable, Iterator
 
+from feature_store.contracts.base import Entity
 from feature_store.contracts.errors import GuardFailed
-from feature_store.contracts.manifests import Metrics
+from feature_store.contracts.manifests import Acceptance, Metrics
+from feature_store.embeddings.noise import SIGMAS
+from jobs.engine.context import RunContext
+from jobs.engine.guards import Check, hold
 from jobs.recipes import GuardConfig
 from jobs.steps.training_plan import Plan
 
 _NORM_TOLERANCE = 1e-3
 
 
-def check_health(plan: Plan, metrics: Metrics, guards: GuardConfig) -> None:
+def check_health(ctx: RunContext, plan: Plan, metrics: Metrics) -> tuple[Acceptance, ...]:
     """Compare a snapshot's numbers with their bounds.
 
-    The loss is finite; the AUC of the incoming snapshot on the day is not below `auc_bound`, where
-    there is one; embeddings have norm 1 and are not collapsed.
+    The loss is finite; embeddings have norm 1 and are not collapsed; the AUC of the incoming
+    snapshot on the day is not below `auc_bound`, where there is one.
+
+    Returns:
+        What a person accepted, and without which the snapshot would have been refused.
 
     Raises:
         GuardFailed: naming the number and its bound.
     """
-    loss = _number(metrics, "loss")
-    if not math.isfinite(loss):
-        _refuse(plan, "the training loss is not finite", "a finite loss", f"loss {loss}")
-    auc, bound = _number(metrics, "auc"), _number(metrics, "auc_bound")
-    if auc < bound:
-        _refuse(
-            plan, "the AUC on the new day fell too far", f"auc >= {bound:.4f}", f"auc {auc:.4f}"
-        )
-    error = _number(metrics, "norm_error")
-    if not error <= _NORM_TOLERANCE:
-        _refuse(
-            plan,
-            "embeddings do not have norm 1",
-            f"norm_error <= {_NORM_TOLERANCE}",
-            f"norm_error {error}",
-        )
-    rank = _number(metrics, "effective_rank")
-    if not rank >= guards.min_effective_rank:
-        _refuse(
-            plan,
-            "the embeddings have collapsed",
-            f"effective_rank >= {guards.min_effective_rank}",
-            f"effective_rank {rank:.3f}",
+    for number, fits, expected in (
+        ("loss", math.isfinite, "a finite loss"),
+        ("norm_error", _NORM_TOLERANCE.__ge__, f"norm_error <= {_NORM_TOLERANCE}"),
+    ):
+        found = _number(metrics, number)
+        if not fits(found):
+            raise GuardFailed(
+                f"snapshot {plan.snapshot_id} is refused: it is broken, whatever the day",
+                where=f"train {ctx.ds}",
+                expected=expected,
+                found=f"{number} {found}",
+                hint=f"look at the day first: derm validate --ds {ctx.ds} --force",
+            )
+    what = f"snapshot {plan.snapshot_id} is refused"
+    return hold(ctx.root, "train", ctx.ds, ctx.upstream, _checks(metrics, ctx.own_entities), what)
+
+
+def _checks(metrics: Metrics, entities: Iterable[Entity]) -> Iterator[Check]:
+    for number, bound in (
+        ("auc", "auc_bound"),
+        *((f"effective_rank_{e}", f"effective_rank_bound_{e}") for e in entities),
+    ):
+        found, least = metrics.get(number), _number(metrics, bound)
+        yield Check(
+            number=number,
+            found=float(found) if isinstance(found, int | float) else None,
+            bound=None if math.isnan(least) else least,
         )
 
 
-def auc_bound(last: Metrics, new: Metrics, max_drop: float) -> float | None:
-    """The lowest AUC that may follow the last accepted one; None when either day has none.
+def auc_metrics(parent: Metrics | None, new: Metrics, guards: GuardConfig) -> Metrics:
+    """The lowest AUC that may follow, and what the day after is compared with.
 
-    It lies `max_drop` and three standard errors of the difference below. A day with fifty
-    conversions has an AUC that is known to +- 0.04: a fixed bound alone would refuse good days of
-    a rare label, or pass bad days of a frequent one.
+    The bound lies `max_auc_drop` and three standard errors of the difference below the reference:
+    the newest accepted day whose AUC is known to `max_auc_drop`, or as well as the reference
+    before it. So a day of three users neither refuses a good day nor lets a bad one follow.
+
+    Args:
+        parent: metrics of yesterday's snapshot; None where there is none.
+        new: `auc` and `auc_se` of the day.
+
+    Returns:
+        `auc_bound`, None where chance cannot be told from a fall, and the reference.
     """
-    before, after = _number(last, "auc"), _number(new, "auc")
-    if math.isnan(before) or math.isnan(after):
-        return None  # a day without a positive row has no AUC
-    chance = 3 * math.hypot(auc_standard_error(last), auc_standard_error(new))
-    return before - max_drop - chance
-
-
-def auc_standard_error(metrics: Metrics) -> float:
-    """Standard error of an AUC from `auc`, `base_rate` and `scored_rows`.
-
-    Source: Hanley and McNeil, The meaning and use of the area under a ROC curve, 1982, eq. 2.
-    """
-    auc, rows = _number(metrics, "auc"), _number(metrics, "scored_rows")
-    positive = max(1.0, rows * _number(metrics, "base_rate"))
-    negative = max(1.0, rows - positive)
-    above = auc / (2 - auc) - auc**2
-    below = 2 * auc**2 / (1 + auc) - auc**2
-    variance = auc * (1 - auc) + (positive - 1) * above + (negative - 1) * below
-    return math.sqrt(variance / (positive * negative))
+    before, before_se = (_number(parent or {}, f"auc_reference{x}") for x in ("", "_se"))
+    auc, error = _number(new, "auc"), _number(new, "auc_se")
+    bound = before - guards.max_auc_drop - SIGMAS * math.hypot(before_se, error)
+    known = not math.isnan(auc) and not math.isnan(error)
+    if known and (math.isnan(before) or error <= max(guards.max_auc_drop, before_se)):
+        before, before_se = auc, error
+    return {
+        name: None if math.isnan(value) else value
+        for name, value in (
+            ("auc_bound", bound),
+            ("auc_reference", before),
+            ("auc_reference_se", before_se),
+        )
+    }
 
 
 def _number(metrics: Metrics, name: str) -> float:
     value = metrics.get(name)
     return float(value) if isinstance(value, float | int) else math.nan
-
-
-def _refuse(plan: Plan, what: str, expected: str, found: str) -> None:
-    ds = plan.days[-1]
-    raise GuardFailed(
-        f"snapshot {plan.snapshot_id} is refused: {what}",
-        where=f"train {ds}",
-        expected=expected,
-        found=found,
-        hint=f"look at the day first: derm validate --ds {ds} --force; bounds: recipe.guards",
-    )

@@ -2,20 +2,22 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from feature_store.contracts.base import ENTITIES, Upstream
+from feature_store.contracts.base import Upstream
 from feature_store.contracts.manifests import Metrics, SnapshotManifest
+from feature_store.embeddings.noise import rank_bound
 from feature_store.reading.counts import largest_counts
 from feature_store.reading.entities import Arrays
 from feature_store.reading.examples import DayExamples, Order
 from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
-from jobs.steps.training_guard import auc_bound
+from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Phase, Plan, model_digest
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
@@ -37,7 +39,7 @@ from models.training.metrics import effective_rank
 _DAY_MINUTES = 1440
 _SAMPLE_ROWS = 8192
 _PRIMARY = (
-    *("auc", "pr_auc", "logloss", "ne", "base_rate"),
+    *("auc", "auc_se", "pr_auc", "logloss", "ne", "base_rate"),
     *("calibration", "calibration_arrived", "ece"),
 )
 
@@ -210,10 +212,9 @@ class TrainingRun:
             metrics[f"auc_{task}"] = progress.scores[task]["auc"]
         metrics["scored_rows"] = progress.scores[primary]["rows"]
         parent, guards = self.plan.parent, self.ctx.recipe.guards
-        bound = auc_bound(parent.metrics, metrics, guards.max_auc_drop) if parent else None
         return {
             **metrics,
-            "auc_bound": bound,
+            **auc_metrics(parent.metrics if parent else None, metrics, guards),
             "loss": progress.last.mean(),
             "loss_supervised": progress.last.mean("supervised"),
             "loss_self_supervised": progress.last.mean("self_supervised"),
@@ -228,19 +229,16 @@ class TrainingRun:
         order = Order(batch_rows=self.config.health_rows)
         batch = next(self._examples(self.plan.days[-1]).batches(order))
         embedded = self.trainer.embed(batch)
-        ranks: dict[str, float] = {}
-        worst = 0.0
-        for entity in ENTITIES:
+        ranks: Metrics = {}
+        worst, least = 0.0, self.ctx.recipe.guards.min_effective_rank
+        for entity in self.ctx.own_entities:
             first = np.unique(batch[f"key:{entity}"], return_index=True)[1]
             vectors = embedded[entity][torch.from_numpy(first)]
             worst = max(worst, float((vectors.double().norm(dim=1) - 1).abs().max()))
             finite = bool(torch.isfinite(vectors).all())
-            ranks[entity] = effective_rank(vectors) if finite else float("nan")
-        return {
-            "effective_rank": min(ranks.values()),
-            **{f"effective_rank_{entity}": rank for entity, rank in ranks.items()},
-            "norm_error": worst,
-        }
+            ranks[f"effective_rank_{entity}"] = effective_rank(vectors) if finite else math.nan
+            ranks[f"effective_rank_bound_{entity}"] = rank_bound(least, *vectors.shape)
+        return {**ranks, "norm_error": worst}
 
     def _write(self, metrics: Metrics) -> None:
         plan, parent = self.plan, self.plan.parent

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.derm.features import labels
 from models.derm.losses import DermObjective, for_backward
+from models.training.auc_error import AucError
 from models.training.config import TrainingConfig
 from models.training.determinism import seed_torch
 from models.training.distributed import sum_over_ranks, world
@@ -111,7 +112,7 @@ class Trainer:
 
     @torch.no_grad()
     def score(self, batches: Iterable[Arrays]) -> Scores:
-        """The metrics of every task on impressions that are not trained on.
+        """The metrics of every task on impressions that are not trained on; `auc_se` of the first.
 
         Labels that arrive late are no rows of their own here: they are counted, see `calibration`
         and `calibration_arrived` of `BinaryMetrics`.
@@ -119,13 +120,17 @@ class Trainer:
         self.objective.eval()
         tasks = self.objective.model.inputs.tasks
         metrics = {task: BinaryMetrics() for task in tasks}
+        error = AucError()
         for batch in self._device_batches(batches):
             with self._autocast():
                 logits_BT = self.objective.predict(batch)
             labels_BT = labels(batch, tasks)
             for index, task in enumerate(tasks):
                 metrics[task].update(logits_BT[:, index], labels_BT[:, index], batch["late"])
-        return {task: metric.result() for task, metric in metrics.items()}
+            shown = ~batch["late"]
+            error.update(logits_BT[shown, 0], labels_BT[shown, 0], batch["key:user"][shown])
+        results = {task: metric.result() for task, metric in metrics.items()}
+        return results | {tasks[0]: {**results[tasks[0]], "auc_se": error.result()}}
 
     @torch.no_grad()
     def embed(self, batch: Arrays) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """dedup, merge and verify as steps, on a real Spark and a real Delta lake."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,13 +9,13 @@ from hypothesis import strategies as st
 
 from feature_store.config import AggregationConfig
 from feature_store.contracts.base import ENTITIES, days_between, shift_day
-from feature_store.contracts.errors import GuardFailed, MissingInput
+from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake.lake import sort_rows
 from jobs.engine.runner import run_step
 from jobs.pipelines import catalog
 from jobs.recipes import GuardConfig
-from jobs.steps.verify import check_guards
+from jobs.steps.verify import checks_of
 from tests import reference_pool
 from tests.aggregation_fixtures import FIRST, commit_day, context, declare_home, run
 
@@ -138,12 +137,14 @@ def test_merge_needs_yesterday(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("coverage_rows_user", 0.1),
         ("cosine_updated_pin", 0.1),
         ("effective_rank_pin", 1.0),
-        ("pool_ratio_user", 0.4),
+        ("pool_user", 400),
         ("cosine_user", float("nan")),
     ],
 )
 def test_a_broken_bound_is_named(metric: str, value: float) -> None:
-    guards = dataclasses.replace(GuardConfig(), min_coverage=0.5)
-    check_guards({}, guards, "ctr")
-    with pytest.raises(GuardFailed, match=metric):
-        check_guards({metric: value}, guards, "ctr")
+    guards, entity = GuardConfig(min_coverage=0.5), ENTITIES["pin" in metric]
+    sizes = {f"{n}_{entity}": 1000 for n in ("sampled", "before")}
+    errors = {f"{metric.removesuffix(f'_{entity}')}_se_{entity}": 0.01}
+    assert not any(c.breaks for c in checks_of({**sizes, **errors}, guards, entity, 8))
+    checks = checks_of({**sizes, **errors, metric: value}, guards, entity, 8)
+    assert [c.number for c in checks if c.breaks] == [metric]

@@ -227,7 +227,7 @@ def test_a_refused_result_publishes_nothing(
     def refuse(*_: object) -> None:
         raise GuardFailed("the pool is not fit to be published")
 
-    monkeypatch.setattr("jobs.steps.verify.check_guards", refuse)
+    monkeypatch.setattr("jobs.steps.verify.hold", refuse)
     monkeypatch.setitem(
         sys.modules["jobs.steps.infer"].__dict__, "run", lambda ctx: infer(ctx, GARBAGE)
     )

@@ -184,7 +184,7 @@ def test_a_checkpoint_of_another_number_of_processes_is_left_aside(tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("guard", "number"), [("min_effective_rank", "effective_rank"), ("max_auc_drop", "auc")]
+    ("guard", "number"), [("min_effective_rank", "effective_rank_user"), ("max_auc_drop", "auc")]
 )
 def test_a_refused_snapshot_leaves_nothing_behind(world, guard, number):
     world.train(FIRST)

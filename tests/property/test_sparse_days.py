@@ -21,7 +21,7 @@ from feature_store.lake.schemas import arrow_schema
 from feature_store.online.store import open_store
 from jobs.engine.context import Outcome, RunContext
 from jobs.recipes import Recipe
-from jobs.steps import count, dedup, index, merge, publish
+from jobs.steps import count, dedup, index, merge, publish, verify
 from jobs.upkeep.rebucket import rebucket
 from jobs.upkeep.retain import expired_days
 from tests import reference_pool
@@ -52,15 +52,6 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture(autouse=True)
-def _without_spark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The function of every task, one after the other, without the engine that schedules them."""
-    for module in ("jobs.steps.aggregation", "jobs.upkeep.rebucket"):
-        monkeypatch.setattr(
-            f"{module}.run_bucket_tasks", lambda _, function, tasks: count.serially(function, tasks)
-        )
-
-
 def at(root: Path, ds: str) -> RunContext:
     ctx = context(root, ds, recipe=RECIPE)
     url = SecretStr(f"file://{root}/store")
@@ -79,8 +70,9 @@ def arrive(root: Path, ds: str, ids: list[str]) -> None:
     produced(ctx, "ingest", commit_events(ctx.lake, ds, rows["user"], rows["pin"]), pins)
 
 
-def step(name: str, outcome: Outcome, ctx: RunContext) -> None:
+def step(name: str, outcome: Outcome, ctx: RunContext) -> Outcome:
     produced(ctx, name, *outcome.outputs)
+    return outcome
 
 
 def play(root: Path, days: list[list[str]]) -> dict[str, dict[str, reference_pool.State]]:
@@ -92,7 +84,7 @@ def play(root: Path, days: list[list[str]]) -> dict[str, dict[str, reference_poo
         ctx = at(root, ds)
         step("dedup", dedup.run(ctx), ctx)
         step("merge", merge.run(ctx), ctx)
-        step("count", count.count_day(ctx, count.serially), ctx)
+        step("count", count.run(ctx), ctx)
         for entity in ENTITIES:
             daily = reference_pool.last_of_day(ctx.lake.read(raw_table("ctr", entity), ds))
             config = RECIPE.aggregation
@@ -124,7 +116,8 @@ def test_every_step_takes_every_day(
         counts = ctx.lake.read(SPEC.counts_table(entity), ctx.ds)
         seen = {i for ids in days for i in ids}
         assert set(counts["entity_id"].to_pylist()) == seen
-    produced(ctx, "verify", *[])
+    metrics = step("verify", verify.run(ctx), ctx).metrics
+    assert metrics["pool_user"] == len(expected["user"])
     outcome = index.run(ctx)
     found = PinIndex(root / outcome.outputs[0].uri).search(np.ones((1, DIM), np.float32), 3)
     pins = sorted(expected["pin"])
@@ -142,6 +135,6 @@ def test_every_step_takes_every_day(
             rebucket(ctx, table, 7)
             assert sort_rows(ctx.lake.read(table, ctx.ds), ["entity_id"]) == before
     kept = RetentionConfig(daily_pools=1, weekly_pools=0, raw_days=1, daily_days=1)
-    for name, gone in expired_days(ctx.lake, kept, frozenset()).items():
+    for name, gone in expired_days(ctx.lake, ctx.home.upstreams, kept, frozenset()).items():
         drop_days(ctx.lake, name, gone)
         assert ctx.lake.days(name) == (ctx.ds,)

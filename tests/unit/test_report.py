@@ -135,14 +135,13 @@ def test_page_names_a_number_outside_its_bound(home: Path) -> None:
     assert '<td class="bad">0.600</td>' in page
 
 
-def test_a_bound_follows_the_last_known_day(home: Path) -> None:
-    days = [_summaries(home)[0], _summaries(home)[2]]
-    before = days[0].number("verify", "pool_user", "ctr")
-    assert before is not None
-    days[1] = _with_number(days[1], "verify", "ctr", pool_user=0.51 * before)
-    assert "1 number outside" not in render_page(days, UPSTREAMS, recipe("toy"), None)
-    days[1] = _with_number(days[1], "verify", "ctr", pool_user=0.49 * before)
-    assert "1 number outside its bound" in render_page(days, UPSTREAMS, recipe("toy"), None)
+def test_the_bound_of_the_day_counts_and_not_that_of_a_day_of_many(home: Path) -> None:
+    days = _summaries(home)
+    small = {"cosine_user": 0.1, "cosine_bound_user": -0.4, "pool_user": 2, "pool_bound_user": -1.0}
+    days[-1] = _with_number(days[-1], "verify", "ctr", **small)
+    assert "released, every bound kept" in render_page(days, UPSTREAMS, recipe("toy"), None)
+    days[-1] = _with_number(days[-1], "verify", "ctr", pool_bound_user=3.0, cosine_bound_user=None)
+    assert "2 numbers outside their bounds" in render_page(days, UPSTREAMS, recipe("toy"), None)
 
 
 def test_a_day_that_ran_in_part_and_a_day_that_did_not_run(home: Path) -> None:
