@@ -209,8 +209,7 @@ class _Life:
         )
         for ds in days:
             self._train(ds)
-        for group in self.trainer.optimizer.param_groups:
-            group["lr"] = self.config.incremental_learning_rate
+        self.trainer.optimizer.set_learning_rate(self.config.incremental_learning_rate)
         self.pools = {}
         first_time = self._compared is not None and not self.references
         for ds in days:
@@ -236,13 +235,15 @@ class _Life:
             batch_rows=self.config.batch_rows,
             seed=seed_for(seed, self.upstream, ds, "shuffle"),
             random_pins=self.ctx.own_recipe.model.loss.random_negatives,
+            # A tower that reads the context has another input for every event of a user.
+            distinct=not self.variant.context_in_user_tower,
         )
         batches = self._examples(ds).batches(order)
         self.trainer.train(batches, seed=(seed, self.upstream, ds, "all"))
 
     def _impressions(self, ds: str) -> list[Arrays]:
         """The impressions of a day in the order of the lake, in batches."""
-        order = Order(batch_rows=_EMBED_ROWS, rows="impressions")
+        order = Order(batch_rows=_EMBED_ROWS, rows="impressions", distinct=False)
         return list(self._examples(ds).batches(order))
 
     def _day(self, ds: str, batches: list[Arrays]) -> Day:
