@@ -18,6 +18,7 @@ from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.steps.model_inputs import examples, model_inputs
+from jobs.steps.maturity import matured
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Phase, Plan, model_digest
 from models.derm.losses import DermObjective
@@ -216,6 +217,7 @@ class TrainingRun:
             "loss_self_supervised": progress.last.mean("self_supervised"),
             "temperature": 1 / self.trainer.objective.softmax.scale().item(),
             **self._health(),
+            **matured(self.ctx, self.store),
             "rows": progress.rows,
             "days": len(self.plan.days),
         }
