@@ -11,7 +11,7 @@ from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.lake.lake import Lake
 from feature_store.lake.late import QUARANTINE
 from jobs.cli import out
-from jobs.commands.day_status import DayStatus, Status
+from jobs.commands.day_status import DayStatus, Status, as_seen
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.engine.staleness import Standing, standings
@@ -72,7 +72,7 @@ def _day(ctx: RunContext, ds: str, found: Sequence[Standing], *, superseded: boo
     back = len(days_between(ctx.spaces.pooled[-1], newest)) - 1 if newest else 0
     return DayStatus(
         summary=DaySummary.of(ds, [s.manifest for s in found if s.manifest]),
-        standings=tuple(found),
+        standings=tuple(as_seen(s, superseded=superseded) for s in found),
         superseded=superseded,
         bootstrap=f"derm bootstrap --ds {ds} --back {back}" if ds == newest else "",
         closed=ds < newest,
@@ -124,6 +124,7 @@ def _day_json(day: DayStatus) -> dict[str, Any]:
         "released": day.summary.released is not None,
         "first_open": {"step": first.step.name, "upstream": first.upstream} if first else None,
         "command": day.command,
+        "notes": list(day.summary.notes),
         "steps": [
             {"step": s.step.name, "upstream": s.upstream, "state": s.state} for s in day.standings
         ],

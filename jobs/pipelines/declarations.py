@@ -31,6 +31,7 @@ class Step:
         per_upstream: runs once for every upstream.
         published: runs for upstreams that are published, and no others.
         reads_pools: also reads the pools of yesterday that an upstream declares as features.
+        history: also runs on days before the first published one, which only feed the training.
         recipe_parts: fields of the recipe that its result depends on.
         task: the Airflow task it belongs to; steps of one task share a process.
         retries: how often Airflow tries again; 0 where trying again cannot help.
@@ -46,6 +47,7 @@ class Step:
     per_upstream: bool = False
     published: bool = False
     reads_pools: bool = False
+    history: bool = False
     recipe_parts: tuple[str, ...] = ()
     task: str
     resource: Resource = "cpu"
