@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from feature_store.contracts.base import check_day
-from feature_store.contracts.errors import DermError, InputError
+from feature_store.contracts.errors import InputError
+from jobs import exits
 from jobs.pipelines import daily
 from jobs.pipelines.declarations import Step
+from jobs.services import private
 from jobs.settings import Settings
 
 
@@ -52,6 +54,12 @@ COMMANDS: tuple[Command, ...] = (
         module="jobs.repair.bootstrap",
         summary="begin a new embedding space, and publish it side by side with the present one",
         example="derm bootstrap --ds 2025-03-14 --back 6",
+    ),
+    Command(
+        name="compare",
+        module="jobs.commands.compare",
+        summary="say what differs, down to the bits, between this home and another one",
+        example="derm compare /data/derm-before",
     ),
     Command(
         name="daily",
@@ -172,18 +180,41 @@ COMMANDS: tuple[Command, ...] = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run one command, return the exit code."""
-    _bind_threads()
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser(argv[0] if argv else "").parse_args(argv)
-    _configure_logging()
+    as_json = "--json" in argv
     try:
+        _bind_threads()
+        args = build_parser(argv[0] if argv else "").parse_args(argv)
+        _configure_logging()
+        settings = Settings.from_environment()
+        private.close_to_others(settings.home)
         module = importlib.import_module(args.module)
-        return int(module.main(args, Settings.from_environment()))
-    except DermError as error:
-        if args.json:
-            out(json.dumps({"error": vars(error), "exit_code": error.exit_code}))
-        sys.stderr.write(f"derm: {error}\n")
-        return error.exit_code
+        return int(module.main(args, settings))
+    except KeyboardInterrupt:
+        sys.stderr.write("derm: interrupted; the same command goes on where it stopped\n")
+        return exits.INTERRUPTED
+    except SystemExit as end:
+        # The console of `rich` ends the program by itself when its reader leaves.
+        if isinstance(end.__context__, BrokenPipeError):
+            return exits.READER_LEFT
+        raise
+    except Exception as error:
+        return _failed(error, as_json=as_json)
+
+
+def _failed(error: Exception, *, as_json: bool) -> int:
+    """Say what ended the command; the exit code."""
+    if os.environ.get("DERM_DEBUG"):
+        logging.error("the command ended here", exc_info=error)
+    if exits.abandon_output() and isinstance(error, BrokenPipeError):
+        return exits.READER_LEFT
+    explained = exits.explain(error)
+    if as_json:
+        with contextlib.suppress(OSError):
+            out(json.dumps({"error": vars(explained), "exit_code": explained.exit_code}))
+        exits.abandon_output()
+    sys.stderr.write(f"derm: {explained}\n")
+    return explained.exit_code
 
 
 def _bind_threads() -> None:

@@ -4,9 +4,12 @@ A variant calls a base recipe and replaces fields; there is no flag for each kno
 """
 
 import dataclasses
+import hashlib
+import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from feature_store.config import (
@@ -21,6 +24,7 @@ from feature_store.contracts.datasets import Bounds
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import ModelOption, UpstreamDeclaration
 from jobs.engine.digest import content_digest
+from jobs.settings import Home
 from models.derm.config import DermConfig, LossConfig
 from models.nn.config import DhenConfig, SequenceConfig
 from models.training.config import InferenceConfig, TrainingConfig
@@ -149,6 +153,7 @@ def small() -> Recipe:
     return dataclasses.replace(
         toy(),
         name="small",
+        simulation=worlds.small(),
         model=DermConfig(
             tower=tower,
             sequence=SequenceConfig(max_len=50, num_layers=2, latest=10),
@@ -180,6 +185,7 @@ def paper() -> Recipe:
     return dataclasses.replace(
         base,
         name="paper",
+        simulation=worlds.large(),
         model=dataclasses.replace(
             base.model,
             tower=tower,
@@ -197,11 +203,79 @@ RECIPES: dict[str, Callable[[], Recipe]] = {"toy": toy, "small": small, "paper":
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe called `name`.
+    """The recipe called `name`: a function of this module, or `FILE.py:FUNCTION` of yours.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the file has no such function, or it returns no recipe.
     """
+    if ":" in name:
+        return _from_file(name)
     if name not in RECIPES:
-        raise InputError("unknown recipe", expected=" | ".join(RECIPES), found=name)
+        expected = " | ".join((*RECIPES, "FILE.py:FUNCTION"))
+        raise InputError("unknown recipe", expected=expected, found=name)
     return RECIPES[name]()
+
+
+def recipe_of(home: Home) -> Recipe:
+    """The recipe of a home.
+
+    Raises:
+        InputError: it is in a file that is gone, or that changed since the home recorded it.
+    """
+    if home.recipe_digest and (found := file_digest(home.recipe)) != home.recipe_digest:
+        raise InputError(
+            "the file of the recipe changed since the home recorded it",
+            where=home.recipe,
+            expected=f"sha256 {home.recipe_digest}",
+            found=found,
+            hint="bring the file back; or take the change: derm init with the same arguments "
+            "records it, and steps whose part of the recipe changed are stale",
+        )
+    return recipe(home.recipe)
+
+
+def file_digest(name: str) -> str:
+    """SHA-256 of the file that a recipe is in; empty for those of this module.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if ":" not in name:
+        return ""
+    path = name.rpartition(":")[0]
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(
+            "the file of the recipe cannot be read", where=path, found=error.strerror or str(error)
+        ) from error
+
+
+def absolute(name: str) -> str:
+    """A recipe's name that means the same from every folder."""
+    path, colon, function = name.rpartition(":")
+    return f"{Path(path).resolve()}:{function}" if colon else name
+
+
+def _from_file(name: str) -> Recipe:
+    path, _, function = name.rpartition(":")
+    file_digest(name)
+    spec = importlib.util.spec_from_file_location("derm_recipe", path)
+    if spec is None or spec.loader is None:
+        raise InputError("a recipe is a function of a Python file", expected="*.py", found=path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        made = getattr(module, function)()
+    except Exception as error:  # whatever the user's file raises
+        raise InputError(
+            "the recipe could not be made",
+            where=name,
+            expected=f"a function {function}() that returns a Recipe",
+            found=f"{type(error).__name__}: {error}",
+        ) from error
+    if not isinstance(made, Recipe):
+        raise InputError(
+            "the recipe is none", where=name, expected="a Recipe", found=type(made).__name__
+        )
+    return made

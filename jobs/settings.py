@@ -6,15 +6,17 @@ would change what yesterday's state means.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import InputError, ManifestCorrupt
 from feature_store.contracts.upstreams import UpstreamDeclaration
+from feature_store.online.address import check_address
 
 # What homes had before they recorded it.
 _BEFORE_DECLARATIONS = (UpstreamDeclaration(name="ctr"), UpstreamDeclaration(name="cvr"))
@@ -48,7 +50,9 @@ class Settings(BaseSettings):
             `otlp://host:port` (OpenTelemetry over HTTP); empty: nowhere.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DERM_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DERM_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     home: Path = Path(".derm")
     lake: str = Field(default="", pattern=r"^(s3://[^/\s]+(/[^\s]*)?)?$")
@@ -67,6 +71,13 @@ class Settings(BaseSettings):
     last_ds: Day | Literal[""] = ""
     alert_webhook: SecretStr = SecretStr("")
     airflow_metrics: str = Field(default="", pattern=r"^((statsd|otlp)://[^:/\s]+:\d+)?$")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_an_address(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value():
+            check_address(url.get_secret_value())
+        return url
 
     @property
     def lake_root(self) -> str | Path:
@@ -89,8 +100,8 @@ class Settings(BaseSettings):
                 f"DERM_{name} has a value it cannot have",
                 where="the environment",
                 expected=first["msg"],
-                found=str(first["input"]),
-            ) from error
+                found=re.sub(r"//.*@", "//***@", str(first["input"])),
+            ) from None
 
 
 class Home(Contract):
@@ -99,7 +110,8 @@ class Home(Contract):
     Attributes:
         dataset: `simulated`, `kuairand`, `movielens`, `trivago`, or the path of a declaration.
         source: folder of the user's files; empty for the simulated world.
-        recipe: name of a function in `jobs.recipes`.
+        recipe: name of a function in `jobs.recipes`, or `FILE.py:FUNCTION`.
+        recipe_digest: SHA-256 of that file when the home recorded it; empty for `jobs.recipes`.
         first_ds: first day with events.
         start_ds: first day the pipeline publishes; earlier days only feed the first training.
         upstreams: what its days are made for, as its data set and recipe declared them.
@@ -108,6 +120,7 @@ class Home(Contract):
     dataset: str
     source: str = ""
     recipe: str
+    recipe_digest: str = ""
     first_ds: Day
     start_ds: Day
     seed: int = 0
@@ -136,13 +149,14 @@ class Home(Contract):
             ) from error
 
     def save(self, root: Path) -> None:
-        """Write the declaration; an equal one is left alone.
+        """Write the declaration; an equal one is left alone, a changed recipe file recorded.
 
         Raises:
             InputError: the home exists and was declared differently.
         """
         path = root / "home.json"
-        if path.exists() and (existing := Home.load(root)) != self:
+        existing = Home.load(root) if path.exists() else self
+        if existing.model_copy(update={"recipe_digest": self.recipe_digest}) != self:
             raise InputError(
                 f"{root} already holds another pipeline",
                 where=str(path),
@@ -150,5 +164,5 @@ class Home(Contract):
                 found=self.model_dump_json(),
                 hint="set DERM_HOME to a new folder, or remove this one",
             )
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_text(self.model_dump_json(indent=2) + "\n")

@@ -4,14 +4,18 @@ Every read carries the pointer key in the same MGET as the values. Redis answers
 step, so a pointer equal to the one the keys were made from proves that all values are of that
 release; another pointer means that a new day was released in between, and the read is repeated.
 
-Needs redis, numpy, faiss and the contracts; nothing of the pipeline (file:// needs pyarrow too).
+Needs redis, numpy and the contracts, faiss for `search` alone; nothing of the pipeline (file://
+needs pyarrow too).
 Shapes: N ids, D vector width, K results.
 """
+
+from __future__ import annotations  # faiss is for `search` alone
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +25,10 @@ from feature_store.client.connections import Connections
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import InputError, StoreError
 from feature_store.contracts.manifests import PublishedUpstream, Release
-from feature_store.index.index import Hits, PinIndex, Wanted
 from feature_store.online.codec import CURRENT_KEY, ValueFormat, release_key
+
+if TYPE_CHECKING:
+    from feature_store.index.index import Hits, PinIndex, Wanted
 
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
@@ -212,6 +218,8 @@ class FeatureClient:
             raise InputError(
                 "this client was given no home", hint="FeatureClient(url, home=Path(DERM_HOME))"
             )
+        from feature_store.index.index import PinIndex
+
         path, loaded = resolved.entry.index_path, self._index
         if loaded is None or loaded[0] != path:
             self._index = loaded = (path, PinIndex(self._home / path))

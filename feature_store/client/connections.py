@@ -8,6 +8,7 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from feature_store.online.address import check_address
 from feature_store.online.codec import CURRENT_KEY
 
 
@@ -27,7 +28,7 @@ class Connections:
             "socket_timeout": timeout_s,
             "socket_connect_timeout": max(timeout_s, 1.0),
         }
-        self._url, self._cluster = url, cluster
+        self._url, self._cluster = check_address(url), cluster
         self._sync: Any = None
         self._async: Any = None
 

@@ -94,10 +94,11 @@ class Lake:
         filters = [("ds", "=", ds)]
         if bucket is not None:
             filters.append(("bucket", "=", str(bucket)))
-        files = self.open(name).file_uris(file_pruning_predicate=filters)
-        if not files and ds not in self.days(name):
+        uris = self.open(name).file_uris(file_pruning_predicate=filters)
+        if not uris and ds not in self.days(name):
             raise self._no_day(name, ds)
-        return tuple(sorted(files))
+        # A space in the root comes back as %20, which no file system knows.
+        return tuple(sorted(self.root.uri(name, uri[uri.rindex("/ds=") + 1 :]) for uri in uris))
 
     def bucket_files(self, name: str, ds: str) -> dict[int, tuple[str, ...]]:
         """Absolute paths of a day's files by bucket, every bucket of the table included.

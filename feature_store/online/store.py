@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from feature_store.config import PublishingConfig
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import ManifestCorrupt
+from feature_store.online.address import check_address
 from feature_store.online.codec import slot_key
 
 
@@ -133,8 +134,13 @@ class OnlineStore(Protocol):
 
 
 def open_store(url: str, config: PublishingConfig | None = None) -> OnlineStore:
-    """The store a URL names: `file://` a folder, anything else a Redis server or cluster."""
+    """The store a URL names: `file://` a folder, anything else a Redis server or cluster.
+
+    Raises:
+        InputError: the URL is malformed.
+    """
     config = config or PublishingConfig()
+    check_address(url)
     if url.startswith("file://"):
         from feature_store.online.stores.file import FileStore
 

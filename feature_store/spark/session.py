@@ -90,7 +90,7 @@ def _local_options(java: Path, scratch: Path) -> list[str]:
     log4j = scratch / "log4j2.properties"
     if not log4j.exists():
         log4j.write_text(_LOG4J)
-    options = [*_LOCAL_JVM, *_LOCAL_JVM_LOG, f"-Dlog4j2.configurationFile=file:{log4j}"]
+    options = [*_LOCAL_JVM, *_LOCAL_JVM_LOG, f"-Dlog4j2.configurationFile={log4j.as_uri()}"]
     archive = scratch / "spark-classes.jsa"
     if archive.exists():
         # Another Java or Spark than the one that wrote the archive ignores it.
@@ -99,7 +99,7 @@ def _local_options(java: Path, scratch: Path) -> list[str]:
         draft = archive.with_suffix(f".{os.getpid()}")
         options.append(f"-XX:ArchiveClassesAtExit={draft}")
         atexit.register(_keep_archive, draft, archive)
-    return options
+    return [f'"{option}"' for option in options]  # a path may hold a space
 
 
 def _keep_archive(draft: Path, archive: Path) -> None:

@@ -75,6 +75,7 @@ class Status:
         repair: the backfill or bootstrap that has begun and is not finished.
         now: the time that ages are relative to.
         quarantined: rows that were refused on arrival, over all days.
+        store: the online store that is used, without secrets.
     """
 
     published: Published | None
@@ -83,3 +84,4 @@ class Status:
     days: tuple[DayStatus, ...]
     quarantined: int
     now: dt.datetime
+    store: str = ""

@@ -46,7 +46,7 @@ def open_client(settings: Settings, upstream: Upstream | None) -> FeatureClient:
     """A client of this home's online store and index, for its first published upstream by default.
 
     Raises:
-        InputError: there is no such upstream.
+        InputError: there is no such upstream, or no home; none is made.
     """
     pipeline = catalog.pipeline_of(Home.load(settings.home))
     upstream = pipeline.upstream(upstream or pipeline.published[0]).name

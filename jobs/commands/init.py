@@ -9,7 +9,7 @@ from feature_store.contracts.errors import InputError
 from jobs.cli import day, out
 from jobs.datasets.registry import REAL, SIMULATED, dataset_spec, open_adapter
 from jobs.pipelines import catalog
-from jobs.recipes import RECIPES, recipe
+from jobs.recipes import RECIPES, absolute, file_digest, recipe
 from jobs.settings import Home, Settings
 
 
@@ -21,7 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|PATH",
         help=f"{', '.join((SIMULATED, *REAL))}, or the path of a declaration (*.toml)",
     )
-    parser.add_argument("--recipe", default="toy", choices=tuple(RECIPES), help="default: toy")
+    parser.add_argument(
+        "--recipe",
+        default="toy",
+        metavar="NAME|FILE.py:FUNCTION",
+        help=f"{', '.join(RECIPES)}, or a function of your own file; default: toy",
+    )
     parser.add_argument("--source", default="", metavar="DIR", help="folder of the data's files")
     parser.add_argument("--first", type=day, help="first day with events; default: the data's own")
     start = parser.add_mutually_exclusive_group()
@@ -60,8 +65,9 @@ def declare(args: argparse.Namespace, settings: Settings) -> Home:
     dataset = args.dataset
     if dataset.endswith(".toml"):
         dataset = str(Path(dataset).resolve())
-    simulation = recipe(args.recipe).simulation
-    adapter = open_adapter(dataset, source, settings.home, simulation)
+    name = absolute(args.recipe)
+    chosen = recipe(name)
+    adapter = open_adapter(dataset, source, settings.home, chosen.simulation)
     first = args.first or adapter.first_day()
     history = adapter.history_days if args.days is None else args.days
     start = args.start or shift_day(first, history)
@@ -71,14 +77,14 @@ def declare(args: argparse.Namespace, settings: Settings) -> Home:
             expected=f"--start on or after {first}",
             found=start,
         )
-    chosen = recipe(args.recipe)
     return Home(
         upstreams=dataset_spec(
             dataset, source, chosen.simulation, chosen.upstreams
         ).declared_upstreams,
         dataset=dataset,
         source=source,
-        recipe=args.recipe,
+        recipe=name,
+        recipe_digest=file_digest(name),
         first_ds=first,
         start_ds=start,
         seed=args.seed,

@@ -53,7 +53,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     else:
         text = exposition(newest, read_state(settings.home))
     if args.output:
-        write_atomic(args.output, text)
+        _write(args.output, text)
     else:
         out(text.rstrip("\n"))
     return 0
@@ -61,8 +61,15 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 def write_metrics(root: Path) -> None:
     """Write `metrics/derm.prom` below the home, for a textfile collector."""
-    text = exposition(list(newest_manifests(root)), read_state(root))
-    write_atomic(root / "metrics" / "derm.prom", text)
+    _write(
+        root / "metrics" / "derm.prom", exposition(list(newest_manifests(root)), read_state(root))
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Write counts that a collector, which is another user, may read: no id is among them."""
+    write_atomic(path, text)
+    path.chmod(0o644)
 
 
 def newest_manifests(root: Path) -> Iterator[StepManifest]:

@@ -10,7 +10,7 @@ from jobs.datasets.registry import SIMULATED, open_adapter
 from jobs.engine import spaces
 from jobs.engine.runner import StepResult, run_step
 from jobs.pipelines import catalog
-from jobs.recipes import recipe
+from jobs.recipes import recipe_of
 from jobs.settings import Home, Settings
 
 
@@ -44,7 +44,7 @@ def days_to_publish(home: Home, settings: Settings, wanted: int) -> tuple[str, .
     Raises:
         InputError: the data ends before the first day that is published.
     """
-    world = recipe(home.recipe).simulation
+    world = recipe_of(home).simulation
     last = open_adapter(home.dataset, home.source, settings.home, world).last_day()
     first = spaces.load(settings.home).first_daily(home)
     days = tuple(shift_day(first, i) for i in range(wanted))

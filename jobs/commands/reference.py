@@ -205,7 +205,9 @@ def cli_page() -> str:
     head = (
         "# Command line\n\n`derm COMMAND`. Every command has `--help` and `--json`. Exit codes: 0 "
         "done, 2 wrong input or request and nothing changed, 3 a guard refused a result, 1 "
-        "anything else.\n"
+        "anything else, 130 interrupted (Ctrl-C), 141 the reader of its output left (`| head`). "
+        "Each but the last says on standard error what happened; `DERM_DEBUG=1` adds where it "
+        "came from.\n"
     )
     return "\n".join([head, _markdown_table(("command", "does"), rows), *sections])
 

@@ -19,6 +19,7 @@ from jobs.rendering.published import read_published
 from jobs.rendering.summary import DaySummary
 from jobs.rendering.terminal import print_status
 from jobs.repair import unfinished
+from jobs.services import redis
 from jobs.settings import Settings
 
 
@@ -64,6 +65,7 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
         ),
         quarantined=_quarantined(ctx.lake),
         now=now,
+        store=redis.describe(settings),
     )
 
 
@@ -88,6 +90,7 @@ def _as_json(status: Status) -> dict[str, Any]:
         "repair": _repair_json(status),
         "published": _published_json(status),
         "problem": status.problem,
+        "store": status.store,
         "quarantined_rows": status.quarantined,
         "days": [_day_json(day) for day in status.days],
     }

@@ -3,6 +3,7 @@
 import datetime as dt
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,37 +17,68 @@ from jobs.engine.guards import Check
 _LABELLED_ROWS = 100
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rate:
+    """The share of positives of a label among the rows that it applies to.
+
+    Attributes:
+        rows, largest: rows of all users, and of the user who has most.
+        squares: sum over users of the squared distance of their positives from the expected ones.
+    """
+
+    share: float
+    rows: int
+    largest: int
+    squares: float
+
+    def error(self, bound: float) -> float:
+        """Standard error of the share, if it were as it is allowed to be.
+
+        The rows of one user are alike, so users are what varies; no less than rows on their own
+        would, and one user more is assumed.
+        """
+        spread = bound * (1.0 - bound)
+        squares = max(self.squares, self.rows * spread)
+        return mean_error(self.rows, squares, half_range=self.largest * math.sqrt(spread))
+
+
 def normal_day(spec: DatasetSpec, events: pa.Table, ds: str) -> Iterator[Check]:
     """The numbers of a day with events, and the bounds that a data set declares for them.
 
-    The bounds of a rate lie as much further apart as chance can do: the rows of one user are alike,
-    so users are what varies.
+    The bounds of a rate lie as much further apart as chance can do.
     """
     rows, (fewest, most) = events.num_rows, spec.daily_rows
     yield Check(number="daily_rows", found=rows, bound=fewest)
     yield Check(number="daily_rows", found=rows, bound=most, least=False)
-    for label, (lowest, highest) in spec.label_rates.items():
-        rate, error = rate_of(events, label)
-        known = rate is not None and error is not None
-        if not known and rows >= _LABELLED_ROWS:
-            rate, error = math.nan, 0.0
-        chance = SIGMAS * (error or 0.0)
-        yield Check(number=f"rate_{label}", found=rate, bound=lowest - chance)
-        yield Check(number=f"rate_{label}", found=rate, bound=highest + chance, least=False)
+    for label, bounds in spec.label_rates.items():
+        rate = rate_of(events, label)
+        for bound, least in zip(bounds, (True, False), strict=True):
+            found = math.nan if rows >= _LABELLED_ROWS else None
+            chance = SIGMAS * rate.error(bound) * (-1 if least else 1) if rate else 0.0
+            yield Check(
+                number=f"rate_{label}",
+                found=rate.share if rate else found,
+                bound=bound + chance,
+                least=least,
+            )
     end = dt.datetime.fromisoformat(ds).replace(tzinfo=dt.UTC) + dt.timedelta(days=1)
     hours = (end - pc.max(events["ts"]).as_py()).total_seconds() / 3600
     yield Check(number="freshness_hours", found=hours, bound=spec.freshness_hours, least=False)
 
 
-def rate_of(events: pa.Table, label: str) -> tuple[float | None, float | None]:
-    """The share of positives of a label and its standard error; None where no row has it."""
+def rate_of(events: pa.Table, label: str) -> Rate | None:
+    """The rate of a label; None where it applies to no row."""
     known = events.select(["user_id", label]).filter(pc.is_valid(events[label]))
     if not known.num_rows:
-        return None, None
+        return None
     users = known.group_by("user_id").aggregate([(label, "sum"), (label, "count")])
     positives, rows = (
         users[f"{label}_{name}"].to_numpy().astype(np.float64) for name in ("sum", "count")
     )
-    rate = float(positives.sum() / rows.sum())
-    squares = float(((positives - rate * rows) ** 2).sum())
-    return rate, mean_error(float(rows.sum()), squares, half_range=0.5 * float(rows.max()))
+    share = float(positives.sum() / rows.sum())
+    return Rate(
+        share=share,
+        rows=known.num_rows,
+        largest=int(rows.max()),
+        squares=float(((positives - share * rows) ** 2).sum()),
+    )

@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feature_store.contracts.base import Upstream, shift_day
+from feature_store.contracts.base import Entity, Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
@@ -79,6 +79,15 @@ class RunContext:
                 found="none",
             )
         return self.upstream
+
+    @property
+    def own_entities(self) -> tuple[Entity, ...]:
+        """What the upstream of the step embeds.
+
+        Raises:
+            InputError: the step was started without an upstream.
+        """
+        return self.pipeline.upstream(self.own_upstream).entities
 
     @property
     def own_recipe(self) -> Recipe:

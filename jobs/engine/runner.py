@@ -30,7 +30,7 @@ from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
 from jobs.pipelines import catalog, daily, tasks
 from jobs.pipelines.declarations import Step
-from jobs.recipes import recipe
+from jobs.recipes import recipe_of
 from jobs.settings import Home, Settings
 
 log = logging.getLogger("derm")
@@ -50,7 +50,7 @@ class StepResult:
 def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) -> RunContext:
     """A context for one day of the home that `settings` names."""
     home = Home.load(settings.home)
-    chosen = recipe(home.recipe)
+    chosen = recipe_of(home)
     spec = dataset_spec(home.dataset, home.source, chosen.simulation, chosen.upstreams)
     _check_upstreams(home, spec)
     if upstream:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jobs.engine.manifests import ManifestStore
 from jobs.pipelines.catalog import pipeline_of
-from jobs.recipes import recipe
+from jobs.recipes import recipe_of
 from jobs.rendering.page import render_page
 from jobs.rendering.published import read_published
 from jobs.rendering.summary import DaySummary
@@ -31,6 +31,4 @@ def live_page(root: Path, runs: Mapping[str, str]) -> str:
     if not shown:
         return _NOTHING
     days = [DaySummary.of(ds, store.of_day(ds)) for ds in shown]
-    return render_page(
-        days, pipeline_of(home).names, recipe(home.recipe), read_published(root), runs
-    )
+    return render_page(days, pipeline_of(home).names, recipe_of(home), read_published(root), runs)

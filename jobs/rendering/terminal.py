@@ -38,6 +38,8 @@ def print_status(status: Status, console: Console | None = None) -> None:
         console = Console(highlight=False, width=max(console.width, _WIDTH))
     _repair(status, console)
     _published(status, console)
+    if status.store:
+        console.print(Text(f"Store      {status.store}", style="dim"))
     if not status.days:
         console.print("\nNo day has run yet. Start with: [bold]derm run --from DAY --to DAY[/]")
         return

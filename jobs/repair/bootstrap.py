@@ -14,7 +14,7 @@ from feature_store.lake.lake import Lake
 from jobs.cli import day
 from jobs.engine.manifests import ManifestStore
 from jobs.pipelines import catalog, daily
-from jobs.recipes import recipe
+from jobs.recipes import recipe_of
 from jobs.repair import backfill, plan, unfinished
 from jobs.repair.starting_points import Record, estimate, records_of, survey
 from jobs.settings import Home, Settings
@@ -51,7 +51,7 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> plan
         MissingInput: no day was named and there is none with a pool.
     """
     home = Home.load(settings.home)
-    chosen = recipe(home.recipe)
+    chosen = recipe_of(home)
     manifests = ManifestStore(settings.home / "manifests")
     last = _last_pool(settings, home, manifests)
     trained, earliest = ds or last, max(home.start_ds, last or "")

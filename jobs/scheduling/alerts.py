@@ -4,6 +4,7 @@ It is sent from Airflow's processes, so it needs nothing that they lack.
 """
 
 import datetime as dt
+import http.client
 import json
 import logging
 import urllib.error
@@ -98,30 +99,56 @@ def send(document: dict[str, Any], url: str) -> None:
     """Log a document; send it to a webhook, if there is one.
 
     Raises:
-        DermError: the webhook did not take it; only its host is named, its URL may hold a secret.
+        DermError: the webhook did not take it, also when it named another place instead, which
+            the document would not have reached; only its host is named, its URL may hold a secret.
     """
     body = json.dumps(document)
     log.warning("%s", body)
     if not url:
         return
-    request = urllib.request.Request(  # noqa: S310
-        url, data=body.encode(), headers={"Content-Type": "application/json"}
-    )
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S):  # noqa: S310
+        request = urllib.request.Request(  # noqa: S310 - the opener knows HTTP alone
+            url, data=body.encode(), headers={"Content-Type": "application/json"}
+        )
+        with _HTTP.open(request, timeout=_TIMEOUT_S):
             pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         found = type(error).__name__
         if isinstance(error, urllib.error.HTTPError):
             found = f"{error.code} {error.reason}"
             error.close()
         raise DermError(
             "the alert could not be sent",
-            where=urllib.parse.urlsplit(url).hostname or "DERM_ALERT_WEBHOOK",
-            expected="a webhook that takes a JSON document by POST",
+            where=_host(url),
+            expected="a webhook, http:// or https://, that takes a JSON document by POST itself",
             found=found,
             hint="the document is in the log above",
         ) from None
+
+
+def _http() -> urllib.request.OpenerDirector:
+    """An opener for HTTP and nothing else, which follows no redirect: a POST would not survive."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+_HTTP = _http()
+
+
+def _host(url: str) -> str:
+    try:
+        return urllib.parse.urlsplit(url).hostname or "DERM_ALERT_WEBHOOK"
+    except ValueError:
+        return "DERM_ALERT_WEBHOOK"
 
 
 def explanations(task: str, step: str = "", log_url: str = "") -> list[dict[str, str]]:

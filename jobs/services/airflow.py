@@ -131,8 +131,12 @@ def stop(settings: Settings) -> None:
         settings.airflow_env / "bin" / "python",
         settings.home / "services" / "airflow" / "postgres",
     )
-    if (data / "postmaster.pid").exists():
+    if not (data / "postmaster.pid").exists():
+        return
+    if python.exists():
         _run([python, "-W", "ignore", "-m", "jobs.services.postgres", "stop", data])
+    else:
+        processes.interrupt(data / "postmaster.pid", "postgres")
 
 
 def environment(settings: Settings, identity: Identity, database: str) -> dict[str, str]:

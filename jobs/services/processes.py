@@ -6,12 +6,14 @@ a child made a session of its own.
 """
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
+from feature_store.contracts.errors import StoreError
 from jobs.services.private import append_private
 
 MARK = "DERM_SERVICE_OF"
@@ -50,15 +52,34 @@ def marked(home: Path) -> list[psutil.Process]:
 
 def stop(home: Path, *, grace_s: float = 8.0) -> None:
     """Ask every process marked with `home` to end; after `grace_s`, end those that did not."""
-    for signal in ("terminate", "kill"):
+    for what in ("terminate", "kill"):
         processes = marked(home)
         for process in processes:
-            _send(process, signal)
+            _send(process, what)
         psutil.wait_procs(processes, timeout=grace_s)
 
 
-def _send(process: psutil.Process, signal: str) -> None:
+def interrupt(record: Path, name: str, *, grace_s: float = 30.0) -> None:
+    """Ask the process whose id is the first line of a file to end, and wait; if it is `name`.
+
+    Raises:
+        StoreError: it does not end.
+    """
     try:
-        getattr(process, signal)()
+        process = psutil.Process(int(record.read_text().splitlines()[0]))
+        if process.name() == name:
+            process.send_signal(signal.SIGINT)
+            process.wait(grace_s)
+    except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        return  # the record is older than the last start of this machine
+    except psutil.TimeoutExpired as error:
+        raise StoreError(
+            f"{name} does not end", where=str(record), found=f"alive after {grace_s:.0f} s"
+        ) from error
+
+
+def _send(process: psutil.Process, what: str) -> None:
+    try:
+        getattr(process, what)()
     except psutil.NoSuchProcess:
         return

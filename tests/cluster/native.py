@@ -21,7 +21,7 @@ import psutil
 
 from jobs.services import processes
 from jobs.services.airflow_api import AirflowApi, Unreachable
-from jobs.services.redis import server_program
+from jobs.services.redis_program import server_program
 from tests.cluster import objects, postgres
 from tests.cluster.compose import Compose, Process
 

@@ -59,6 +59,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         assert self.headers["Content-Type"] == "application/json"
         self.server.received.append(json.loads(body))
         self.send_response(self.server.answer)
+        self.send_header("Location", f"{self.server.url}&again")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -173,6 +174,25 @@ def test_a_refused_alert_is_an_error_that_keeps_the_secret(receiver: Receiver) -
     assert "secret" not in str(refused.value)
     with pytest.raises(DermError, match="could not be sent"):
         alerts.send({"event": "task_failed"}, "http://127.0.0.1:1/hook?token=secret")
+
+
+@pytest.mark.parametrize("answer", [301, 302, 303, 307, 308])
+def test_a_webhook_that_names_another_place_has_not_taken_it(receiver: Receiver, answer) -> None:
+    receiver.answer = answer
+    with pytest.raises(DermError, match=str(answer)) as refused:
+        alerts.send({"event": "task_failed"}, receiver.url)
+    assert len(receiver.received) == 1
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/hostname", "data:,ok", "ftp://127.0.0.1/secret", "secret", "http://[secret/"],
+)
+def test_what_is_no_webhook_does_not_count_as_sent(url: str) -> None:
+    with pytest.raises(DermError, match="could not be sent") as refused:
+        alerts.send({"event": "task_failed"}, url)
+    assert "secret" not in str(refused.value)
 
 
 def test_the_runbook_is_named_for_every_step() -> None:

@@ -10,7 +10,7 @@ import redis
 
 from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import shift_day
-from jobs.services.redis import server_program
+from jobs.services.redis_program import server_program
 from tests.publishing_fixtures import START, World
 
 pytestmark = [pytest.mark.redis, pytest.mark.integration]

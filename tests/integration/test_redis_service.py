@@ -4,6 +4,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
+import socket
 import stat
 import time
 from pathlib import Path
@@ -13,7 +14,8 @@ import redis
 
 from feature_store.contracts.errors import StoreError
 from jobs.services import redis as service
-from jobs.services.redis import embedded_url, ensure_redis, persist, stop_redis
+from jobs.services.redis import describe, embedded_url, ensure_redis, persist, stop_redis
+from jobs.services.redis_program import server_program, version_of
 from jobs.settings import Settings
 
 pytestmark = pytest.mark.redis
@@ -97,6 +99,59 @@ def test_a_server_that_cannot_start_says_where_to_look(home):
     with pytest.raises(StoreError, match="did not start") as error:
         start(home)
     assert error.value.where.endswith("server.log")
+
+
+def test_a_ranker_that_knows_the_port_finds_it_after_a_restart(home):
+    url = start(home)
+    stop_redis(home)
+    assert start(home) == url
+    stop_redis(home)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", int(url.rpartition(":")[2].partition("/")[0])))
+        other.listen()
+        assert embedded_url(home) is None
+        assert start(home) != url
+
+
+def newer_server(folder: Path) -> Path:
+    """A `redis-server` that calls itself the newest, and is the real one otherwise."""
+    program = folder / "redis-server"
+    program.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo "Redis server v=99.1.0 sha=0" && exit\n'
+        f'exec {server_program()} "$@"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+def test_the_newest_server_of_the_machine_runs_and_status_says_which(home, tmp_path, monkeypatch):
+    settings = Settings(home=home)
+    bundled = version_of(server_program())
+    assert describe(settings) == "embedded redis-server, not running"
+    start(home)
+    assert f"redis-server {bundled} at 127.0.0.1:" in describe(settings)
+    stop_redis(home)
+    (tmp_path / "bin").mkdir()
+    newer = newer_server(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{newer.parent}")
+    redis.Redis.from_url(start(home)).set("key", "value")
+    assert "redis-server 99.1.0" in describe(settings)
+    assert str(newer) in describe(settings)
+    stop_redis(home)
+    assert describe(settings) == "embedded redis-server 99.1.0, not running"
+    newer.unlink()
+    with pytest.raises(StoreError, match="older than the one that saved"):
+        start(home)
+
+
+def test_what_a_killed_save_has_left_is_removed(home):
+    start(home)
+    stop_redis(home)
+    draft = home / "services" / "redis" / "temp-4711.rdb"
+    draft.write_bytes(b"REDIS")
+    start(home)
+    assert not draft.exists()
 
 
 def wait_until_down(home: Path) -> None:

@@ -23,7 +23,7 @@ import redis
 
 from feature_store.contracts.errors import StoreError
 from feature_store.online.store import open_store
-from jobs.services.redis import server_program
+from jobs.services.redis_program import server_program
 
 pytestmark = pytest.mark.redis
 SLOT = "derm:ctr:00000000:a:"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlparse
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ class FileStore:
     """The store behind a file:// URL. Expiry is not kept: pruning removes what is too old."""
 
     def __init__(self, url: str) -> None:
-        self.root = Path(urlparse(url).path)
+        self.root = Path(unquote(url.removeprefix("file://")))
         self.location = f"files {self.root}"
 
     def get(self, key: str) -> bytes | None:

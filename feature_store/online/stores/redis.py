@@ -18,6 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from feature_store.contracts.errors import InputError
 from feature_store.online.stores import resp
 from feature_store.online.stores.cluster import slots_of
 from feature_store.online.stores.redis_errors import typed_errors
@@ -296,7 +297,14 @@ def _await_files(client: Any) -> None:
 
 def _parse_url(url: str) -> dict[str, Any]:
     parse: Any = redis.connection.parse_url
-    return dict(parse(url))
+    try:
+        return dict(parse(url))
+    except ValueError as error:  # it names the option, and not its value
+        raise InputError(
+            "an option in the address of the online store is wrong",
+            where="DERM_REDIS_URL",
+            found=str(error),
+        ) from None
 
 
 def _scan(client: Any, prefix: str) -> Iterator[list[bytes]]:
