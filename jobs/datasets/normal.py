@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.embeddings.noise import SIGMAS, mean_error
+from feature_store.lake.filing import filed_at, is_late
 from jobs.engine.guards import Check
 
 # Of so many rows at least one should carry a label; on a smaller day it may apply to none.
@@ -19,7 +20,7 @@ _LABELLED_ROWS = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """The share of positives of a label among the rows that it applies to.
+    """Positives of a label per impression that it applies to.
 
     Attributes:
         rows, largest: rows of all users, and of the user who has most.
@@ -62,23 +63,30 @@ def normal_day(spec: DatasetSpec, events: pa.Table, ds: str) -> Iterator[Check]:
                 least=least,
             )
     end = dt.datetime.fromisoformat(ds).replace(tzinfo=dt.UTC) + dt.timedelta(days=1)
-    hours = (end - pc.max(events["ts"]).as_py()).total_seconds() / 3600
+    hours = (end - pc.max(filed_at(events)).as_py()).total_seconds() / 3600
     yield Check(number="freshness_hours", found=hours, bound=spec.freshness_hours, least=False)
 
 
 def rate_of(events: pa.Table, label: str) -> Rate | None:
-    """The rate of a label; None where it applies to no row."""
-    known = events.select(["user_id", label]).filter(pc.is_valid(events[label]))
-    if not known.num_rows:
-        return None
-    users = known.group_by("user_id").aggregate([(label, "sum"), (label, "count")])
-    positives, rows = (
-        users[f"{label}_{name}"].to_numpy().astype(np.float64) for name in ("sum", "count")
+    """Positives of a label, late ones included, per impression that it applies to; None of none."""
+    shown = pc.and_(pc.invert(is_late(events)), pc.is_valid(events[label]))
+    counted = pa.table(
+        {
+            "user": events["user_id"],
+            "rows": pc.cast(shown, pa.int64()),
+            "positives": pc.cast(pc.fill_null(events[label], 0), pa.int64()),
+        }
     )
-    share = float(positives.sum() / rows.sum())
+    users = counted.group_by("user").aggregate([("rows", "sum"), ("positives", "sum")])
+    rows, positives = (
+        users[f"{name}_sum"].to_numpy().astype(np.float64) for name in ("rows", "positives")
+    )
+    if not (total := int(rows.sum())):
+        return None
+    share = float(positives.sum()) / total
     return Rate(
         share=share,
-        rows=known.num_rows,
+        rows=total,
         largest=int(rows.max()),
         squares=float(((positives - share * rows) ** 2).sum()),
     )

@@ -20,6 +20,7 @@ from feature_store.embeddings.stability import (
     measure_bucket,
     summarise,
 )
+from feature_store.lake.filing import impressions
 from feature_store.lake.staging import read_files
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
@@ -126,11 +127,12 @@ def _intraday(ctx: RunContext, name: str, entity: Entity) -> float | None:
 
 
 def _coverage(ctx: RunContext, entity: Entity, before: dict[int, tuple[str, ...]]) -> Metrics:
-    """Share of today's events, and of today's distinct entities, that yesterday's pool knows."""
+    """Share of today's impressions, and of their distinct entities, that yesterday's pool knows."""
     upstream = ctx.own_upstream
     if not before:
         return dict.fromkeys(("coverage_rows", "coverage_entities"))
-    events = ctx.lake.read(ctx.spec.events_table(), ctx.ds, columns=[f"{entity}_id"])
+    columns = [f"{entity}_id", "arrived_at"]
+    events = impressions(ctx.lake.read(ctx.spec.events_table(), ctx.ds, columns=columns))
     pool = pool_table(upstream, entity)
     ids = (read_files(files, pool, ["entity_id"])["entity_id"] for files in before.values())
     return coverage(events[f"{entity}_id"], ids)
