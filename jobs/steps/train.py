@@ -33,7 +33,7 @@ def run(ctx: RunContext) -> Outcome:
         GuardFailed: the new snapshot is not fit for use; nothing of it remains.
     """
     store = SnapshotStore(ctx.root, ctx.own_upstream)
-    if not ctx.artifact("lake:events").rows:
+    if ctx.rests or not ctx.artifact("lake:events").rows:
         return _standing(ctx, store)
     plan = make_plan(ctx, store)
     manifest = None if ctx.force else store.manifest(plan.snapshot_id)
@@ -61,7 +61,7 @@ def run(ctx: RunContext) -> Outcome:
 
 
 def _standing(ctx: RunContext, store: SnapshotStore) -> Outcome:
-    """Yesterday's snapshot as that of a day without events: there is nothing to learn from.
+    """Yesterday's snapshot as that of a day on which nothing is learned: no events, or a rest.
 
     Raises:
         InputError: there is none: nothing can begin with such a day.
