@@ -7,11 +7,11 @@ measured against what became of them.
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.manifests import Metrics, SnapshotManifest
-from feature_store.reading.examples import DayExamples, Order
+from feature_store.reading.examples import Order
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import MODEL, SnapshotStore
+from jobs.steps.model_inputs import examples, model_inputs
 from jobs.steps.training_plan import model_digest
-from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel
 from models.training.determinism import torch_device
@@ -35,19 +35,18 @@ def matured(ctx: RunContext, store: SnapshotStore) -> Metrics:
     snapshot = scored_with(ctx, store, ds) if days else None
     if snapshot is None:
         return nothing
-    upstream, config = ctx.own_upstream, ctx.own_recipe.training
-    examples = DayExamples(ctx.lake, ctx.spec, ds, upstream, ctx.counting, known_by=ctx.ds)
-    objective = DermObjective(DermModel(ModelInputs.of(ctx.spec, upstream), ctx.own_recipe.model))
+    config, day = ctx.own_recipe.training, examples(ctx, ds, known_by=ctx.ds)
+    objective = DermObjective(DermModel(model_inputs(ctx), ctx.own_recipe.model))
     objective.load_state_dict(store.read(snapshot, MODEL))
     scorer = Trainer(
         objective,
         config,
         torch_device(ctx.settings.device),
         learning_rate=config.incremental_learning_rate,
-        empty=examples.empty(),
+        empty=day.empty(),
     )
     order = Order(batch_rows=config.batch_rows, rows="impressions", shard=world())
-    scores = scorer.score(examples.batches(order))[objective.model.inputs.tasks[0]]
+    scores = scorer.score(day.batches(order))[objective.model.inputs.tasks[0]]
     return {"mature_day": ds, **{f"{name}_mature": scores[name] for name in _MEASURED}}
 
 

@@ -283,17 +283,17 @@ def first_window(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> 
     return FirstWindow(
         ranges=ranges,
         base_rates={label.name: found[label.name].mean for label in labels},
-        sample=_sample(ctx, days, upstream),
+        sample=_sample(ctx, days),
     )
 
 
-def _sample(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> dict[str, torch.Tensor]:
+def _sample(ctx: RunContext, days: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Rows of the last day, whose counts are fullest, with the context of the day before."""
     order = Order(batch_rows=_SAMPLE_ROWS, seed=0, distinct=False)
 
     def rows_of(ds: str) -> Arrays:
-        examples = DayExamples(ctx.lake, ctx.spec, ds, upstream, ctx.counting)
-        return next(examples.batches(order), examples.empty())
+        day = examples(ctx, ds, from_scratch=True)
+        return next(day.batches(order), day.empty())
 
     rows = rows_of(days[-1])
     if len(days) > 1:
