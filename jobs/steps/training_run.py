@@ -17,8 +17,8 @@ from feature_store.reading.examples import DayExamples, Order
 from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
-from jobs.steps.model_inputs import examples, model_inputs
 from jobs.steps.maturity import matured
+from jobs.steps.model_inputs import examples, model_inputs
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Phase, Plan, model_digest
 from models.derm.losses import DermObjective

@@ -91,7 +91,7 @@ def _say_so(home: Path, days: Mapping[str, Sequence[str]], folders: Sequence[Pat
 def scoring_days(spec: DatasetSpec) -> int:
     """Newest days whose snapshots score their day again, when its labels are final.
 
-    The day that matures tomorrow was scored by the snapshot of the day before it.
+    The day that matures with the newest one was scored by the snapshot of the day before it.
     """
     return spec.attribution_days + 2 if spec.attribution_days else 0
 

@@ -24,7 +24,7 @@ def world(tmp_path):
     return world
 
 
-def scored_with(world, outcome, ds):
+def under_the_weights_of(world, outcome, ds):
     """The metrics of a day under the weights of a snapshot."""
     store = SnapshotStore(world.root, "ctr")
     run = TrainingRun(world.context(ds, "ctr"), make_plan(world.context(ds, "ctr"), store), store)
@@ -39,7 +39,7 @@ def test_a_day_is_scored_before_it_is_trained_on(world):
     first = world.train(FIRST)
     second = world.train(SECOND)
     world.record("train", SECOND, "ctr", second.outputs)
-    before, after = (scored_with(world, outcome, SECOND) for outcome in (first, second))
+    before, after = (under_the_weights_of(world, outcome, SECOND) for outcome in (first, second))
     for number in ("auc", "ne", "logloss"):
         assert second.metrics[number] == pytest.approx(before[number], abs=1e-9)
     assert after["logloss"] < before["logloss"]
