@@ -12,11 +12,9 @@ Events are first divided by bucket into temporary files, so that memory is bound
 tables and one bucket, not by the day.
 """
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +30,7 @@ from feature_store.lake.schemas import arrow_schema, pack
 from feature_store.lake.staging import StagedFile, sort_rows, stage_file
 from feature_store.reading.examples import DayExamples, EntityFeatures, read_share
 from jobs.engine.context import Outcome, RunContext
+from jobs.engine.scratch import scratch_folder
 from jobs.engine.snapshots import MODEL, SnapshotStore
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
@@ -126,8 +125,7 @@ def infer_day(ctx: RunContext, embedder: Embedder, ds: str) -> tuple[tuple[Artif
         The artifacts of the two tables, users first, and what was measured.
     """
     examples = DayExamples(ctx.lake, ctx.spec, ds, embedder.snapshot.upstream, ctx.counting)
-    spill = Path(mkdtemp(prefix="infer-", dir=_scratch(ctx)))
-    try:
+    with scratch_folder(ctx.root, "infer") as spill:
         artifacts, metrics = [], Metrics()
         for entity in ENTITIES:
             table = raw_table(embedder.snapshot.upstream, entity)
@@ -135,8 +133,6 @@ def infer_day(ctx: RunContext, embedder: Embedder, ds: str) -> tuple[tuple[Artif
             artifact, cold = _embed_buckets(ctx, embedder, table, entity, examples, spill)
             artifacts.append(artifact)
             metrics |= {f"rows_{entity}": artifact.rows, f"cold_rows_{entity}": cold}
-    finally:
-        shutil.rmtree(spill)
     return tuple(artifacts), {"snapshot_id": embedder.snapshot.snapshot_id, **metrics}
 
 
@@ -146,12 +142,6 @@ def last_rows(events: pa.Table) -> pa.Table:
     codes = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     last = np.append(codes[1:] != codes[:-1], True)[: len(codes)]
     return events.filter(pa.array(last))
-
-
-def _scratch(ctx: RunContext) -> Path:
-    folder = ctx.root / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _divide(ctx: RunContext, table: Table, ds: str, entity: Entity, spill: Path) -> None:
