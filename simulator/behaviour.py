@@ -5,7 +5,7 @@ in blocks, each from a generator of its own. Legend: N impressions, U users, D t
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -71,9 +71,16 @@ def simulate_day(population: Population, day: int) -> DayLog:
         _simulate_block(population, rng, day, users, taste_UD, stock, shock)
         for rng, users in _blocks(population, day)
     ]
-    return DayLog(
-        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(DayLog)}
-    )
+    joined = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(DayLog)}
+    return _reported(population, day, DayLog(**joined))
+
+
+def _reported(population: Population, day: int, log: DayLog) -> DayLog:
+    """The day with some of its conversions heard of at once, as many as the configuration says."""
+    rng = generator(population.seed, Stream.REPORTS, day)
+    at_once = rng.random(len(log.ts)) >= population.config.conversion.delayed
+    told_now = at_once & (log.conversion != outcomes.NOT_CONVERTED)
+    return replace(log, arrival=np.where(told_now, log.ts, log.arrival))
 
 
 def _blocks(population: Population, day: int) -> Iterator[tuple[np.random.Generator, Ints]]:

@@ -56,6 +56,9 @@ class ConversionConfig:
     Attributes:
         view_share: odds after a mere view, relative to those after a click.
         delay_mean_days, delay_sigma: of the log-normal delay.
+        delayed: share of the conversions that are heard of after their delay; the others are heard
+            of at once. What converts does not depend on it: 0 is the same world without late
+            labels.
         click_days, view_days: attribution windows.
         noisy_advertisers: share of advertisers whose reports are random.
     """
@@ -66,10 +69,15 @@ class ConversionConfig:
     view_share: float = 0.1
     delay_mean_days: float = 1.5
     delay_sigma: float = 1.2
+    delayed: float = 1.0
     click_days: int = 30
     view_days: int = 1
     noisy_advertisers: float = 0.05
     noisy_rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.delayed <= 1:
+            raise ValueError(f"conversion.delayed: expected 0 to 1, found {self.delayed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -123,7 +123,7 @@ class History:
     Attributes:
         engaged: rows [N] of the window with an action, ordered by user and time.
         engaged_day: the day [N] each belongs to.
-        converted: rows of the impressions that converted, and whose conversion is heard of.
+        converted: rows of the impressions that converted.
         converted_day, converted_row: day of the impression, and its row in that day's log.
         heard_day: day on which the conversion arrives; it may lie ahead.
     """
@@ -139,14 +139,11 @@ class History:
         self._join_conversions(digests)
 
     def _join_conversions(self, digests: dict[int, Digest]) -> None:
-        converted, day = _joined([(d, x.converted) for d, x in digests.items()])
-        row = np.concatenate([np.empty(0, np.int64), *(x.converted_row for x in digests.values())])
-        heard = day + converted.arrival // DAY_US
-        # A conversion whose user has left or whose Pin has ended is lost: nobody reports it.
-        users, pins = self.population.users, self.population.pins
-        told = (users.gone[converted.user] > heard) & (pins.gone[converted.pin] > heard)
-        self.converted, self.converted_day = converted.take(told), day[told]
-        self.converted_row, self.heard_day = row[told], heard[told]
+        logs = [(d, x.converted) for d, x in digests.items()]
+        self.converted, self.converted_day = _joined(logs)
+        rows = (x.converted_row for x in digests.values())
+        self.converted_row = np.concatenate([np.empty(0, np.int64), *rows])
+        self.heard_day = self.converted_day + self.converted.arrival // DAY_US
 
     def actions(self, entity: str, action: str, days: int) -> Ints:
         """Actions by entity number over the last `days` days."""

@@ -21,6 +21,7 @@ class Stream(IntEnum):
     DRIFT = 7
     DAY = 8
     EVENTS = 9
+    REPORTS = 10
 
 
 def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:

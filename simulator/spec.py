@@ -1,10 +1,10 @@
 """The simulated world as a data set: what its tables hold.
 
-Late positives. An impression is labelled with what is known when its day ends. A conversion that
+Late labels. An impression is labelled with what is known when its day ends. A conversion that
 arrives on the same day sets the labels of the impression's row. One that arrives later, within its
 attribution window, becomes a row of its own in `events` of the day it arrives on: action
-`conversion`, same user, Pin, surface and context as the impression, its conversion labels 1 and
-every other label null. The impression's row keeps its 0: it is a fake negative.
+`conversion`, the time, user, Pin, surface and context of the impression, its conversion labels 1
+and every other label null. The impression's row keeps its 0: it is a fake negative.
 
 Training on both is the fake-negative scheme of Ktena et al. (2019, "Addressing delayed feedback for
 continuous training with neural networks in CTR prediction"). It biases calibration: if a share

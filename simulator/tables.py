@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.contracts.datasets import DatasetSpec
+from feature_store.lake.filing import in_filing_order
 from feature_store.lake.schemas import arrow_schema, pack
 from simulator.behaviour import DayLog
 from simulator.config import ATTRIBUTIONS, CONVERSION_TYPES, SURFACES
@@ -15,6 +16,7 @@ from simulator.population import Ints, Population
 from simulator.spec import typed_label
 
 _AFFINITY_DIMS = 32  # of the content, which is a random view: enough for a cosine, and cheap
+_TIMES = pa.timestamp("us", tz="UTC")
 _LISTS = pa.list_(pa.field("element", pa.string(), nullable=False))
 _CREATIVES = ("image", "video", "carousel", "collection")
 _AGES = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
@@ -48,33 +50,41 @@ class EventWriter:
         impressions = self._rows(
             log, np.full(len(log.user), day), history, event_ids(day, np.arange(len(log.user)))
         )
-        ids = pc.binary_join_element_wise(
-            _ids_by_day(origin, history.converted_row[arriving]), "late", "-"
-        )
-        conversions = self._rows(late, origin, history, ids)
+        shown = _ids_by_day(origin, history.converted_row[arriving])
+        conversions = self._rows(late, origin, history, late_ids(shown))
         same_day = (log.conversion >= 0) & (log.arrival < DAY_US)
-        now = {"ts": log.ts + day * DAY_US, "action": pc.take(pa.array(ACTIONS), log.action)}
+        now = {
+            "action": pc.take(pa.array(ACTIONS), log.action),
+            "arrived_at": pa.nulls(len(log.user), _TIMES),
+            "impression_id": pa.nulls(len(log.user), pa.string()),
+        }
         then = {
-            "ts": late.arrival + origin * DAY_US,
             "action": pa.array(["conversion"] * len(late.user), pa.string()),
+            "arrived_at": self._times(late.arrival, origin),
+            "impression_id": shown,
         }
         tables = [
             self._table(impressions | now | _impression_labels(log, same_day)),
             self._table(conversions | then | _late_labels(late)),
         ]
-        joined = pa.concat_tables(tables).combine_chunks()
-        order = pc.sort_indices(joined, [("ts", "ascending"), ("event_id", "ascending")])
-        return joined.take(order)
+        return in_filing_order(pa.concat_tables(tables)).combine_chunks()
 
-    def truth(self, day: int, log: DayLog) -> pa.Table:
-        """The hidden probabilities of a day's impressions, in the order of their numbers."""
-        columns = [
-            event_ids(day, np.arange(len(log.user))),
-            log.p_click,
-            log.p_good_click,
-            log.p_conversion,
+    def truth(self, day: int, log: DayLog, history: History) -> pa.Table:
+        """The hidden probabilities of a day's impressions, by their numbers, then of late labels.
+
+        A late label has those of the impression that it repeats.
+        """
+        arriving = history.heard_day == day
+        origin = _ids_by_day(history.converted_day[arriving], history.converted_row[arriving])
+        parts = (
+            (event_ids(day, np.arange(len(log.user))), log),
+            (late_ids(origin), history.converted.take(arriving)),
+        )
+        tables = [
+            pa.table([ids, x.p_click, x.p_good_click, x.p_conversion], schema=TRUTH)
+            for ids, x in parts
         ]
-        return pa.Table.from_arrays([pa.array(c) for c in columns], schema=TRUTH)
+        return pa.concat_tables(tables).combine_chunks()
 
     def _rows(
         self, log: DayLog, origin: Ints, history: History, ids: pa.Array
@@ -83,6 +93,7 @@ class EventWriter:
         queried = pa.array(log.query, mask=log.query < 0)
         return {
             "event_id": ids,
+            "ts": self._times(log.ts, origin),
             "user_id": identifiers("u", log.user, 7),
             "pin_id": identifiers("p", log.pin, 7),
             "surface": pc.take(pa.array(SURFACES), log.surface),
@@ -95,8 +106,11 @@ class EventWriter:
             "affinity": pa.array(history.affinity(log, origin, self._vectors_PD), from_pandas=True),
         }
 
+    def _times(self, clock: Ints, day: Ints) -> pa.Array:
+        """Times on the clock of a day's midnight, in microseconds, as timestamps."""
+        return pa.array(clock + day * DAY_US + self._epoch_us, _TIMES)
+
     def _table(self, columns: dict[str, npt.NDArray | pa.Array]) -> pa.Table:
-        columns["ts"] = pa.array(columns["ts"] + self._epoch_us, pa.timestamp("us", tz="UTC"))
         return _typed(columns, self._schema)
 
 
@@ -145,6 +159,11 @@ def identifiers(prefix: str, numbers: npt.NDArray, width: int) -> pa.Array:
 def event_ids(day: int, rows: Ints) -> pa.Array:
     """Ids of impressions from their numbers within the day."""
     return _ids_by_day(np.full(len(rows), day), rows)
+
+
+def late_ids(impressions: pa.Array) -> pa.Array:
+    """Ids of the rows that bring the late labels of impressions."""
+    return pc.binary_join_element_wise(impressions, "late", "-")
 
 
 def _ids_by_day(days: Ints, rows: Ints) -> pa.Array:

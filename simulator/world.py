@@ -16,7 +16,7 @@ from simulator.tables import EventWriter, pins_table, users_table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldDay:
-    """One day. `truth` holds the hidden probability of every impression and is no model's input."""
+    """One day. `truth` holds the hidden probabilities of every row and is no model's input."""
 
     events: pa.Table
     users: pa.Table
@@ -72,5 +72,5 @@ class World:
             events=self._writer.events(number, log, history),
             users=users_table(self.spec, self._population, history),
             pins=pins_table(self.spec, self._population, history),
-            truth=self._writer.truth(number, log),
+            truth=self._writer.truth(number, log, history),
         )

@@ -14,6 +14,7 @@ from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.contracts.tables import raw_table
 from feature_store.lake.buckets import bucket_of
+from feature_store.lake.filing import never_late
 from feature_store.lake.lake import Lake, stage_file
 from feature_store.lake.schemas import arrow_schema, pack
 from jobs.engine.context import RunContext
@@ -184,4 +185,5 @@ def event_rows(users: pa.Table, pins: pa.Table) -> pa.Table:
         "click": pa.array([0] * n, pa.int8()),
         "long_view": pa.nulls(n, pa.int8()),
     }
-    return pa.table(columns).cast(arrow_schema(table))
+    schema = arrow_schema(table)
+    return never_late(pa.table(columns)).select(schema.names).cast(schema)

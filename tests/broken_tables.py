@@ -1,11 +1,15 @@
 """Ways to break a day's source tables, and what the refusal must say of each."""
 
 import datetime as dt
+import functools
 from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from simulator.config import toy
+from simulator.spec import world_spec
 
 Change = Callable[[pa.Table], pa.Table]
 
@@ -38,6 +42,18 @@ def first_rows(name: str, *bad: object) -> Change:
     return replaced(name, values)
 
 
+def first_late(name: str, bad: object) -> Change:
+    """The same column with its value on the first late row replaced."""
+
+    def values(table: pa.Table) -> pa.Array:
+        row = pc.index(pc.is_valid(table["arrived_at"]), True).as_py()
+        column = table[name].to_pylist()
+        column[row] = bad
+        return pa.array(column, table.schema.field(name).type)
+
+    return replaced(name, values)
+
+
 def dropped(name: str) -> Change:
     return lambda table: table.drop([name])
 
@@ -54,7 +70,10 @@ def without_pin_of(row: int) -> Change:
 
 
 YESTERDAY = dt.datetime(2025, 3, 1, 23, 59, 59, 999999, tzinfo=dt.UTC)
+LONG_AGO = dt.datetime(2025, 1, 15, 12, tzinfo=dt.UTC)
+NOON = dt.datetime(2025, 3, 2, 12, tzinfo=dt.UTC)
 TOMORROW = dt.datetime(2025, 3, 3, tzinfo=dt.UTC)
+LABELS = tuple(dict.fromkeys(x.name for x in world_spec(toy()).labels))
 LONG = [f"p{i}" for i in range(51)]
 
 CASES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
@@ -146,6 +165,46 @@ CASES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
         "users",
         first_rows("engaged_pins", LONG),
         ("users.engaged_pins", "at most 50 elements", ": 51"),
+    ),
+    "label_of_nothing": (
+        "events",
+        first_late("impression_id", None),
+        ("events.arrived_at", "arrived_at and impression_id together", "-late"),
+    ),
+    "label_of_tomorrow": (
+        "events",
+        first_late("arrived_at", TOMORROW),
+        ("events.ts", "a time within the day (UTC)", "2025-03-03"),
+    ),
+    "label_of_today": (
+        "events",
+        first_late("ts", NOON),
+        ("events.arrived_at", "a later day than that of ts, and at most 30 days after it"),
+    ),
+    "label_of_long_ago": (
+        "events",
+        first_late("ts", LONG_AGO),
+        ("events.arrived_at", "a later day than that of ts, and at most 30 days after it"),
+    ),
+    "late_no": (
+        "events",
+        lambda t: functools.reduce(lambda x, name: first_late(name, 0)(x), LABELS, t),
+        ("events.impression_id", "a late row with a label that is 1", "-late"),
+    ),
+    "late_at_another_time": (
+        "events",
+        first_late("ts", YESTERDAY),
+        ("events.ts", "what its impression of 2025-03-01 carries", "-late"),
+    ),
+    "late_by_another_user": (
+        "events",
+        first_late("user_id", "u0000007"),
+        ("events.user_id", "what its impression of 2025-03-01 carries"),
+    ),
+    "late_in_another_context": (
+        "events",
+        first_late("position", 77.0),
+        ("events.position", "what its impression of 2025-03-01 carries"),
     ),
     "unknown_pin": ("pins", without_pin_of(0), ("events.pin_id", "every pin of the events")),
     "unknown_user": ("users", lambda t: t.slice(900), ("events.user_id", "every user", ", ...")),

@@ -122,8 +122,8 @@ class DatasetSpec(Contract):
             order.
         surfaces: allowed values of `events.surface`.
         actions: allowed values of `events.action`.
-        attribution_days: a conversion counts for an impression at most this many days later; one
-            that arrives after its impression's day is an event of the day it arrives on.
+        attribution_days: a label may become known this many days after its impression. One that
+            arrives after the impression's day is a row of its own, filed under its arrival's day.
         daily_rows: lowest and highest number of events a normal day has.
         label_rates: lowest and highest share of positives of each label on a normal day.
         freshness_hours: the newest event of a complete day is at most this long before its end.
@@ -252,11 +252,27 @@ class DatasetSpec(Contract):
         }
         return Table(
             name="events",
-            grain="one ad impression of a Pin to a user, or a conversion that arrived late",
+            grain="one impression of a Pin to a user; or a label that arrived after the day of its "
+            "impression, with what the impression carried",
             key=("event_id",),
             columns=(
                 Column(name="event_id", dtype="string", meaning="unique within the day"),
-                Column(name="ts", dtype="timestamp", meaning="time of the event, UTC"),
+                Column(
+                    name="ts", dtype="timestamp", meaning="time of the impression, UTC, on any row"
+                ),
+                Column(
+                    name="arrived_at",
+                    dtype="timestamp",
+                    meaning="when a late label arrived, UTC; null for an impression",
+                    nullable=True,
+                ),
+                Column(
+                    name="impression_id",
+                    dtype="string",
+                    meaning="event_id of the impression, on the day of ts, that a late label "
+                    "belongs to; null for an impression",
+                    nullable=True,
+                ),
                 Column(name="user_id", dtype="string", meaning="who saw it"),
                 Column(name="pin_id", dtype="string", meaning="what was shown"),
                 Column(

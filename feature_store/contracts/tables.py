@@ -119,7 +119,7 @@ def raw_table(upstream: Upstream, entity: Entity) -> Table:
     """Embeddings as inferred: one row per event in which the entity occurs."""
     return Table(
         name=f"embeddings/{upstream}/{entity}/raw",
-        grain=f"one {entity} embedding of the {upstream} upstream per inferred event",
+        grain=f"one {entity} embedding of the {upstream} upstream per inferred impression",
         key=("entity_id", "event_id"),
         partition_by=("ds", "bucket"),
         columns=(

@@ -1,17 +1,25 @@
-"""Events that arrive after their day: to their own day while it is open, else to quarantine.
+"""Rows that are delivered after their day: to that day while it is open, else to quarantine.
+
+The day of a row is the one it is filed under (`feature_store/lake/filing.py`): a late label that is
+delivered on the day it arrived on came in time.
 
 `late` holds the rows that still reached their day, `quarantine` those that came after it was
 validated. In both, `ds` is the day a row arrived on: a delivery that is read again replaces what
 it brought before, and nothing twice.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.contracts.tables import Column, Table
+from feature_store.lake.filing import filed_at
 from feature_store.lake.lake import Lake
 from feature_store.lake.schemas import arrow_schema
 
@@ -25,7 +33,8 @@ class Delivery:
     Attributes:
         on_time: rows of the delivery's day, and of days after it, which the contract refuses.
         late: rows of earlier days that are open.
-        refused: rows of earlier days that are closed, with the column `reason`.
+        refused: rows of earlier days that are closed, and late labels of impressions that nobody
+            knows; with the column `reason`.
     """
 
     on_time: pa.Table
@@ -37,14 +46,35 @@ class Delivery:
         """The earlier days that rows were added to, oldest first."""
         return tuple(sorted(pc.unique(_days(self.late)).to_pylist()))
 
+    def without_unknown(self, known: Callable[[pa.Table], npt.NDArray[np.bool_]]) -> Self:
+        """Refuse the late labels whose impression is not known.
+
+        Args:
+            known: whether each row is an impression, or a late label of one that is known.
+        """
+        kept, refused = [], [self.refused]
+        for rows in (self.on_time, self.late):
+            is_known = pa.array(known(rows))
+            kept.append(rows.filter(is_known))
+            unknown = rows.filter(pc.invert(is_known))
+            shown_on = pc.strftime(unknown["ts"], "%Y-%m-%d")
+            reasons = pc.binary_join_element_wise(
+                "its impression of", shown_on, "is not in events", " "
+            )
+            refused.append(unknown.append_column("reason", reasons))
+        on_time, late = kept
+        return dataclasses.replace(
+            self, on_time=on_time, late=late, refused=pa.concat_tables(refused)
+        )
+
 
 def split_late(
     events: pa.Table, ds: str, is_open: Callable[[str], bool], accepted: pa.Array
 ) -> Delivery:
-    """Sort the rows of a delivery by the day of their timestamp.
+    """Sort the rows of a delivery by the day they are filed under.
 
     Args:
-        events: rows with the columns `event_id` and `ts`.
+        events: rows with the columns `event_id`, `ts` and `arrived_at`.
         ds: the day of the delivery.
         is_open: whether an earlier day has not been validated yet.
         accepted: ids of events that an earlier reading of this delivery added to their day: they
@@ -120,9 +150,9 @@ def with_late(lake: Lake, events: Table, ds: str, on_time: pa.Table) -> pa.Table
 
 
 def of_day(events: pa.Table, ds: str) -> pa.Table:
-    """The rows whose timestamp lies within a day."""
+    """The rows that are filed under a day."""
     return events.filter(pc.equal(_days(events), ds))
 
 
 def _days(events: pa.Table) -> pa.ChunkedArray:
-    return pc.strftime(events["ts"], "%Y-%m-%d")
+    return pc.strftime(filed_at(events), "%Y-%m-%d")

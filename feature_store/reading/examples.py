@@ -5,15 +5,24 @@ chunk at a time, and an event finds its entities by a sorted search over hashed 
 bounded by the entity tables and one chunk, whatever the number of events or days.
 
 Features are as of the start of the day, sequences included: two events of a user on one day see
-the same sequence.
+the same sequence. A late label, which repeats an impression of an earlier day, finds its user and
+its Pin as of the start of that day: nothing tells when it arrived but the day it is read on.
 
-A batch maps names to arrays [rows, ...]: features by their own name, `surface` (int32) and `ts`
-(float64 UTC seconds) of the event, `key:user` and `key:pin` (hashed ids, int64), and
-`label:<name>` (float32, NaN where the label does not apply).
+A row on which an upstream knows no label teaches it nothing, and is not read for it.
+
+A batch maps names to arrays. Of every row, [rows, ...]: context features by their own name,
+`surface` (int32) and `ts` (float64 UTC seconds) of the impression, `late` (bool: the row is no
+impression, but a label of one), `key:user` and `key:pin` (hashed ids, int64), and `label:<name>`
+(float32, NaN where the label does not apply). Of every distinct user and Pin of the batch as of a
+day, [entities, ...]: its features by their own name; `row:user` and `row:pin` (int64 [rows]) say
+which of them a row is about, so that a model embeds each one once.
 """
 
-from collections.abc import Iterable, Iterator
+import functools
+import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +31,14 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from feature_store.contracts.base import ENTITIES, Entity, Upstream
-from feature_store.contracts.datasets import DatasetSpec, Feature
-from feature_store.contracts.errors import ContractViolation
+from feature_store.contracts.datasets import DatasetSpec
 from feature_store.lake.buckets import stable_hash
+from feature_store.lake.filing import day_numbers, filed_at, is_late, iso_day
 from feature_store.lake.lake import Lake
-from feature_store.lake.schemas import arrow_schema, unpack
-from feature_store.reading.counts import Counting, EntityCounts
-
-Arrays = dict[str, npt.NDArray]
+from feature_store.lake.schemas import arrow_schema
+from feature_store.reading.counts import Counting
+from feature_store.reading.encoding import codes, encode, floats
+from feature_store.reading.entities import Arrays, EntityFeatures
 
 _CHUNK_ROWS = 65_536
 _MINUTE_US = 60_000_000
@@ -45,9 +54,12 @@ class Order:
         chunk_rows: rows that are read and permuted together.
         seed: permutes each chunk; None keeps the order of the files.
         shard: (rank, ranks): this rank reads its contiguous share of the rows.
-        minutes: only events of these minutes of the day, [first, last).
+        minutes: only events that became known in these minutes of the day, [first, last).
+        rows: impressions alone, or also the late labels that are filed under the day.
         random_pins: Pins of the day that go with every batch, drawn uniformly and with repetition:
             their features and `key:pin`, each behind `random:`.
+        together: rows of a user in a chunk that a permutation leaves side by side, at most.
+        distinct: False repeats an entity's features for each of its rows, and leaves `row:` out.
     """
 
     batch_rows: int
@@ -55,59 +67,10 @@ class Order:
     seed: int | None = None
     shard: tuple[int, int] = (0, 1)
     minutes: tuple[int, int] = (0, _DAY_MINUTES)
+    rows: Literal["all", "impressions"] = "all"
     random_pins: int = 0
-
-
-class EntityFeatures:
-    """One entity type as arrays. The row after the last one stands for an unknown entity.
-
-    Attributes:
-        arrays: feature -> [entities + 1, ...].
-    """
-
-    def __init__(
-        self, lake: Lake, spec: DatasetSpec, entity: Entity, ds: str, counting: Counting
-    ) -> None:
-        table = spec.users_table() if entity == "user" else spec.pins_table()
-        features, (key,) = spec.features_of(entity), table.key
-        columns = [key, *(f.name for f in features)]
-        hashes, parts = [], []
-        for batch in lake.dataset(table, [ds]).to_batches(columns=columns, batch_size=_CHUNK_ROWS):
-            hashes.append(stable_hash(batch.column(key)))
-            parts.append({f.name: encode(f, batch.column(f.name)) for f in features})
-        parts.append({f.name: encode(f, _missing(f)) for f in features})
-        self.arrays = {f.name: np.concatenate([p[f.name] for p in parts]) for f in features}
-        hashed = np.concatenate([*hashes, np.empty(0, np.uint64)])
-        self._order = np.argsort(hashed, kind="stable")
-        self._sorted = hashed[self._order]
-        if len(hashed) and (same := int((self._sorted[1:] == self._sorted[:-1]).sum())):
-            raise ContractViolation(
-                f"table {table.name} names an entity twice",
-                where=f"{lake.path(table.name)} day {ds} column {key}",
-                expected="one row per entity",
-                found=f"{same} repeated ids",
-                hint=f"derm validate --ds {ds}",
-            )
-        self._counts = EntityCounts(lake, spec, entity, ds, counting, self)
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def rows_of(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """The row of each hashed id; the row after the last one where it is unknown."""
-        if not len(self):
-            return np.zeros(len(hashes), np.int64)
-        at = np.minimum(np.searchsorted(self._sorted, hashes), len(self) - 1)
-        return np.where(self._sorted[at] == hashes, self._order[at], len(self))
-
-    def take(self, rows: npt.NDArray[np.int64]) -> Arrays:
-        """The features of chosen rows."""
-        return {name: array[rows] for name, array in self.arrays.items()} | self._counts.take(rows)
-
-    def draw(self, count: int, random: np.random.Generator) -> tuple[npt.NDArray[np.int64], Arrays]:
-        """The keys and the features of entities, each as likely as the others."""
-        at = random.integers(0, max(len(self), 1), count if len(self) else 0)
-        return self._sorted[at].view(np.int64), self.take(self._order[at])
+    together: int = 1
+    distinct: bool = True
 
 
 class DayExamples:
@@ -123,17 +86,26 @@ class DayExamples:
         self.entities: dict[Entity, EntityFeatures] = {
             entity: EntityFeatures(lake, spec, entity, ds, counting) for entity in ENTITIES
         }
+        self._recalled = False
 
     def batches(self, order: Order) -> Iterator[Arrays]:
-        """The day's examples, batch by batch; the same every time for the same order."""
+        """The day's examples, batch by batch; the same every time for the same order.
+
+        Raises:
+            MissingInput: a late label is of an impression whose day is not in the lake.
+        """
+        if order.rows == "all" and not self._recalled:
+            self._recall()
         for index, chunk in enumerate(self._chunks(order)):
             events, rows = self._encode(chunk)
             count = len(events["ts"])
             at = np.arange(count)
             if order.seed is not None:
-                at = np.random.default_rng((order.seed, index)).permutation(count)
+                random = np.random.default_rng((order.seed, index))
+                at = permutation(rows["user"], order.together, random)
             for start in range(0, count, order.batch_rows):
-                batch = self._batch(events, rows, at[start : start + order.batch_rows])
+                some = at[start : start + order.batch_rows]
+                batch = self._batch(events, rows, some, distinct=order.distinct)
                 if order.random_pins:
                     seed = (order.seed or 0, index, start, 1 + order.shard[0])
                     batch |= self._random_pins(order.random_pins, np.random.default_rng(seed))
@@ -147,18 +119,27 @@ class DayExamples:
         return self._batch(events, rows, np.arange(0)) | no_pins
 
     def middle_minute(self) -> int:
-        """The minute of the day before which half of the events lie."""
+        """The minute of the day before which half of the events became known."""
         counts = np.zeros(_DAY_MINUTES, np.int64)
-        for batch in self._dataset().to_batches(columns=["ts"], batch_size=_CHUNK_ROWS):
-            counts += np.bincount(_minutes(batch.column("ts")), minlength=_DAY_MINUTES)
+        columns = ["ts", "arrived_at"]
+        for batch in self._dataset().to_batches(columns=columns, batch_size=_CHUNK_ROWS):
+            counts += np.bincount(_minutes(batch), minlength=_DAY_MINUTES)
         return int(np.searchsorted(np.cumsum(counts), counts.sum() / 2) + 1)
 
     def _batch(
-        self, events: Arrays, rows: dict[Entity, npt.NDArray[np.int64]], at: npt.NDArray[np.int64]
+        self,
+        events: Arrays,
+        rows: dict[Entity, npt.NDArray[np.int64]],
+        at: npt.NDArray[np.int64],
+        *,
+        distinct: bool = True,
     ) -> Arrays:
         batch = {name: array[at] for name, array in events.items()}
         for entity, found in rows.items():
-            batch.update(self.entities[entity].take(found[at]))
+            chosen = found[at]
+            if distinct:
+                chosen, batch[f"row:{entity}"] = np.unique(chosen, return_inverse=True)
+            batch.update(self.entities[entity].take(chosen))
         return batch
 
     def _random_pins(self, count: int, random: np.random.Generator) -> Arrays:
@@ -167,30 +148,77 @@ class DayExamples:
 
     def _encode(self, chunk: pa.RecordBatch) -> tuple[Arrays, dict[Entity, npt.NDArray[np.int64]]]:
         events: Arrays = {f.name: encode(f, chunk.column(f.name)) for f in self._context}
-        events["surface"] = _code(chunk.column("surface"), self._spec.surfaces)
+        events["surface"] = codes(chunk.column("surface"), self._spec.surfaces)
         events["ts"] = chunk.column("ts").cast(pa.int64()).to_numpy() / 1e6
+        events["late"] = is_late(chunk).to_numpy(zero_copy_only=False)
         for name in self._labels:
-            events[f"label:{name}"] = _floats(chunk.column(name))
+            events[f"label:{name}"] = floats(chunk.column(name))
         rows: dict[Entity, npt.NDArray[np.int64]] = {}
         for entity in ENTITIES:
             hashes = stable_hash(chunk.column(f"{entity}_id"))
             events[f"key:{entity}"] = hashes.view(np.int64)
             rows[entity] = self.entities[entity].rows_of(hashes)
+        self._find_earlier(chunk, events, rows)
         return events, rows
 
+    def _find_earlier(
+        self, chunk: pa.RecordBatch, events: Arrays, rows: dict[Entity, npt.NDArray[np.int64]]
+    ) -> None:
+        """Point late labels at their user and Pin as of the day of their impression."""
+        at = np.flatnonzero(events["late"])
+        days = day_numbers(chunk.column("ts"))[at]
+        for day in np.unique(days).tolist():
+            mine = at[days == day]
+            for entity in ENTITIES:
+                hashes = events[f"key:{entity}"][mine].view(np.uint64)
+                rows[entity][mine] = self.entities[entity].rows_of(hashes, iso_day(day))
+
+    def _recall(self) -> None:
+        """Bring in the entities of late labels, as of the days of their impressions."""
+        columns = ["ts", *(f"{entity}_id" for entity in ENTITIES)]
+        late = pc.field("arrived_at").is_valid() & self._known()
+        rows = self._dataset().to_table(columns=columns, filter=late)
+        numbers = day_numbers(rows["ts"])
+        of_day = {iso_day(n): pa.array(numbers == n) for n in np.unique(numbers).tolist()}
+        for entity in ENTITIES:
+            ids = rows[f"{entity}_id"].combine_chunks()
+            self.entities[entity].recall({ds: ids.filter(x).unique() for ds, x in of_day.items()})
+        self._recalled = True
+
+    def _known(self) -> pc.Expression:
+        """Whether the upstream knows any label of a row."""
+        known = (pc.field(name).is_valid() for name in self._labels)
+        return functools.reduce(operator.or_, known)
+
     def _chunks(self, order: Order) -> Iterator[pa.RecordBatch]:
-        names = ("user_id", "pin_id", "ts", "surface", *self._labels)
+        names = ("user_id", "pin_id", "ts", "arrived_at", "surface", *self._labels)
         columns = [*names, *(f.name for f in self._context)]
         for chunk in read_share(self._dataset(), columns, order.chunk_rows, order.shard):
-            if order.minutes == (0, _DAY_MINUTES):
-                yield chunk
-            else:
-                minute = _minutes(chunk.column("ts"))
+            taught = functools.reduce(pc.or_, (pc.is_valid(chunk.column(n)) for n in self._labels))
+            if order.rows == "impressions":
+                taught = pc.and_not(taught, is_late(chunk))
+            if order.minutes != (0, _DAY_MINUTES):
+                minute = _minutes(chunk)
                 inside = (minute >= order.minutes[0]) & (minute < order.minutes[1])
-                yield chunk.filter(pa.array(inside))
+                taught = pc.and_(taught, pa.array(inside))
+            yield chunk if taught.true_count == len(chunk) else chunk.filter(taught)
 
     def _dataset(self) -> pads.Dataset:
         return self._lake.dataset(self._spec.events_table(), [self.ds])
+
+
+def permutation(
+    users: npt.NDArray[np.int64], together: int, random: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """An order of rows in which up to `together` of a user follow each other."""
+    if together == 1:
+        return random.permutation(len(users))
+    order = np.argsort(users, kind="stable")
+    _, sizes = np.unique(users, return_counts=True)
+    place = np.arange(len(users)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    run = np.cumsum(place % together == 0) - 1
+    drawn = random.permutation(run[-1] + 1 if len(run) else 0)
+    return order[np.argsort(drawn[run], kind="stable")]
 
 
 def read_share(
@@ -216,130 +244,8 @@ def read_share(
                 yield batch.slice(lo, hi - lo)
 
 
-def encode(feature: Feature, column: pa.Array) -> npt.NDArray:
-    """A feature column as an array.
-
-    Returns:
-        categorical: int32 [n], 0 where missing; numeric: float32 [n], NaN where missing; list and
-        sequence: int32 [n, max_len], padded with 0, sequences newest first; embedding: float32
-        [n, dim].
-    """
-    if feature.kind == "numeric":
-        return _floats(column)
-    if feature.kind == "categorical":
-        return hashed_ids(column, feature.cardinality)
-    if feature.kind == "embedding":
-        return unpack(column, feature.dim).astype(np.float32)
-    ids = hashed_ids(column.values, feature.cardinality)
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    step = np.arange(feature.max_len)
-    if feature.kind == "sequence":
-        at = offsets[1:, None] - 1 - step
-        inside = at >= offsets[:-1, None]
-    else:
-        at = offsets[:-1, None] + step
-        inside = at < offsets[1:, None]
-    if not len(ids):
-        return np.zeros(at.shape, np.int32)
-    return np.where(inside, ids[np.clip(at, 0, len(ids) - 1)], np.int32(0))
-
-
-def hashed_ids(values: pa.Array, cardinality: int) -> npt.NDArray[np.int32]:
-    """1 + hash mod (cardinality - 1) of each string [n]; 0 where it is null."""
-    encoded = values.dictionary_encode()
-    slots = 1 + stable_hash(encoded.dictionary) % np.uint64(cardinality - 1)
-    slots_or_missing = np.append(slots, 0).astype(np.int32)
-    indices = encoded.indices.fill_null(len(slots)).to_numpy(zero_copy_only=False)
-    found: npt.NDArray[np.int32] = slots_or_missing[indices]
-    return found
-
-
-@dataclass(kw_only=True, slots=True)
-class NumericSummary:
-    """Minimum, maximum and spread of a numeric feature, gathered in one pass.
-
-    Attributes:
-        total, squares: sums of the values seen and of their squares.
-    """
-
-    count: int = 0
-    minimum: float = np.inf
-    maximum: float = -np.inf
-    total: float = 0.0
-    squares: float = 0.0
-
-    def add(self, values: npt.NDArray[np.float32]) -> None:
-        """Take in values; NaN is left out."""
-        known = values[~np.isnan(values)].astype(np.float64)
-        if len(known):
-            self.count += len(known)
-            self.minimum = min(self.minimum, float(known.min()))
-            self.maximum = max(self.maximum, float(known.max()))
-            self.total += float(known.sum())
-            self.squares += float((known**2).sum())
-
-    @property
-    def mean(self) -> float:
-        """The mean of the values seen; 0 for none."""
-        return self.total / self.count if self.count else 0.0
-
-    @property
-    def std(self) -> float:
-        """The standard deviation of the values seen; 0 for none."""
-        if not self.count:
-            return 0.0
-        return float(np.sqrt(max(self.squares / self.count - self.mean**2, 0.0)))
-
-
-def summarize(
-    lake: Lake, spec: DatasetSpec, days: Iterable[str], upstream: Upstream, *, known: Iterable[str]
-) -> dict[str, NumericSummary]:
-    """Summaries of every numeric feature, and of every label of an upstream, over some days.
-
-    Entity features are weighed by entity and day, context features and labels by event.
-
-    Args:
-        known: the days whose events are read, for context features and labels.
-    """
-    tables = {"user": spec.users_table(), "pin": spec.pins_table(), "context": spec.events_table()}
-    names = {
-        scope: [f.name for f in spec.features_of(scope) if f.kind == "numeric"]  # type: ignore[arg-type]
-        for scope in tables
-    }
-    names["context"] += [x.name for x in spec.labels_of(upstream)]
-    found = {name: NumericSummary() for group in names.values() for name in group}
-    for scope, table in tables.items():
-        if not names[scope]:
-            continue
-        dataset = lake.dataset(table, known if scope == "context" else days)
-        for batch in dataset.to_batches(columns=names[scope], batch_size=_CHUNK_ROWS):
-            for name in names[scope]:
-                found[name].add(_floats(batch.column(name)))
-    return found
-
-
-def _code(column: pa.Array, values: tuple[str, ...]) -> npt.NDArray[np.int32]:
-    """1 + position of each string in a closed set of values; 0 for any other."""
-    found = pc.index_in(column, pa.array(values, pa.string()))
-    codes: npt.NDArray[np.int32] = found.fill_null(-1).to_numpy(zero_copy_only=False)
-    return codes + np.int32(1)
-
-
-def _floats(column: pa.Array) -> npt.NDArray[np.float32]:
-    values = column.cast(pa.float32()).fill_null(np.nan)
-    floats: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False)
-    return floats.copy()
-
-
-def _minutes(ts: pa.Array) -> npt.NDArray[np.int64]:
-    minutes: npt.NDArray[np.int64] = ts.cast(pa.int64()).to_numpy() // _MINUTE_US % _DAY_MINUTES
+def _minutes(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """The minute of the day at which each row became known."""
+    times = filed_at(rows).cast(pa.int64()).to_numpy()
+    minutes: npt.NDArray[np.int64] = times // _MINUTE_US % _DAY_MINUTES
     return minutes
-
-
-def _missing(feature: Feature) -> pa.Array:
-    """One value that says nothing, as a column."""
-    if feature.kind == "embedding":
-        return pa.array([bytes(4 * feature.dim)], pa.binary())
-    if feature.kind in ("list", "sequence"):
-        return pa.array([[]], pa.list_(pa.string()))
-    return pa.array([None], pa.float32() if feature.kind == "numeric" else pa.string())

@@ -27,6 +27,7 @@ from feature_store.contracts.base import ENTITIES, Entity
 from feature_store.contracts.datasets import WINDOWS, DatasetSpec, counts_name
 from feature_store.contracts.errors import ContractViolation
 from feature_store.lake.buckets import bucket_of
+from feature_store.lake.filing import is_late
 from feature_store.lake.schemas import arrow_schema, count_matrix
 from feature_store.lake.staging import StagedFile, read_files, read_parts, stage_file
 from feature_store.lake.storage import Storage
@@ -94,11 +95,9 @@ class CountTask:
 def divide_events(task: DivideTask) -> dict[Entity, str]:
     """Count one row group; the scratch file of each entity type."""
     spec, labels = task.spec, task.spec.counted[1:]
-    columns = [*(f"{e}_id" for e in ENTITIES), *labels]
+    columns = ["arrived_at", *(f"{e}_id" for e in ENTITIES), *labels]
     (rows,) = read_parts([task.file], spec.events_table(), columns, group=task.group)
-    # A late conversion is no impression: its click label is null.
-    shown = pc.is_valid(rows[spec.labels_of("ctr")[0].name])
-    hits = [shown, *(pc.fill_null(pc.equal(rows[x], 1), False) for x in labels)]
+    hits = [pc.invert(is_late(rows)), *(pc.fill_null(pc.equal(rows[x], 1), False) for x in labels)]
     files: dict[Entity, str] = {}
     for entity in ENTITIES:
         encoded = rows[f"{entity}_id"].combine_chunks().dictionary_encode()

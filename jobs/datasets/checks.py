@@ -5,6 +5,7 @@ that need no other day. Both note problems instead of raising, and `Problems.ref
 """
 
 import datetime as dt
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,9 +15,11 @@ import pyarrow.compute as pc
 from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.contracts.errors import ContractViolation, MissingInput
 from feature_store.contracts.tables import Column, Table
+from feature_store.lake.filing import filed_at, impressions, is_late
 from feature_store.lake.schemas import arrow_schema, arrow_type, unpack
 
 _MAX_SAMPLES = 3
+_DAY_US = 86_400_000_000
 
 
 @dataclass(slots=True)
@@ -123,11 +126,13 @@ def check_rows(spec: DatasetSpec, table: Table, data: pa.Table, problems: Proble
     _check_key(table, data, problems)
     for column in table.columns:
         _check_column(table, column, features.get(column.name), data, problems)
+    if table.name == "events":
+        _check_late_labels(spec, data, problems)
 
 
 def check_known(events: pa.Table, table: Table, snapshot: pa.Table, problems: Problems) -> None:
-    """Check that a snapshot of users or Pins has a row for each of those in the events."""
-    (key,) = table.key
+    """Check that a snapshot of users or Pins has a row for each of those in the impressions."""
+    (key,), events = table.key, impressions(events)
     known = pc.is_in(events[key], snapshot[key].combine_chunks())
     unknown = pc.unique(events[key].filter(pc.invert(known)))
     rule = f"every {key.removesuffix('_id')} of the events in {table.name}"
@@ -141,19 +146,26 @@ def check_guards(spec: DatasetSpec, events: pa.Table, problems: Problems) -> Non
     if not low <= rows <= high:
         problems.add("events", rule=f"{low} to {high} rows on a normal day", found=f"{rows} rows")
     for label, (lowest, highest) in spec.label_rates.items():
-        rate = pc.mean(events[label]).as_py()
+        rate = positive_rate(events, label)
         if rate is None or not lowest <= rate <= highest:
             shown = "no labelled row" if rate is None else f"{rate:.4g}"
-            rule = f"a share of positives from {lowest:g} to {highest:g}"
+            rule = f"positives per impression from {lowest:g} to {highest:g}"
             problems.add("events", label, rule=rule, found=shown)
     if rows:
         end = _midnight(problems.ds) + dt.timedelta(days=1)
-        gap = (end - pc.max(events["ts"]).as_py()).total_seconds() / 3600
+        gap = (end - pc.max(filed_at(events)).as_py()).total_seconds() / 3600
         if gap > spec.freshness_hours:
             rule = f"an event in the last {spec.freshness_hours} h of the day"
             problems.add(
                 "events", "ts", rule=rule, found=f"the newest is {gap:.1f} h before its end"
             )
+
+
+def positive_rate(events: pa.Table, label: str) -> float | None:
+    """Positives that a day told of, late ones included, per impression whose label is known."""
+    shown = impressions(events)[label].drop_null()
+    positives: int = pc.sum(events[label]).as_py() or 0
+    return positives / len(shown) if len(shown) else None
 
 
 def _check_key(table: Table, data: pa.Table, problems: Problems) -> None:
@@ -206,12 +218,32 @@ def _check_vectors(
     problems.add_rows(table.name, feature.name, "finite vectors (rows)", broken, len(values))
 
 
+def _check_late_labels(spec: DatasetSpec, events: pa.Table, problems: Problems) -> None:
+    """Check what late labels say of themselves: whose they are, when they came, a yes."""
+    late, rows = is_late(events), events.num_rows
+    half = events["event_id"].filter(pc.xor(late, pc.is_valid(events["impression_id"])))
+    rule = "arrived_at and impression_id together, or neither"
+    problems.add_rows("events", "arrived_at", rule, half, rows)
+    labels = events.filter(late)
+    shown, arrived = (pc.cast(labels[c], pa.int64()).to_numpy() for c in ("ts", "arrived_at"))
+    same_day = shown // _DAY_US >= arrived // _DAY_US
+    odd = same_day | (arrived - shown > spec.attribution_days * _DAY_US)
+    rule = f"a later day than that of ts, and at most {spec.attribution_days} days after it"
+    problems.add_rows(
+        "events", "arrived_at", rule, labels["arrived_at"].filter(pa.array(odd)), rows
+    )
+    says_yes = [pc.fill_null(pc.equal(labels[x], 1), False) for x in spec.counted[1:]]
+    idle = labels["event_id"].filter(pc.invert(functools.reduce(pc.or_, says_yes)))
+    problems.add_rows("events", "impression_id", "a late row with a label that is 1", idle, rows)
+
+
 def _check_day_of(events: pa.Table, problems: Problems) -> None:
     start = _midnight(problems.ds)
     kind = events.schema.field("ts").type
     low, high = pa.scalar(start, kind), pa.scalar(start + dt.timedelta(days=1), kind)
-    outside = pc.or_(pc.less(events["ts"], low), pc.greater_equal(events["ts"], high))
-    bad = events["ts"].filter(outside)
+    filed = filed_at(events)
+    outside = pc.or_(pc.less(filed, low), pc.greater_equal(filed, high))
+    bad = filed.filter(outside)
     problems.add_rows("events", "ts", "a time within the day (UTC)", bad, events.num_rows)
 
 

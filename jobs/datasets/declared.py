@@ -21,6 +21,7 @@ from feature_store.contracts.datasets import (
 )
 from feature_store.contracts.datasets import Label as DeclaredLabel
 from feature_store.contracts.errors import InputError
+from feature_store.lake.filing import never_late
 from jobs.datasets.base import DayTables, read_parquet
 from jobs.datasets.checks import Problems
 from jobs.datasets.rolling import DAY_US, day_number
@@ -33,6 +34,8 @@ class EventSource(Contract):
         path: relative to the source folder; `{ds}` stands for the day. Without it, one file holds
             all days, and a day's rows are chosen by time.
         surface, action: columns; without one, every row has the first declared value.
+        arrived_at, impression_id: columns that are null but on late labels; without them no label
+            is late.
     """
 
     path: str
@@ -43,6 +46,8 @@ class EventSource(Contract):
     surface: str | None = None
     action: str | None = None
     duration_s: str | None = None
+    arrived_at: str | None = None
+    impression_id: str | None = None
 
 
 class SnapshotSource(Contract):
@@ -98,6 +103,16 @@ class Declaration(Contract):
         columns = {(x.name, x.column or x.name) for x in self.labels}
         if len(columns) > len({name for name, _ in columns}):
             raise ValueError("a label that two upstreams learn must name one column")
+        return self
+
+    @model_validator(mode="after")
+    def _says_which_labels_are_late(self) -> Self:
+        columns = (self.events.arrived_at, self.events.impression_id)
+        if any((c is None) != (self.attribution_days == 0) for c in columns):
+            raise ValueError(
+                "attribution_days > 0 means that labels may arrive late, and needs the columns"
+                " events.arrived_at and events.impression_id; without it there are none"
+            )
         return self
 
     def spec(self) -> DatasetSpec:
@@ -173,10 +188,10 @@ class DeclaredAdapter:
             "pins": self._read("pins", declared.pins.path, self._columns("pin"), problems),
         }
         problems.refuse(f"repair the source or its declaration {self.path}")
-        events = tables["events"]
+        events = self._completed(tables["events"])
         if "{ds}" not in declared.events.path:
             events = _of_day(events, ds)
-        return DayTables(events=self._completed(events), users=tables["users"], pins=tables["pins"])
+        return DayTables(events=events, users=tables["users"], pins=tables["pins"])
 
     def _event_columns(self) -> dict[str, str]:
         """Declared name -> column of the source."""
@@ -215,15 +230,16 @@ class DeclaredAdapter:
                 kind = pa.float32() if value is None else pa.string()
                 column = pa.array([value] * len(events), kind)
                 events = events.append_column(name, column)
-        return events
+        return events if declared.events.arrived_at else never_late(events)
 
 
 def _of_day(events: pa.Table, ds: str) -> pa.Table:
-    """The rows of a UTC day; all of them when the time is of a wrong type, which is noted later."""
-    kind = events.schema.field("ts").type
-    if not pa.types.is_timestamp(kind) or kind.tz is None:
+    """The rows filed under a day; all when a time is of a wrong type, which is noted later."""
+    kinds = (events.schema.field(c).type for c in ("ts", "arrived_at"))
+    if any(not pa.types.is_timestamp(kind) or kind.tz is None for kind in kinds):
         return events
     start = pa.scalar(day_number(ds) * DAY_US, pa.timestamp("us", tz="UTC"))
     end = pa.scalar((day_number(ds) + 1) * DAY_US, pa.timestamp("us", tz="UTC"))
-    times = events["ts"].cast(start.type, safe=False)
+    arrived, shown = (events[c].cast(start.type, safe=False) for c in ("arrived_at", "ts"))
+    times = pc.coalesce(arrived, shown)
     return events.filter(pc.and_(pc.greater_equal(times, start), pc.less(times, end)))

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
+from feature_store.lake.filing import never_late
 from jobs.datasets.base import DayTables, read_parquet
 from jobs.datasets.checks import Problems
 from jobs.datasets.rolling import (
@@ -119,7 +120,7 @@ def _log(ratings: pd.DataFrame) -> pd.DataFrame:
 
 def _events(log: pd.DataFrame) -> pa.Table:
     hour = "h" + (log["ts"] // (DAY_US // 24) % 24).astype(str).str.zfill(2)
-    return pa.table(
+    events = pa.table(
         {
             "event_id": pa.array(log["event_id"], pa.string()),
             "ts": utc(log["ts"]),
@@ -133,6 +134,7 @@ def _events(log: pd.DataFrame) -> pa.Table:
             "hour": pa.array(hour, pa.string()),
         }
     )
+    return never_late(events)
 
 
 def _user_table(log: pd.DataFrame, users: pd.DataFrame, day: int) -> pa.Table:

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
+from feature_store.lake.filing import never_late
 from jobs.datasets.base import DayTables, read_parquet
 from jobs.datasets.checks import Problems
 from jobs.datasets.rolling import DAY_US, Rolling, Scope, day_number, known_entities, utc
@@ -145,7 +146,7 @@ def _engaged(raw: pd.DataFrame, log: pd.DataFrame) -> pd.Series:
 
 def _events(log: pd.DataFrame) -> pa.Table:
     strings = ("event_id", "user_id", "pin_id", "action", "device")
-    return pa.table(
+    events = pa.table(
         {
             **{name: pa.array(log[name], pa.string()) for name in strings},
             "ts": utc(log["ts"]),
@@ -158,6 +159,7 @@ def _events(log: pd.DataFrame) -> pa.Table:
             "price_ratio": pa.array(log["price_ratio"].to_numpy(), from_pandas=True),
         }
     )
+    return never_late(events)
 
 
 def _table(log: pd.DataFrame, scope: Scope, properties: tuple[str, ...], day: int) -> pa.Table:

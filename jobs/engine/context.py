@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feature_store.contracts.base import Upstream, shift_day
+from feature_store.contracts.base import Entity, Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
@@ -41,6 +41,8 @@ class RunContext:
         recipe: the home's; what an upstream has of its own is in `own_recipe`.
         spec: the data set, with the upstreams that the recipe adds.
         force: what is there already is not to be built on, or taken as the result.
+        repair: the repair that it is part of: what an interrupted attempt of the same repair has
+            left is built on, although forced.
     """
 
     settings: Settings
@@ -54,6 +56,7 @@ class RunContext:
     log: logging.Logger
     spaces: Spaces = field(default_factory=Spaces)
     force: bool = False
+    repair: str = ""
 
     @property
     def root(self) -> Path:
@@ -79,6 +82,15 @@ class RunContext:
                 found="none",
             )
         return self.upstream
+
+    @property
+    def own_entities(self) -> tuple[Entity, ...]:
+        """What the upstream of the step embeds.
+
+        Raises:
+            InputError: the step was started without an upstream.
+        """
+        return self.pipeline.upstream(self.own_upstream).entities
 
     @property
     def own_recipe(self) -> Recipe:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
-from feature_store.contracts.base import ENTITIES, Entity, Upstream
+from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.errors import ContractViolation, SpaceMismatch
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
@@ -81,7 +81,7 @@ def commit_buckets(
     layouts: dict[Entity, Layout],
     timings: dict[str, float],
 ) -> tuple[Artifact, ...]:
-    """Make the staged buckets of both entity types visible, a transaction per table.
+    """Make the staged buckets of every entity type visible, a transaction per table.
 
     Raises:
         SpaceMismatch: the buckets of a table do not all live in one space.
@@ -89,7 +89,7 @@ def commit_buckets(
     """
     upstream, clock = ctx.own_upstream, time.perf_counter()
     artifacts = []
-    for entity in ENTITIES:
+    for entity in ctx.own_entities:
         mine = [r for r in results if r.entity == entity]
         table = declare(upstream, entity)
         spaces = sorted({space for r in mine for space in r.spaces})

@@ -5,7 +5,9 @@ Pins. Grain: one row per entity seen on the day. Raw rows are already in buckets
 shuffled.
 """
 
-from feature_store.contracts.base import ENTITIES, Entity
+from collections.abc import Sequence
+
+from feature_store.contracts.base import Entity
 from feature_store.contracts.manifests import Metrics
 from feature_store.contracts.tables import daily_table, raw_table
 from feature_store.spark.aggregation import BucketResult, DedupTask, Layout, dedup_bucket
@@ -21,11 +23,11 @@ def run(ctx: RunContext) -> Outcome:
         ContractViolation: raw rows are in the wrong bucket, or vectors have the wrong width.
     """
     upstream = ctx.own_upstream
-    layouts = {e: layout_of(ctx.lake, raw_table(upstream, e).name) for e in ENTITIES}
-    tasks = [task for e in ENTITIES for task in _tasks(ctx, e, layouts[e])]
+    layouts = {e: layout_of(ctx.lake, raw_table(upstream, e).name) for e in ctx.own_entities}
+    tasks = [task for e in ctx.own_entities for task in _tasks(ctx, e, layouts[e])]
     results, timings = run_timed(ctx, dedup_bucket, tasks)
     outputs = commit_buckets(ctx, daily_table, results, layouts, timings)
-    return Outcome(outputs=outputs, metrics=_metrics(results), timings=timings)
+    return Outcome(outputs=outputs, metrics=_metrics(ctx.own_entities, results), timings=timings)
 
 
 def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[DedupTask]:
@@ -45,9 +47,9 @@ def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[DedupTask]:
     ]
 
 
-def _metrics(results: list[BucketResult]) -> Metrics:
+def _metrics(entities: Sequence[Entity], results: list[BucketResult]) -> Metrics:
     metrics: Metrics = {}
-    for entity in ENTITIES:
+    for entity in entities:
         mine = [r for r in results if r.entity == entity]
         metrics[f"num_raw_{entity}"] = sum(r.rows_read for r in mine)
         metrics[f"num_daily_{entity}"] = sum(r.file.rows for r in mine)

@@ -1,12 +1,12 @@
 """Infer: embed the users and Pins of a day with a snapshot.
 
-Reads the day's events and snapshot tables; writes `embeddings/{u}/{e}/raw`, one row per event in
-which an entity occurs (or only the last one per entity: `InferenceConfig.rows`), already bucketed,
-and sorted by (entity_id, ts, event_id) within a bucket.
+Reads the day's events and snapshot tables; writes `embeddings/{u}/{e}/raw`, one row per impression
+in which an entity occurs (or only the last one per entity: `InferenceConfig.rows`), already
+bucketed, and sorted by (entity_id, ts, event_id) within a bucket.
 
 Features are as of the start of the day, so an entity has one embedding a day: the last row is
-chosen, and each distinct entity embedded once, before the forward pass. Late conversions are
-events of the day they arrive on, and count as activity of their user and Pin.
+chosen, and each distinct entity embedded once, before the forward pass. Only impressions are
+activity: a late label says what came of an impression of another day, which was embedded then.
 
 Events are first divided by bucket into temporary files, so that memory is bounded by the entity
 tables and one bucket, not by the day.
@@ -22,13 +22,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from feature_store.contracts.base import ENTITIES, Entity
+from feature_store.contracts.base import Entity
 from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
 from feature_store.contracts.tables import Table, raw_table
 from feature_store.lake.buckets import bucket_of, stable_hash
+from feature_store.lake.filing import impressions
 from feature_store.lake.schemas import arrow_schema, pack
 from feature_store.lake.staging import StagedFile, sort_rows, stage_file
-from feature_store.reading.examples import DayExamples, EntityFeatures, read_share
+from feature_store.reading.entities import EntityFeatures
+from feature_store.reading.examples import DayExamples, read_share
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.scratch import scratch_folder
 from jobs.engine.snapshots import MODEL, SnapshotStore
@@ -127,7 +129,7 @@ def infer_day(ctx: RunContext, embedder: Embedder, ds: str) -> tuple[tuple[Artif
     examples = DayExamples(ctx.lake, ctx.spec, ds, embedder.snapshot.upstream, ctx.counting)
     with scratch_folder(ctx.root, "infer") as spill:
         artifacts, metrics = [], Metrics()
-        for entity in ENTITIES:
+        for entity in ctx.own_entities:
             table = raw_table(embedder.snapshot.upstream, entity)
             _divide(ctx, table, ds, entity, spill)
             artifact, cold = _embed_buckets(ctx, embedder, table, entity, examples, spill)
@@ -152,7 +154,8 @@ def _divide(ctx: RunContext, table: Table, ds: str, entity: Entity, spill: Path)
     writers = [pa.ipc.new_stream(_spill_path(spill, entity, b), schema) for b in range(buckets)]
     columns = [f"{entity}_id", "event_id", "ts"]
     dataset = ctx.lake.dataset(ctx.spec.events_table(), [ds])
-    for chunk in read_share(dataset, columns, _CHUNK_ROWS):
+    for rows in read_share(dataset, [*columns, "arrived_at"], _CHUNK_ROWS):
+        chunk = impressions(rows)
         named = pa.RecordBatch.from_arrays([chunk.column(c) for c in columns], schema=schema)
         bucket = bucket_of(named.column("entity_id"), buckets)
         order = np.argsort(bucket, kind="stable")

@@ -1,9 +1,10 @@
 """Bring one day of the data set into the lake: typed, checked, ordered.
 
 Reads the source of the day through the data set's adapter. Writes the day's partitions of events
-(by time), users and pins (by id). Rows of earlier days go to their own day while it is open, else
-to quarantine. Everything that can refuse the day happens before the first write: a refused day
-leaves the lake as it was.
+(in the order in which they became known), users and pins (by id). Rows of earlier days go to their
+own day while it is open, else to quarantine, and so do late labels whose impression is not in the
+lake. Everything that can refuse the day happens before the first write: a refused day leaves the
+lake as it was.
 """
 
 import functools
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.tables import Table
+from feature_store.lake.filing import in_filing_order
 from feature_store.lake.lake import sort_rows
 from feature_store.lake.late import (
     Delivery,
@@ -24,6 +26,7 @@ from feature_store.lake.late import (
 from feature_store.lake.schemas import arrow_schema
 from jobs.datasets.base import DayTables
 from jobs.datasets.checks import Problems, check_day, check_known, check_rows, conform, day_tables
+from jobs.datasets.late_labels import has_impression
 from jobs.datasets.registry import open_adapter
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import run_step
@@ -66,7 +69,7 @@ def checked(
         ContractViolation: a table breaks its declaration; all broken rules are listed.
     """
     ordered = {
-        t.name: sort_rows(tables[t.name], _order(t)).combine_chunks()
+        t.name: _ordered(t, tables[t.name]).combine_chunks()
         for t in day_tables(spec)
         if t.name in tables
     }
@@ -82,6 +85,9 @@ def _sorted_out(ctx: RunContext, day: DayTables) -> tuple[dict[str, pa.Table], D
     delivered = tables.get(events.name, arrow_schema(events).empty_table())
     accepted = accepted_before(ctx.lake, events, ctx.ds)
     delivery = split_late(delivered, ctx.ds, functools.partial(_is_open, ctx), accepted)
+    delivery = delivery.without_unknown(
+        lambda rows: has_impression(ctx.lake, ctx.spec, rows, problems)
+    )
     _check_late(ctx, delivery, problems)
     if events.name in tables:
         tables[events.name] = with_late(ctx.lake, events, ctx.ds, delivery.on_time)
@@ -104,5 +110,5 @@ def _is_open(ctx: RunContext, ds: str) -> bool:
     return ds >= ctx.home.first_ds and ctx.manifests.get("validate", ds, None) is None
 
 
-def _order(table: Table) -> tuple[str, ...]:
-    return ("ts", *table.key) if table.name == "events" else table.key
+def _ordered(table: Table, rows: pa.Table) -> pa.Table:
+    return in_filing_order(rows) if table.name == "events" else sort_rows(rows, table.key)

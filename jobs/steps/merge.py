@@ -5,7 +5,9 @@ Reads `embeddings/{u}/{e}/pool` of the day before and `embeddings/{u}/{e}/daily`
 within the last `inactive_days`. The pipeline's first day starts from an empty pool.
 """
 
-from feature_store.contracts.base import ENTITIES, Entity, shift_day
+from collections.abc import Sequence
+
+from feature_store.contracts.base import Entity, shift_day
 from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.manifests import Metrics
 from feature_store.contracts.tables import daily_table, pool_table
@@ -22,11 +24,11 @@ def run(ctx: RunContext) -> Outcome:
         SpaceMismatch: daily and pool live in different embedding spaces.
     """
     upstream = ctx.own_upstream
-    layouts = {e: layout_of(ctx.lake, daily_table(upstream, e).name) for e in ENTITIES}
-    tasks = [task for e in ENTITIES for task in _tasks(ctx, e, layouts[e])]
+    layouts = {e: layout_of(ctx.lake, daily_table(upstream, e).name) for e in ctx.own_entities}
+    tasks = [task for e in ctx.own_entities for task in _tasks(ctx, e, layouts[e])]
     results, timings = run_timed(ctx, merge_bucket, tasks)
     outputs = commit_buckets(ctx, pool_table, results, layouts, timings)
-    return Outcome(outputs=outputs, metrics=_metrics(results), timings=timings)
+    return Outcome(outputs=outputs, metrics=_metrics(ctx.own_entities, results), timings=timings)
 
 
 def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[MergeTask]:
@@ -69,9 +71,9 @@ def _yesterday(ctx: RunContext, entity: Entity, layout: Layout) -> dict[int, tup
     return ctx.lake.bucket_files(name, shift_day(ctx.ds, -1))
 
 
-def _metrics(results: list[BucketResult]) -> Metrics:
+def _metrics(entities: Sequence[Entity], results: list[BucketResult]) -> Metrics:
     metrics: Metrics = {}
-    for entity in ENTITIES:
+    for entity in entities:
         mine = [r for r in results if r.entity == entity]
         for field in ("updated", "new", "carried", "pruned"):
             metrics[f"num_{field}_{entity}"] = sum(getattr(r.counts, field) for r in mine)

@@ -1,9 +1,9 @@
 """The gate after training: is the new snapshot fit to embed with?"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from feature_store.contracts.base import ENTITIES
+from feature_store.contracts.base import Entity
 from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Acceptance, Metrics
 from feature_store.embeddings.noise import SIGMAS
@@ -41,13 +41,13 @@ def check_health(ctx: RunContext, plan: Plan, metrics: Metrics) -> tuple[Accepta
                 hint=f"look at the day first: derm validate --ds {ctx.ds} --force",
             )
     what = f"snapshot {plan.snapshot_id} is refused"
-    return hold(ctx.root, "train", ctx.ds, ctx.upstream, _checks(metrics), what)
+    return hold(ctx.root, "train", ctx.ds, ctx.upstream, _checks(metrics, ctx.own_entities), what)
 
 
-def _checks(metrics: Metrics) -> Iterator[Check]:
+def _checks(metrics: Metrics, entities: Iterable[Entity]) -> Iterator[Check]:
     for number, bound in (
         ("auc", "auc_bound"),
-        *((f"effective_rank_{e}", f"effective_rank_bound_{e}") for e in ENTITIES),
+        *((f"effective_rank_{e}", f"effective_rank_bound_{e}") for e in entities),
     ):
         found, least = metrics.get(number), _number(metrics, bound)
         yield Check(

@@ -5,11 +5,16 @@ others may write to the lake, a day must look normal: its volume, label rates an
 """
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.manifests import Artifact
-from jobs.datasets.checks import Problems, check_day, check_guards, day_tables
+from jobs.datasets.checks import (
+    Problems,
+    check_day,
+    check_guards,
+    day_tables,
+    positive_rate,
+)
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
 
@@ -50,6 +55,6 @@ def run(ctx: RunContext) -> Outcome:
     )
 
 
-def _rates(ctx: RunContext, events: pa.Table) -> dict[str, float]:
+def _rates(ctx: RunContext, events: pa.Table) -> dict[str, float | None]:
     names = [x.name for x in ctx.spec.labels if x.role == "primary"]
-    return {f"rate_{n}": pc.mean(events[n]).as_py() for n in names}
+    return {f"rate_{n}": positive_rate(events, n) for n in names}

@@ -9,7 +9,7 @@ cosine); effective rank: Roy and Vetterli, 2007.
 
 from collections.abc import Iterator
 
-from feature_store.contracts.base import ENTITIES, Entity, shift_day
+from feature_store.contracts.base import Entity, shift_day
 from feature_store.contracts.manifests import Artifact, Metrics
 from feature_store.contracts.tables import daily_table, pool_table
 from feature_store.embeddings.noise import lowered, rank_bound, share_error
@@ -20,6 +20,7 @@ from feature_store.embeddings.stability import (
     measure_bucket,
     summarise,
 )
+from feature_store.lake.filing import impressions
 from feature_store.lake.staging import read_files
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
@@ -39,14 +40,14 @@ def run(ctx: RunContext) -> Outcome:
     upstream = ctx.own_upstream
     metrics: Metrics = {}
     checks: list[Check] = []
-    for entity in ENTITIES:
+    for entity in ctx.own_entities:
         metrics |= _measure(ctx, entity)
         dim = layout_of(ctx.lake, pool_table(upstream, entity).name).dim
         checks += checks_of(metrics, ctx.recipe.guards, entity, dim)
     what = f"the {upstream} pool is not fit to be published"
     used = hold(ctx.root, "verify", ctx.ds, upstream, checks, what)
     metrics |= {_bound_name(c.number): c.bound for c in checks}
-    pools = [ctx.artifact(f"lake:{pool_table(upstream, e).name}") for e in ENTITIES]
+    pools = [ctx.artifact(f"lake:{pool_table(upstream, e).name}") for e in ctx.own_entities]
     verified = Artifact(
         name=f"verified:{upstream}",
         ds=ctx.ds,
@@ -126,11 +127,12 @@ def _intraday(ctx: RunContext, name: str, entity: Entity) -> float | None:
 
 
 def _coverage(ctx: RunContext, entity: Entity, before: dict[int, tuple[str, ...]]) -> Metrics:
-    """Share of today's events, and of today's distinct entities, that yesterday's pool knows."""
+    """Share of today's impressions, and of their distinct entities, that yesterday's pool knows."""
     upstream = ctx.own_upstream
     if not before:
         return dict.fromkeys(("coverage_rows", "coverage_entities"))
-    events = ctx.lake.read(ctx.spec.events_table(), ctx.ds, columns=[f"{entity}_id"])
+    columns = [f"{entity}_id", "arrived_at"]
+    events = impressions(ctx.lake.read(ctx.spec.events_table(), ctx.ds, columns=columns))
     pool = pool_table(upstream, entity)
     ids = (read_files(files, pool, ["entity_id"])["entity_id"] for files in before.values())
     return coverage(events[f"{entity}_id"], ids)

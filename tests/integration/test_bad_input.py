@@ -161,7 +161,7 @@ GUARDS: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "no_click": (
         replaced("click", lambda t: pa.array([0] * t.num_rows, pa.int8())),
-        ("events.click", "a share of positives from 0.002 to 0.15; found 0"),
+        ("events.click", "positives per impression from 0.002 to 0.15; found 0"),
     ),
     "all_clicks": (
         replaced("click", lambda t: pa.array([1] * t.num_rows, pa.int8())),

@@ -13,7 +13,7 @@ import pytest
 from feature_store.lake.lake import Lake
 from jobs.cli import main
 from jobs.engine.manifests import ManifestStore
-from tests.broken_tables import first_rows
+from tests.broken_tables import first_late, first_rows
 from tests.data_fixtures import Home
 
 FIRST, SECOND = "2025-03-01", "2025-03-02"
@@ -115,3 +115,18 @@ def test_one_that_its_day_cannot_take_refuses_the_delivery(home: Home) -> None:
     assert "every user of the events in users; found 1 of 1 rows: 'nobody'" in result.err
     assert digest(home, FIRST) == before
     assert not Lake(home.path / "lake").exists("late")
+
+
+def test_a_label_whose_impression_nobody_knows_is_kept_in_quarantine(home: Home) -> None:
+    rows = first_late("impression_id", "e0000-999999999")(
+        pq.read_table(source(home.path), partitioning=None)
+    )
+    pq.write_table(rows, source(home.path))
+    (stray,) = rows.filter(pc.equal(rows["impression_id"], "e0000-999999999"))["event_id"]
+    result = home.derm("ingest", "--ds", SECOND)
+    assert "quarantined=1" in result.out
+    assert stray.as_py() not in ids(home, "events", SECOND)
+    kept = Lake(home.path / "lake").files("quarantine", SECOND)
+    table = pq.read_table(kept[0], partitioning=None)
+    assert table["event_id"].to_pylist() == [stray.as_py()]
+    assert table["reason"].to_pylist() == [f"its impression of {FIRST} is not in events"]

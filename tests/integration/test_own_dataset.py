@@ -114,6 +114,40 @@ def test_one_file_of_all_days_is_split_by_time(home: Home, tmp_path: Path) -> No
     assert rows == [144, 144]
 
 
+def test_a_late_label_is_filed_under_the_day_it_arrived_on(home: Home, tmp_path: Path) -> None:
+    """From a file of all days, too: a bought product that the shop heard of a day later."""
+    text = DECLARATION.replace("events/{ds}.parquet", "events.parquet")
+    text = text.replace(
+        'ts = "time"', 'ts = "time"\narrived_at = "heard"\nimpression_id = "of"', 1
+    ).replace("history_days", "attribution_days = 7\nhistory_days", 1)
+    declaration = deliver(tmp_path / "shop", text)
+    parts = [pq.read_table(tmp_path / "shop" / "events" / f"{ds}.parquet") for ds in DAYS]
+    events = pa.concat_tables(parts).to_pandas().assign(of=None)
+    events["heard"] = pd.Series(pd.NaT, events.index).dt.tz_localize("UTC")
+    late = events[(events["time"] < DAYS[1]) & events["is_bought"].isna()].head(3)
+    late = late.assign(
+        of=late["id"],
+        id=late["id"] + "/bought",
+        heard=pd.Timestamp(f"{DAYS[1]} 12:00", tz="UTC"),
+        what="bought",
+        clicked=None,
+        is_bought=1,
+    )
+    whole = pd.concat([events, late]).astype({"clicked": "Int64", "is_bought": "Int64"})
+    whole.to_parquet(tmp_path / "shop" / "events.parquet")
+    assert home.derm("init", "--dataset", str(declaration)).code == 0
+    run = home.derm("run", "--from", *DAYS[:1], "--to", *DAYS[1:], "--steps", "ingest,validate")
+    assert run.code == 0, run.err
+    spec, lake = dataset_spec(str(declaration), ""), Lake(home.path / "lake")
+    first, second = (lake.read(spec.events_table(), ds).to_pandas() for ds in DAYS)
+    assert (len(first), len(second)) == (144, 147)
+    found = second[second["arrived_at"].notna()].set_index("impression_id")
+    assert sorted(found.index) == sorted(late["of"])
+    assert (found["ts"] < DAYS[1]).all()
+    # Rows lie in the order in which they became known, whatever the time of the impression.
+    assert second["arrived_at"].fillna(second["ts"]).is_monotonic_increasing
+
+
 def test_columns_that_were_not_promised_are_left_out(home: Home, tmp_path: Path) -> None:
     text = re.sub(r"^(surface|action|duration_s) = .*\n", "", DECLARATION, flags=re.MULTILINE)
     declaration = deliver(tmp_path / "shop", text)
@@ -170,6 +204,8 @@ def test_files_that_differ_from_the_declaration(
         ('name = "orders"', 'name = "country"', "declared twice"),
         ('first_day = "2025-06-01"', 'first_day = "1 June"', "first_day"),
         ('column = "is_bought"', 'column = "is_bought"\ncolour = "red"', "colour"),
+        ("history_days = 1", "attribution_days = 7", "needs the columns events.arrived_at"),
+        ('ts = "time"', 'ts = "time"\narrived_at = "heard"', "without it there are none"),
         ("clicked = [0.01, 0.6]", "klicked = [0.01, 0.6]", "unknown labels ['klicked']"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
@@ -40,6 +41,7 @@ def spec() -> DatasetSpec:
         description="tests only",
         surfaces=("home", "search"),
         actions=ACTIONS,
+        attribution_days=30,
         labels=(
             Label(name="click", upstream="ctr", role="primary", meaning="clicked"),
             Label(name="good_click", upstream="ctr", role="task", meaning="stayed"),
@@ -94,6 +96,9 @@ class World:
         """Write one day and the manifests of ingest, validate and count."""
         tables = make_day(self.spec, ds, rows=rows, users=users, pins=pins)
         declared = (self.spec.events_table(), self.spec.users_table(), self.spec.pins_table())
+        if shift_day(ds, -1) in self.lake.days("events"):
+            yesterday = self.lake.read(declared[0], shift_day(ds, -1))
+            tables = (pa.concat_tables([tables[0], late_labels(yesterday, ds)]), *tables[1:])
         outputs = [
             self.lake.overwrite(table, ds, data)
             for table, data in zip(declared, tables, strict=True)
@@ -147,7 +152,7 @@ def make_day(spec: DatasetSpec, ds: str, *, rows: int, users: int, pins: int) ->
     match = who % TOPICS == what % TOPICS
     click = random.random(rows) < np.where(match, 0.6, 0.1)
     bought = click & (random.random(rows) < 0.5)
-    late = random.random(rows) < 0.03
+    unasked = random.random(rows) < 0.03
     ts = _MIDNIGHT_US + (day * 86_400_000_000) + np.sort(random.integers(0, 86_400_000_000, rows))
     events = {
         "event_id": [f"{ds}-{i}" for i in range(rows)],
@@ -155,20 +160,39 @@ def make_day(spec: DatasetSpec, ds: str, *, rows: int, users: int, pins: int) ->
         "user_id": [f"user{i}" for i in who],
         "pin_id": [f"pin{i}" for i in what],
         "surface": np.array(("home", "search"))[random.integers(0, 2, rows)],
-        "action": np.array(ACTIONS)[np.where(late, 2, click.astype(int))],
+        "arrived_at": pa.nulls(rows, pa.timestamp("us", "UTC")),
+        "impression_id": pa.nulls(rows, pa.string()),
+        "action": np.array(ACTIONS)[click.astype(int)],
         "duration_s": pa.nulls(rows, pa.float32()),
-        "click": pa.array(click.astype(np.int8), mask=late),
-        "good_click": pa.array((click & match).astype(np.int8), mask=late),
-        "checkout": pa.array((bought | late).astype(np.int8)),
-        "cvr_click": pa.array(click.astype(np.int8), mask=late),
+        "click": click.astype(np.int8),
+        "good_click": (click & match).astype(np.int8),
+        "checkout": bought.astype(np.int8),
+        "cvr_click": click.astype(np.int8),
         "position": pa.array(random.random(rows).astype(np.float32) * 20),
-        "query": pa.array([f"q{i}" for i in random.integers(0, 9, rows)], mask=late),
+        "query": pa.array([f"q{i}" for i in random.integers(0, 9, rows)], mask=unasked),
     }
     return (
         _table(spec.events_table(), events),
         _table(spec.users_table(), _users(random, users)),
         _table(spec.pins_table(), _pins(random, pins)),
     )
+
+
+def late_labels(events: pa.Table, ds: str) -> pa.Table:
+    """Checkouts of some impressions without one, which arrive at noon of a later day."""
+    rows = events.filter(pc.and_(pc.is_null(events["arrived_at"]), pc.equal(events["checkout"], 0)))
+    rows = rows.take(list(range(0, len(rows), 30)))
+    noon = pa.scalar(dt.datetime.fromisoformat(f"{ds}T12:00:00Z"), pa.timestamp("us", "UTC"))
+    unknown = pa.nulls(len(rows), pa.int8())
+    told = {
+        "event_id": pc.binary_join_element_wise(rows["event_id"], "late", "-"),
+        "arrived_at": pa.repeat(noon, len(rows)),
+        "impression_id": rows["event_id"],
+        "action": pa.array(["conversion"] * len(rows)),
+        **dict.fromkeys(("click", "good_click", "cvr_click"), unknown),
+        "checkout": pa.array([1] * len(rows), pa.int8()),
+    }
+    return _table_of(rows.schema, {name: told.get(name, rows[name]) for name in rows.schema.names})
 
 
 def next_day(ds: str) -> str:
@@ -203,5 +227,8 @@ def _pins(random: np.random.Generator, count: int) -> dict:
 
 
 def _table(table, columns: dict) -> pa.Table:
-    schema = arrow_schema(table)
+    return _table_of(arrow_schema(table), columns)
+
+
+def _table_of(schema: pa.Schema, columns: dict) -> pa.Table:
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)

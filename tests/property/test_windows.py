@@ -85,7 +85,9 @@ def write_day(root: Path, day: int, events: Sequence[Event]) -> str:
     rows = [
         {
             "event_id": f"e{i}",
-            "ts": midnight,
+            "ts": midnight - dt.timedelta(days=click is None),
+            "arrived_at": midnight if click is None else None,
+            "impression_id": "e" if click is None else None,
             "user_id": user,
             "pin_id": pin,
             "surface": "home",

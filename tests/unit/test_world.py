@@ -1,5 +1,7 @@
 """The simulated world: base rates, hidden probabilities, late conversions, lives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,7 +49,7 @@ def test_toy_rates_are_those_of_the_specification(toy_days: list[WorldDay]) -> N
 
 def test_outcomes_follow_the_truth(toy_days: list[WorldDay]) -> None:
     impressions = pa.concat_tables([_impressions(d).sort_by("event_id") for d in toy_days])
-    truth = pa.concat_tables([d.truth for d in toy_days])
+    truth = pa.concat_tables([d.truth.slice(0, _impressions(d).num_rows) for d in toy_days])
     assert truth["event_id"].equals(impressions["event_id"])
     for label, probability in (("click", "p_click"), ("good_click", "p_good_click")):
         drawn = impressions[label].to_numpy().astype(float)
@@ -69,13 +71,20 @@ def test_the_truth_of_conversions_is_what_is_attributed() -> None:
 
 def test_a_late_conversion_repeats_its_impression(toy_days: list[WorldDay]) -> None:
     origin = {row["event_id"]: row for day in toy_days for row in _impressions(day).to_pylist()}
-    copied = ("user_id", "pin_id", "surface", "duration_s", "hour", "query_topic", "position")
-    counted = ("user_advertiser_engagements", "user_interest_engagements", "affinity")
+    told = {"event_id", "arrived_at", "impression_id", "action"}
+    carried = set(toy_days[0].events.column_names) - told - {"click", "good_click", "conversion"}
+    carried -= set(TYPED)
+    assert {"ts", "user_id", "pin_id", "surface", "hour", "affinity"} <= carried
+    for ds, day in zip(days_between(FIRST, shift_day(FIRST, 13)), toy_days, strict=True):
+        for row in _late(day).to_pylist():
+            assert row["arrived_at"].date().isoformat() == ds
     late = [row for day in toy_days for row in _late(day).to_pylist()]
+    assert len(late) > 300
     for row in late:
-        impression = origin[row["event_id"].removesuffix("-late")]
-        assert [row[c] for c in (*copied, *counted)] == [impression[c] for c in (*copied, *counted)]
-        assert row["ts"].date() > impression["ts"].date()
+        impression = origin[row["impression_id"]]
+        assert row["event_id"] == row["impression_id"] + "-late"
+        assert {c: row[c] for c in carried} == {c: impression[c] for c in carried}
+        assert row["arrived_at"].date() > impression["ts"].date()
         assert impression["conversion"] == 0  # the fake negative
         assert row["conversion"] == 1
         assert row["click"] is None
@@ -86,6 +95,48 @@ def test_a_late_conversion_repeats_its_impression(toy_days: list[WorldDay]) -> N
         assert attributed.endswith("click") == (impression["click"] == 1)
 
 
+def test_late_labels_have_the_truth_of_their_impressions(toy_days: list[WorldDay]) -> None:
+    truth = {row["event_id"]: row for day in toy_days for row in day.truth.to_pylist()}
+    for day in toy_days:
+        assert sorted(day.truth["event_id"].to_pylist()) == sorted(
+            day.events["event_id"].to_pylist()
+        )
+        for row in _late(day).to_pylist():
+            mine, origin = truth[row["event_id"]], truth[row["impression_id"]]
+            assert mine | {"event_id": None} == origin | {"event_id": None}
+
+
+def test_a_world_without_delay_has_the_same_outcomes_at_once() -> None:
+    world = tiny_world()
+    prompt = replace(world, conversion=replace(world.conversion, delayed=0.0))
+    halves = replace(world, conversion=replace(world.conversion, delayed=0.5))
+    worlds = (World(config, 3, FIRST) for config in (world, halves, prompt))
+    slow, half, fast = ([made.day(ds) for ds in DAYS] for made in worlds)
+    assert not sum(_late(day).num_rows for day in fast)
+    late = [sum(_late(day).num_rows for day in days) for days in (slow, half)]
+    assert late[1] / late[0] == pytest.approx(0.5, abs=0.1)
+    outcomes = ("conversion", *TYPED)
+    for a, b in zip(slow, fast, strict=True):
+        same = [c for c in a.events.column_names if c not in outcomes]
+        assert _impressions(a).select(same).equals(_impressions(b).select(same))
+    # What is heard of the first days in the end, on the day itself or late.
+    told = [_eventually(days, TOLD) for days in (slow, half, fast)]
+    assert told[0] == told[1] == told[2]
+    assert len(told[0]) > 20
+
+
+DAYS = days_between(FIRST, shift_day(FIRST, 31))
+TOLD = shift_day(FIRST, 1)
+
+
+def _eventually(days: list[WorldDay], last: str) -> set[str]:
+    """The impressions up to a day that have converted in the end."""
+    rows = pa.concat_tables([d.events for d in days])
+    rows = rows.filter(pc.less_equal(pc.strftime(rows["ts"], "%Y-%m-%d"), last))
+    positive = rows.filter(pc.equal(rows["conversion"], 1))
+    return set(pc.coalesce(positive["impression_id"], positive["event_id"]).to_pylist())
+
+
 def test_same_day_conversions_set_the_labels_of_the_impression(toy_days: list[WorldDay]) -> None:
     impressions = pa.concat_tables([_impressions(d) for d in toy_days])
     typed = np.stack([impressions[name].to_numpy() for name in TYPED])
@@ -94,7 +145,7 @@ def test_same_day_conversions_set_the_labels_of_the_impression(toy_days: list[Wo
 
 
 def test_conversions_driven_by_another_taste_than_clicks(toy_days: list[WorldDay]) -> None:
-    truth = pa.concat_tables([d.truth for d in toy_days])
+    truth = pa.concat_tables([d.truth.slice(0, _impressions(d).num_rows) for d in toy_days])
     clicks, sales = truth["p_click"].to_numpy(), truth["p_conversion"].to_numpy()
     assert 0.1 < np.corrcoef(np.log(clicks), np.log(sales))[0, 1] < 0.9
 
@@ -103,7 +154,8 @@ def test_snapshots_hold_those_who_exist(toy_days: list[WorldDay]) -> None:
     first, last = toy_days[0], toy_days[-1]
     for day in (first, last):
         for key, table in (("user_id", day.users), ("pin_id", day.pins)):
-            assert pc.all(pc.is_in(day.events[key], table[key].combine_chunks())).as_py()
+            seen = _impressions(day)[key]
+            assert pc.all(pc.is_in(seen, table[key].combine_chunks())).as_py()
             assert len(pc.unique(table[key])) == table.num_rows
     gone = set(first.users["user_id"].to_pylist()) - set(last.users["user_id"].to_pylist())
     new = set(last.users["user_id"].to_pylist()) - set(first.users["user_id"].to_pylist())
