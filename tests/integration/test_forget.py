@@ -138,14 +138,20 @@ def test_users_of_a_file_are_gone_everywhere(home: Path, tmp_path: Path) -> None
     derm(home, "audit", "--ds", DAYS[-1])
 
 
+def data_files(home: Path) -> dict[str, int]:
+    """Every data file of the lake, and when it was written."""
+    files = (home / "lake").glob("**/ds=*/**/*.parquet")
+    return {str(f): f.stat().st_mtime_ns for f in files}
+
+
 def test_who_was_never_here_is_named_and_nobody_else_is_touched(home: Path) -> None:
-    before = {str(f): f.stat().st_mtime_ns for f in (home / "lake").rglob("*.parquet")}
+    before = data_files(home)
     said = derm(home, "forget", "--entity", "user", "--id", "nosuch", "--id", "u 1\n")
     assert "2 were not there: 'nosuch' 'u 1\\n'" in said
     assert "are gone" not in said
     assert "source files" in said
     derm(home, "forget", "--entity", "pin", "--id", "nosuch")
-    assert {str(f): f.stat().st_mtime_ns for f in (home / "lake").rglob("*.parquet")} == before
+    assert data_files(home) == before
 
 
 def test_thousands_are_deleted_by_somebody_who_counts_them(home: Path, tmp_path: Path) -> None:
