@@ -112,6 +112,11 @@ def test_without_a_command_in_the_hint_the_task_itself_is_named() -> None:
     assert told["repair"] == [_RUN["command"]]
 
 
+def test_a_task_that_ended_without_a_word_is_told_of_as_such() -> None:
+    told = alerts.task_failed(**_RUN, day="", task="ctr.train", error="", log_url="")
+    assert "without a word" in told["error"]
+
+
 def test_what_derm_says_is_logged_at_its_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     listener = Listener(logging.getLogger("task"))
