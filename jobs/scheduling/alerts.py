@@ -52,7 +52,8 @@ def task_failed(
         "expected": message.fields.get("expected", "")[:_ERROR_CHARACTERS],
         "found": message.fields.get("found", "")[:_ERROR_CHARACTERS],
         "hint": message.fields.get("hint", ""),
-        "repair": list(message.commands) or [command],
+        "repair": list(message.commands)
+        or ["derm status --days 14" if message.refused else command],
         "log_url": log_url,
         "runbook": steps[0]["runbook"] if steps else "",
         "steps": steps,
