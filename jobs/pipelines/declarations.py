@@ -15,12 +15,14 @@ class Ref:
         optional: absent on the first day of the pipeline, and where a new space begins; counts are
             absent only on the first day with events.
         or_later: a result stays current when it was made from a later day's artifact instead.
+        chosen: read only where the step itself decides so; it is an input where it was read.
     """
 
     name: str
     offset: int = 0
     optional: bool = False
     or_later: bool = False
+    chosen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +34,8 @@ class Step:
         published: runs for upstreams that are published, and no others.
         reads_pools: also reads the pools of yesterday that an upstream declares as features.
         recipe_parts: fields of the recipe that its result depends on.
+        seeded: its result depends on the seed of the home.
+        rounded: the last bits of its result depend on the machine: CPU, threads, device, libraries.
         task: the Airflow task it belongs to; steps of one task share a process.
         retries: how often Airflow tries again; 0 where trying again cannot help.
         failure: what it means when this step fails.
@@ -47,6 +51,8 @@ class Step:
     published: bool = False
     reads_pools: bool = False
     recipe_parts: tuple[str, ...] = ()
+    seeded: bool = False
+    rounded: bool = False
     task: str
     resource: Resource = "cpu"
     retries: int = 0

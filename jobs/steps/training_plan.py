@@ -9,6 +9,7 @@ from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from jobs.engine.context import RunContext
 from jobs.engine.digest import content_digest
 from jobs.engine.snapshots import SnapshotStore, weights_digest
+from jobs.pipelines import catalog
 from models.derm.config import ARCHITECTURE
 
 _TABLES = ("lake:events", "lake:users", "lake:pins")
@@ -59,6 +60,7 @@ def make_plan(ctx: RunContext, store: SnapshotStore) -> Plan:
         ctx.own_recipe.digest(("model", "training")),
         model_digest(ctx),
         str(ctx.home.seed),
+        ctx.code_digest(catalog.step("train")),
         weights_digest(parent) if parent else "",
         parent.snapshot_id if parent else "",
         *inputs,
