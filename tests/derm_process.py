@@ -29,3 +29,11 @@ def derm(home: Path, *arguments: str, **environment: str) -> str:
     printed, said = process.communicate()
     assert process.returncode == 0, printed[-2000:] + said[-4000:]
     return printed
+
+
+def refused(home: Path, code: int, *arguments: str) -> str:
+    """Run a command that ends with an exit code; what it said."""
+    process = start(home, *arguments)
+    printed, said = process.communicate()
+    assert process.returncode == code, printed[-2000:] + said[-4000:]
+    return said

@@ -21,6 +21,7 @@ from feature_store.contracts.datasets import (
 )
 from feature_store.contracts.datasets import Label as DeclaredLabel
 from feature_store.contracts.errors import InputError
+from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.filing import never_late
 from jobs.datasets.base import DayTables, read_parquet
 from jobs.datasets.checks import Problems
@@ -95,6 +96,7 @@ class Declaration(Contract):
     pins: SnapshotSource
     labels: tuple[LabelSource, ...]
     features: tuple[FeatureSource, ...]
+    upstreams: tuple[UpstreamDeclaration, ...] = ()
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
     guards: Bounds = Bounds()
 
@@ -123,7 +125,14 @@ class Declaration(Contract):
             **{
                 name: getattr(self, name)
                 for name in (
-                    *("name", "description", "surfaces", "actions", "attribution_days"),
+                    *(
+                        "name",
+                        "description",
+                        "surfaces",
+                        "actions",
+                        "attribution_days",
+                        "upstreams",
+                    ),
                     *("daily_rows", "freshness_hours", "label_rates", "guards"),
                 )
             },

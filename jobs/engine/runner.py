@@ -30,7 +30,7 @@ from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
 from jobs.pipelines import catalog, tasks
 from jobs.pipelines.declarations import Step
-from jobs.recipes import recipe_of
+from jobs.recipes import Recipe, recipe_of
 from jobs.settings import Home, Settings
 
 log = logging.getLogger("derm")
@@ -59,6 +59,7 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
     chosen = recipe_of(home)
     spec = dataset_spec(home.dataset, home.source, chosen.simulation, chosen.upstreams)
     _check_upstreams(home, spec)
+    _check_retention(chosen, spec)
     if upstream:
         catalog.pipeline_of(home).upstream(upstream)
     return RunContext(
@@ -90,6 +91,23 @@ def _check_upstreams(home: Home, spec: DatasetSpec) -> None:
                 u.model_dump_json(exclude_defaults=True) for u in spec.declared_upstreams
             ),
             hint="other upstreams begin in a new home: DERM_HOME=DIR derm init",
+        )
+
+
+def _check_retention(chosen: Recipe, spec: DatasetSpec) -> None:
+    """Whether pools are kept for as long as a late label may ask for them.
+
+    Raises:
+        InputError: they are not.
+    """
+    readers = [u.name for u in spec.declared_upstreams if u.pools]
+    if readers and chosen.retention.daily_pools <= spec.attribution_days:
+        raise InputError(
+            f"upstream {readers[0]} reads pools that retention removes too early",
+            where=f"recipe {chosen.name}: retention.daily_pools",
+            expected=f"more than {spec.attribution_days}: a label may come so many days after its "
+            "impression, whose features are as of then",
+            found=str(chosen.retention.daily_pools),
         )
 
 
@@ -217,7 +235,7 @@ def resolve_inputs(
     for ref, name in ctx.pipeline.inputs_of(step, ctx.upstream):
         if ref.chosen and name not in recorded:
             continue
-        if not ctx.pipeline.makes(name) or (ref.optional and not ctx.has_previous(name)):
+        if not ctx.is_read(ref, name):
             continue
         later = ref.or_later and recorded.get(name, "") > ctx.ds
         view = dataclasses.replace(ctx, ds=recorded[name]) if later else ctx

@@ -14,6 +14,7 @@ class Ref:
         offset: 0 for the step's own day, -1 for the day before.
         optional: absent on the first day of the pipeline, and where a new space begins; counts are
             absent only on the first day with events.
+        continued: absent also where a training begins from scratch, and on days of rest.
         or_later: a result stays current when it was made from a later day's artifact instead.
         chosen: read only where the step itself decides so; it is an input where it was read.
     """
@@ -21,6 +22,7 @@ class Ref:
     name: str
     offset: int = 0
     optional: bool = False
+    continued: bool = False
     or_later: bool = False
     chosen: bool = False
 
@@ -32,7 +34,9 @@ class Step:
     Attributes:
         per_upstream: runs once for every upstream.
         published: runs for upstreams that are published, and no others.
-        reads_pools: also reads the pools of yesterday that an upstream declares as features.
+        reads_pools: also reads the pools of yesterday that an upstream declares as features; a
+            training from scratch does not, because there is none of most of its window.
+        learns: where the upstream rests on some days, it reads those too, on the next day after.
         recipe_parts: fields of the recipe that its result depends on.
         seeded: its result depends on the seed of the home.
         rounded: the last bits of its result depend on the machine: CPU, threads, device, libraries.
@@ -49,7 +53,8 @@ class Step:
     outputs: tuple[str, ...] = ()
     per_upstream: bool = False
     published: bool = False
-    reads_pools: bool = False
+    learns: bool = False
+    reads_pools: Literal["never", "always", "unless from scratch"] = "never"
     recipe_parts: tuple[str, ...] = ()
     seeded: bool = False
     rounded: bool = False

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from feature_store.contracts.errors import DermError
-from jobs.services.airflow_api import AirflowApi, RunState, TaskState
+from jobs.services.airflow_api import AirflowApi, RunState, TaskState, Unreachable
 
 # Ends that are worth a line; the tasks after a failed one are not.
 TOLD = ("success", "failed", "up_for_retry")
 
 _POLL_S = 1.0
-_UNHEALTHY_FOR_S = 60.0
+_UNHEALTHY_FOR_S = 180.0
 _LOG_LINES = 40
 
 
@@ -62,16 +62,17 @@ def follow(api: AirflowApi, dag_id: str, days: Sequence[str], display: Display) 
     done: set[str] = set()
     health = Health(api)
     while set(days) - done:
-        for run in api.runs(dag_id):
-            if run.ds in done or run.ds not in days or run.state == "queued":
-                continue
-            view = DayView(run=run, tasks=api.tasks(dag_id, run.run_id))
-            display.show(view)
-            if run.state == "failed":
-                return view
-            if run.state == "success":
-                done.add(run.ds)
-        health.check()
+        with health.patience():
+            for run in api.runs(dag_id):
+                if run.ds in done or run.ds not in days or run.state == "queued":
+                    continue
+                view = DayView(run=run, tasks=api.tasks(dag_id, run.run_id))
+                display.show(view)
+                if run.state == "failed":
+                    return view
+                if run.state == "success":
+                    done.add(run.ds)
+            health.check()
         time.sleep(_POLL_S)
     return None
 
@@ -87,15 +88,31 @@ class Health:
         """Look once.
 
         Raises:
-            DermError: a component has been missing for a minute.
+            DermError: a component has been missing for minutes.
         """
-        if not (unhealthy := self._api.unhealthy()):
+        if unhealthy := self._api.unhealthy():
+            self._missing(f"not healthy: {', '.join(unhealthy)}")
+        else:
             self._seen_at = time.monotonic()
-        elif time.monotonic() - self._seen_at > _UNHEALTHY_FOR_S:
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Bear questions that are not answered: a busy machine lets its servers wait.
+
+        Raises:
+            DermError: there has been no answer for minutes.
+        """
+        try:
+            yield
+        except Unreachable as error:
+            self._missing(f"{error.found} at {error.where}")
+
+    def _missing(self, found: str) -> None:
+        if time.monotonic() - self._seen_at > _UNHEALTHY_FOR_S:
             raise DermError(
                 "Airflow stopped working",
                 where=self._api.url,
-                found=f"not healthy: {', '.join(unhealthy)}",
+                found=found,
                 hint="make down, then the same command again: it takes up where it was",
             )
 
