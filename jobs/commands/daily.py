@@ -27,7 +27,7 @@ from jobs.settings import Home, Settings
 
 DAG_ID = "derm_daily"
 
-_READ_WITHIN_S = 120
+_READ_WITHIN_S = 600
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from feature_store.contracts.datasets import DatasetSpec
 from jobs.datasets.checks import Problems
@@ -50,6 +51,27 @@ class Adapter(Protocol):
         Raises:
             ContractViolation: source files are missing, damaged or of another shape.
         """
+
+    def files(self, ds: str) -> tuple[Path, ...]:
+        """The files that say what a day holds; a change of any other concerns later days alone."""
+
+    def fingerprint(self, ds: str) -> str:
+        """Digest of what those files hold of the day.
+
+        Raises:
+            ContractViolation: they cannot be read.
+        """
+
+
+def tables_digest(*tables: pa.Table) -> str:
+    """Digest of tables as they were read, whatever their types."""
+    state = xxhash.xxh3_128()
+    for table in tables:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        state.update(sink.getvalue())
+    return state.hexdigest()
 
 
 def read_parquet(

@@ -15,6 +15,7 @@ from feature_store.contracts.base import Contract, Day, Entity
 from feature_store.contracts.datasets import (
     Bounds,
     DatasetSpec,
+    EmptyDays,
     Feature,
     FeatureKind,
     FeatureScope,
@@ -23,9 +24,10 @@ from feature_store.contracts.datasets import Label as DeclaredLabel
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.filing import never_late
-from jobs.datasets.base import DayTables, read_parquet
+from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
 from jobs.datasets.rolling import DAY_US, day_number
+from jobs.engine.digest import content_digest, file_digest
 
 
 class EventSource(Contract):
@@ -99,6 +101,7 @@ class Declaration(Contract):
     upstreams: tuple[UpstreamDeclaration, ...] = ()
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
     guards: Bounds = Bounds()
+    empty_days: EmptyDays = "refuse"
 
     @model_validator(mode="after")
     def _names_one_label_column(self) -> Self:
@@ -133,7 +136,7 @@ class Declaration(Contract):
                         "attribution_days",
                         "upstreams",
                     ),
-                    *("daily_rows", "freshness_hours", "label_rates", "guards"),
+                    *("daily_rows", "freshness_hours", "label_rates", "guards", "empty_days"),
                 )
             },
         )
@@ -201,6 +204,29 @@ class DeclaredAdapter:
         if "{ds}" not in declared.events.path:
             events = _of_day(events, ds)
         return DayTables(events=events, users=tables["users"], pins=tables["pins"])
+
+    def files(self, ds: str) -> tuple[Path, ...]:
+        """The files that are named after the day, and the file of all events.
+
+        Users or Pins in one file for all days are as they are when a day is ingested: where such a
+        file grows every day, that must not make yesterday stale.
+        """
+        declared = self.declaration
+        shared = (declared.users.path, declared.pins.path)
+        paths = (declared.events.path, *(p for p in shared if "{ds}" in p))
+        return tuple(self.folder / p.replace("{ds}", ds) for p in paths)
+
+    def fingerprint(self, ds: str) -> str:
+        """Digest of the files of the day; of one file of all events, of the day's rows.
+
+        Raises:
+            ContractViolation: the events cannot be read.
+        """
+        events, *others = self.files(ds)
+        if "{ds}" in self.declaration.events.path:
+            return content_digest(*(file_digest(path) for path in (events, *others)))
+        rows = tables_digest(self.read_day(ds).events)
+        return content_digest(rows, *(file_digest(path) for path in others))
 
     def _event_columns(self) -> dict[str, str]:
         """Declared name -> column of the source."""

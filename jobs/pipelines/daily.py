@@ -29,6 +29,7 @@ STEPS: tuple[Step, ...] = (
         outputs=("source",),
         recipe_parts=("simulation",),
         seeded=True,
+        history=True,
         task="ingest",
         failure="The generator failed; nothing else reads its output yet.",
         remedy=_ALREADY_RAN,
@@ -38,6 +39,7 @@ STEPS: tuple[Step, ...] = (
         summary="bring one day of the data set into the lake",
         inputs=(Ref(name="source"),),
         outputs=("lake:events", "lake:users", "lake:pins"),
+        history=True,
         task="ingest",
         retries=1,
         failure="The source files of the day are missing, late or unreadable.",
@@ -49,6 +51,7 @@ STEPS: tuple[Step, ...] = (
         inputs=_SOURCE_TABLES,
         outputs=("validated",),
         recipe_parts=("guards",),
+        history=True,
         task="validate",
         failure="The day's data breaks its contract; nothing was trained on it.",
         remedy="The message names table, column, rule and counts. Repair the source, ingest again.",
@@ -127,6 +130,7 @@ STEPS: tuple[Step, ...] = (
         inputs=(Ref(name="lake:events"), Ref(name="validated"), _COUNTS),
         outputs=("lake:counts/{e}",),
         recipe_parts=("layout",),
+        history=True,
         task="aggregate",
         resource="spark",
         retries=1,
@@ -214,3 +218,6 @@ STEPS: tuple[Step, ...] = (
         remedy=_ALREADY_RAN,
     ),
 )
+
+# Steps of the days before the first published one.
+HISTORY = tuple(s.name for s in STEPS if s.history)

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from feature_store.contracts.errors import DermError
-from jobs.services.airflow_api import AirflowApi, RunState, TaskState, Unreachable
+from jobs.services.airflow_api import AirflowApi, Refused, RunState, TaskState, Unreachable
 
 # Ends that are worth a line; the tasks after a failed one are not.
 TOLD = ("success", "failed", "up_for_retry")
 
 _POLL_S = 1.0
-_UNHEALTHY_FOR_S = 180.0
+# On a busy machine an answer may take long; a component that is gone stays gone.
+_UNHEALTHY_FOR_S = 300.0
 _LOG_LINES = 40
 
 
@@ -62,7 +63,7 @@ def follow(api: AirflowApi, dag_id: str, days: Sequence[str], display: Display) 
     done: set[str] = set()
     health = Health(api)
     while set(days) - done:
-        with health.patience():
+        with health.watched():
             for run in api.runs(dag_id):
                 if run.ds in done or run.ds not in days or run.state == "queued":
                     continue
@@ -72,7 +73,6 @@ def follow(api: AirflowApi, dag_id: str, days: Sequence[str], display: Display) 
                     return view
                 if run.state == "success":
                     done.add(run.ds)
-            health.check()
         time.sleep(_POLL_S)
     return None
 
@@ -84,35 +84,29 @@ class Health:
         self._api = api
         self._seen_at = time.monotonic()
 
-    def check(self) -> None:
-        """Look once.
-
-        Raises:
-            DermError: a component has been missing for minutes.
-        """
-        if unhealthy := self._api.unhealthy():
-            self._missing(f"not healthy: {', '.join(unhealthy)}")
-        else:
-            self._seen_at = time.monotonic()
-
     @contextmanager
-    def patience(self) -> Iterator[None]:
-        """Bear questions that are not answered: a busy machine lets its servers wait.
+    def watched(self) -> Iterator[None]:
+        """Ask Airflow things; that it does not answer is forgiven for a while. Then look at it.
 
         Raises:
-            DermError: there has been no answer for minutes.
+            Refused: it answered, and refused.
+            DermError: for minutes it has not answered, or a component was missing.
         """
         try:
             yield
+            found = self._api.unhealthy()
+        except Refused:
+            raise
         except Unreachable as error:
-            self._missing(f"{error.found} at {error.where}")
-
-    def _missing(self, found: str) -> None:
-        if time.monotonic() - self._seen_at > _UNHEALTHY_FOR_S:
+            found = (error.found,)
+        if not found:
+            self._seen_at = time.monotonic()
+        elif time.monotonic() - self._seen_at > _UNHEALTHY_FOR_S:
             raise DermError(
                 "Airflow stopped working",
                 where=self._api.url,
-                found=found,
+                expected=f"an answer, and every component, within {_UNHEALTHY_FOR_S:.0f} s",
+                found=f"not healthy: {', '.join(found)}",
                 hint="make down, then the same command again: it takes up where it was",
             )
 

@@ -23,7 +23,7 @@ from jobs.services.private import make_private, write_private
 from jobs.settings import PROJECT, Settings
 
 _COMPONENTS = ("api-server", "scheduler --skip-serve-logs", "dag-processor")
-_HEALTHY_WITHIN_S = 180
+_HEALTHY_WITHIN_S = 600
 _POOLS = {
     "gpu": "training and inference: tasks that share a GPU, or the cores in its place",
     "spark": "aggregation: tasks that hold a JVM",

@@ -17,6 +17,10 @@ class Unreachable(DermError):
     """Airflow does not answer."""
 
 
+class Refused(Unreachable):
+    """Airflow answers, and will not do it: asking again would end the same way."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskState:
     """One task of one run."""
@@ -173,7 +177,7 @@ def _request(method: str, url: str, body: dict[str, Any] | None, *, token: str |
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
             content = answer.read()
     except urllib.error.HTTPError as error:
-        raise Unreachable(
+        raise Refused(
             f"Airflow refused {method}",
             where=url,
             found=f"{error.code} {error.read().decode(errors='replace')[:1000]}",

@@ -36,7 +36,10 @@ from models.training.metrics import effective_rank
 
 _DAY_MINUTES = 1440
 _SAMPLE_ROWS = 8192
-_PRIMARY = ("auc", "auc_se", "pr_auc", "logloss", "ne", "calibration", "ece", "base_rate")
+_PRIMARY = (
+    *("auc", "auc_se", "pr_auc", "logloss", "ne", "base_rate"),
+    *("calibration", "calibration_arrived", "ece"),
+)
 
 
 @dataclasses.dataclass(kw_only=True)
