@@ -193,6 +193,7 @@ class _Life:
         seed = self.ctx.home.seed
         order = Order(
             batch_rows=self.config.batch_rows,
+            together=self.config.together,
             seed=seed_for(seed, self.upstream, ds, "shuffle"),
             random_pins=self.ctx.recipe.model.loss.random_negatives,
         )
