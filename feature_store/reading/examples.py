@@ -20,7 +20,7 @@ which of them a row is about, so that a model embeds each one once.
 
 import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +39,7 @@ from feature_store.lake.schemas import arrow_schema
 from feature_store.reading.counts import Counting
 from feature_store.reading.encoding import codes, encode, floats
 from feature_store.reading.entities import Arrays, EntityFeatures
+from feature_store.reading.pools import PoolInput
 
 _CHUNK_ROWS = 65_536
 _MINUTE_US = 60_000_000
@@ -77,14 +78,20 @@ class DayExamples:
     """The examples of one day."""
 
     def __init__(
-        self, lake: Lake, spec: DatasetSpec, ds: str, upstream: Upstream, counting: Counting
+        self,
+        lake: Lake,
+        spec: DatasetSpec,
+        ds: str,
+        upstream: Upstream,
+        counting: Counting,
+        pools: Sequence[PoolInput] = (),
     ) -> None:
         self.ds = ds
         self._spec, self._lake = spec, lake
         self._labels = tuple(x.name for x in spec.labels_of(upstream))
         self._context = spec.features_of("context")
         self.entities: dict[Entity, EntityFeatures] = {
-            entity: EntityFeatures(lake, spec, entity, ds, counting) for entity in ENTITIES
+            entity: EntityFeatures(lake, spec, entity, ds, counting, pools) for entity in ENTITIES
         }
         self._recalled = False
 
