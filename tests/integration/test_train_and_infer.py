@@ -56,18 +56,6 @@ def test_a_lineage_of_two_days(world):
     assert steps.item() == 7 + 7 + 1
 
 
-def test_rows_of_a_user_stay_together_where_the_recipe_says_so(tmp_path):
-    users = []
-    for together in (1, 8):
-        world = World(tmp_path / str(together), small_recipe(together=together))
-        world.add_day(FIRST)
-        plan, store = plan_of(world, FIRST)
-        run = TrainingRun(world.context(FIRST, "ctr"), plan, store)
-        batches = run._batches(plan.phases[-1])
-        users.append(np.mean([len(np.unique(b["key:user"])) for b in batches]))
-    assert users[1] < users[0] / 1.5
-
-
 def test_it_learns_what_there_is_to_learn(tmp_path):
     days = tuple(f"2025-03-0{i}" for i in range(1, 7))
     world = new_world(tmp_path, days=(), first=days[-1])
