@@ -100,11 +100,7 @@ class Recipe:
         }
         return dataclasses.replace(
             self,
-            model=_overridden(
-                model or default_config(upstream.family),
-                options,
-                f"upstream {upstream.name}: model",
-            ),
+            model=_overridden(model or default_config(upstream.family), options, where),
             aggregation=dataclasses.replace(self.aggregation, **own),
         )
 

@@ -62,7 +62,7 @@ def test_no_other_distribution_owns_our_names(package: str) -> None:
 
 
 def test_nobody_outside_a_family_imports_it() -> None:
-    """The steps and the loop know families by name; configurations are data, and recipes name them."""
+    """The steps and the loop know families by name; recipes may name their configurations."""
     strays = [
         f"{relative(path)}: {name}"
         for path in python_files("jobs", "models/training", "models/nn")
