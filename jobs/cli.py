@@ -159,6 +159,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm search --user u42 -k 10 --upstream ctr",
     ),
     Command(
+        name="skip",
+        module="jobs.commands.skip",
+        summary="go past a day whose events will never come: everybody is carried over",
+        example="derm skip --ds 2025-03-03 --reason 'the site was down'",
+    ),
+    Command(
         name="status",
         module="jobs.commands.status",
         summary="say what is published now, how each day stands, and what to run next",

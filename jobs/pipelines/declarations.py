@@ -35,6 +35,7 @@ class Step:
         reads_pools: also reads the pools of yesterday that an upstream declares as features; a
             training from scratch does not, because there is none of most of its window.
         learns: where the upstream rests on some days, it reads those too, on the next day after.
+        history: also runs on days before the first published one, which only feed the training.
         recipe_parts: fields of the recipe that its result depends on.
         task: the Airflow task it belongs to; steps of one task share a process.
         retries: how often Airflow tries again; 0 where trying again cannot help.
@@ -51,6 +52,7 @@ class Step:
     published: bool = False
     learns: bool = False
     reads_pools: Literal["never", "always", "unless from scratch"] = "never"
+    history: bool = False
     recipe_parts: tuple[str, ...] = ()
     task: str
     resource: Resource = "cpu"

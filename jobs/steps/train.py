@@ -61,7 +61,7 @@ def run(ctx: RunContext) -> Outcome:
 
 
 def _standing(ctx: RunContext, store: SnapshotStore) -> Outcome:
-    """Yesterday's snapshot as that of a day without events: there is nothing to learn from.
+    """Yesterday's snapshot as that of a day on which nothing is learned: no events, or a rest.
 
     Raises:
         InputError: there is none: nothing can begin with such a day.

@@ -17,6 +17,7 @@ from feature_store.reading.examples import DayExamples, Order
 from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
+from jobs.steps.maturity import matured
 from jobs.steps.model_inputs import examples, family_of, new_objective
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Phase, Plan, model_digest
@@ -214,6 +215,7 @@ class TrainingRun:
             **{f"loss_{name}": progress.last.mean(name) for name in objective.losses[1:]},
             **objective.numbers(),
             **self._health(),
+            **matured(self.ctx, self.store),
             "rows": progress.rows,
             "days": len(self.plan.days),
         }
@@ -279,17 +281,17 @@ def first_window(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> 
     return FirstWindow(
         ranges=ranges,
         base_rates={label.name: found[label.name].mean for label in labels},
-        sample=_sample(ctx, days, upstream),
+        sample=_sample(ctx, days),
     )
 
 
-def _sample(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> dict[str, torch.Tensor]:
+def _sample(ctx: RunContext, days: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Rows of the last day, whose counts are fullest, with the context of the day before."""
     order = Order(batch_rows=_SAMPLE_ROWS, seed=0, distinct=False)
 
     def rows_of(ds: str) -> Arrays:
-        examples = DayExamples(ctx.lake, ctx.spec, ds, upstream, ctx.counting)
-        return next(examples.batches(order), examples.empty())
+        day = examples(ctx, ds, from_scratch=True)
+        return next(day.batches(order), day.empty())
 
     rows = rows_of(days[-1])
     if len(days) > 1:
