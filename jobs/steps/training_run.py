@@ -133,6 +133,7 @@ class TrainingRun:
         order = Order(
             batch_rows=self.config.batch_rows,
             chunk_rows=self.config.shuffle_rows,
+            together=self.config.together,
             seed=seed if training else None,
             shard=world(),
             minutes=minutes,
