@@ -105,6 +105,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm init --dataset simulated --recipe toy",
     ),
     Command(
+        name="keep",
+        module="jobs.commands.keep",
+        summary="let results stand that were made before a harmless change of the code",
+        example='derm keep --reason "0.3.1 only renames" --step merge',
+    ),
+    Command(
         name="metrics",
         module="jobs.commands.metrics",
         summary="print the newest numbers of the pipeline as Prometheus text",
@@ -157,6 +163,12 @@ COMMANDS: tuple[Command, ...] = (
         module="jobs.commands.search",
         summary="retrieve Pins for a user from the current index",
         example="derm search --user u42 -k 10 --upstream ctr",
+    ),
+    Command(
+        name="skip",
+        module="jobs.commands.skip",
+        summary="go past a day whose events will never come: everybody is carried over",
+        example="derm skip --ds 2025-03-03 --reason 'the site was down'",
     ),
     Command(
         name="status",

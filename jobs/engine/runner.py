@@ -24,11 +24,11 @@ from feature_store.contracts.errors import (
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake.lake import Lake
 from jobs.datasets.registry import dataset_spec
-from jobs.engine import presence, spaces
+from jobs.engine import kept, locks, machine, presence, skips, sources, spaces
 from jobs.engine.attempts import attempt
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
-from jobs.pipelines import catalog, tasks
+from jobs.pipelines import catalog, daily, tasks
 from jobs.pipelines.declarations import Step
 from jobs.recipes import Recipe, recipe_of
 from jobs.settings import Home, Settings
@@ -41,10 +41,16 @@ _TIMES_AS_LONG = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """A finished step; `skipped` when its recorded result was current."""
+    """A finished step; `skipped` when its recorded result was current.
+
+    Attributes:
+        elsewhere: how the machine differs that a skipped result was made on, where that decides
+            its last bits: the result stands.
+    """
 
     manifest: StepManifest
     skipped: bool
+    elsewhere: str = ""
 
 
 def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) -> RunContext:
@@ -121,17 +127,37 @@ def run_step(
         repair: what tells the repair that it is part of from every other one.
 
     Raises:
+        InputError: the day only feeds the training, and the step is for published days.
         DermError: an input is missing or wrong, or a guard refused the result.
     """
     ctx = dataclasses.replace(open_context(settings, ds, upstream), force=force, repair=repair)
-    existing = ctx.manifests.get(step.name, ds, upstream)
-    inputs = resolve_inputs(ctx, step, existing.inputs if existing else ())
-    if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:
-        return StepResult(manifest=existing, skipped=True)
-    module = importlib.import_module(f"jobs.steps.{step.name}")
-    return StepResult(
-        manifest=record(ctx, step, resolve_inputs(ctx, step), lambda: module.run(ctx)),
-        skipped=False,
+    refuse_history(ctx.home, step, ds)
+    with locks.step_alone(settings.home, ds, step.name, upstream):
+        existing = ctx.manifests.get(step.name, ds, upstream)
+        inputs = resolve_inputs(ctx, step, existing.inputs if existing else None)
+        if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:
+            other = machine.differences(existing.made_on, settings) if step.rounded else ""
+            return StepResult(manifest=existing, skipped=True, elsewhere=other)
+        module = importlib.import_module(f"jobs.steps.{step.name}")
+        return StepResult(
+            manifest=record(ctx, step, resolve_inputs(ctx, step), lambda: module.run(ctx)),
+            skipped=False,
+        )
+
+
+def refuse_history(home: Home, step: Step, ds: str) -> None:
+    """Refuse a step on a day that only feeds the training.
+
+    Raises:
+        InputError: it is such a day, and the step is not one of its few.
+    """
+    if step.history or ds >= home.start_ds:
+        return
+    raise InputError(
+        f"{ds} is a day of the history: {step.name} does not run on it",
+        expected=f"a day from {home.start_ds} on, or one of {' '.join(daily.HISTORY)}",
+        found=ds,
+        hint="earlier days only feed the first training, which reads all of them",
     )
 
 
@@ -182,11 +208,12 @@ def _recorded(
         step=step.name,
         ds=ctx.ds,
         upstream=ctx.upstream,
-        inputs=inputs,
+        inputs=(*inputs, *outcome.also_read),
         outputs=outcome.outputs,
         metrics=outcome.metrics,
         recipe=ctx.recipe_digest(step),
-        code=importlib.metadata.version("derm"),
+        code=ctx.code_digest(step),
+        made_on=machine.made_on(ctx.settings, outcome.device),
         started_at=started.isoformat(timespec="seconds"),
         finished_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         duration_s=round(time.perf_counter() - clock, 3),
@@ -210,26 +237,44 @@ def _limit_s(ctx: RunContext, step: Step) -> float:
 
 
 def resolve_inputs(
-    ctx: RunContext, step: Step, made_from: Iterable[Artifact] = ()
+    ctx: RunContext, step: Step, made_from: Iterable[Artifact] | None = None
 ) -> tuple[Artifact, ...]:
     """The artifacts a step reads, as their producers recorded them.
 
     Args:
-        made_from: where a later day's artifact may stand in for the day's own, and is among these,
-            it is looked up in its place.
+        made_from: what the step's result was made from; None where there is none. Where a later
+            day's artifact may stand in for the day's own, and is among these, it is looked up.
 
     Raises:
         MissingInput: a producer has not finished.
     """
-    recorded = {a.name: a.ds for a in made_from}
+    recorded = {a.name: a.ds for a in made_from or ()}
     found: list[Artifact] = []
     for ref, name in ctx.pipeline.inputs_of(step, ctx.upstream):
+        if ref.chosen and name not in recorded:
+            continue
+        if name == "source" and (source := _source(ctx, made_from)):
+            found.append(source)
+            continue
         if not ctx.is_read(ref, name):
             continue
         later = ref.or_later and recorded.get(name, "") > ctx.ds
         view = dataclasses.replace(ctx, ds=recorded[name]) if later else ctx
         found.append(view.artifact(name, ref.offset))
     return tuple(found)
+
+
+def _source(ctx: RunContext, made_from: Iterable[Artifact] | None) -> Artifact | None:
+    """What no step makes: the record of a skipped day, or what the user's files hold of it.
+
+    A result that was recorded without a source stands: nobody knows what it was made from.
+    """
+    if skip := skips.load(ctx.root, ctx.ds):
+        return skip.artifact()
+    if ctx.pipeline.makes("source"):
+        return None
+    recorded = next((a for a in made_from or () if a.name == "source"), None)
+    return sources.of_day(ctx, recorded) if recorded or made_from is None else None
 
 
 def check_outputs(ctx: RunContext, step: Step, outputs: Sequence[Artifact]) -> None:
@@ -266,6 +311,8 @@ def why_stale(
         changed = sorted({name for name, _ in recorded.items() ^ present.items()})
         return f"{' '.join(f'{name} of {ds}' for name, ds in changed)} changed since"
     if manifest.recipe != ctx.recipe_digest(step):
-        return f"the recipe changed since: {' '.join(step.recipe_parts)}"
+        return "the recipe or the seed changed since"
+    if not kept.stands(ctx.root, step.name, manifest.code, ctx.code_digest(step)):
+        return "the code of the step changed since (derm keep, where that is harmless)"
     problems = (presence.problem(ctx, a) for a in manifest.outputs)
     return next((p for p in problems if p), "")

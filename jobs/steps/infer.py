@@ -12,11 +12,9 @@ Events are first divided by bucket into temporary files, so that memory is bound
 tables and one bucket, not by the day.
 """
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +32,10 @@ from feature_store.lake.staging import StagedFile, sort_rows, stage_file
 from feature_store.reading.entities import EntityFeatures
 from feature_store.reading.examples import DayExamples, read_share
 from jobs.engine.context import Outcome, RunContext
+from jobs.engine.scratch import scratch_folder
 from jobs.engine.snapshots import MODEL, SnapshotStore
-from jobs.steps.model_inputs import examples, model_inputs
-from models.derm.losses import DermObjective
-from models.derm.model import DermModel
+from jobs.steps.model_inputs import examples, new_objective
+from models.protocol import Objective
 from models.training.determinism import make_deterministic, torch_device
 
 _CHUNK_ROWS = 65_536
@@ -74,14 +72,15 @@ def embed_day(ctx: RunContext, snapshot: Artifact, *, nobody: bool = False) -> O
         outputs=outputs,
         metrics={**metrics, "rows": rows, "rows_per_s": round(rows / seconds, 1)},
         timings={"infer_s": round(seconds, 3)},
+        device=embedder.device.type,
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Embedder:
-    """A snapshot's two entity towers, ready to embed."""
+    """A snapshot, ready to embed."""
 
-    model: DermModel
+    objective: Objective
     snapshot: SnapshotManifest
     device: torch.device
     batch_rows: int
@@ -94,11 +93,11 @@ class Embedder:
             ManifestCorrupt: they are missing or damaged.
         """
         make_deterministic(threads=ctx.settings.threads)
-        objective = DermObjective(DermModel(model_inputs(ctx), ctx.own_recipe.model))
+        objective = new_objective(ctx)
         objective.load_state_dict(store.read(snapshot, MODEL))
         device = torch_device(ctx.settings.device)
         return cls(
-            model=objective.model.to(device).eval(),
+            objective=objective.to(device).eval(),
             snapshot=snapshot,
             device=device,
             batch_rows=ctx.recipe.inference.batch_rows,
@@ -116,7 +115,7 @@ class Embedder:
                 name: torch.from_numpy(array).to(self.device)
                 for name, array in features.take(rows[part]).items()
             }
-            out[part] = self.model.embed(entity, batch).float().cpu().numpy()
+            out[part] = self.objective.embed(entity, batch).float().cpu().numpy()
         return out
 
 
@@ -131,8 +130,7 @@ def infer_day(
         The artifacts of the two tables, users first, and what was measured.
     """
     day = examples(ctx.at(ds), ds)
-    spill = Path(mkdtemp(prefix="infer-", dir=_scratch(ctx)))
-    try:
+    with scratch_folder(ctx.root, "infer") as spill:
         artifacts, metrics = [], Metrics()
         for entity in ctx.own_entities:
             table = raw_table(embedder.snapshot.upstream, entity)
@@ -140,8 +138,6 @@ def infer_day(
             artifact, cold = _embed_buckets(ctx, embedder, table, entity, day, spill)
             artifacts.append(artifact)
             metrics |= {f"rows_{entity}": artifact.rows, f"cold_rows_{entity}": cold}
-    finally:
-        shutil.rmtree(spill)
     return tuple(artifacts), {"snapshot_id": embedder.snapshot.snapshot_id, **metrics}
 
 
@@ -151,12 +147,6 @@ def last_rows(events: pa.Table) -> pa.Table:
     codes = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     last = np.append(codes[1:] != codes[:-1], True)[: len(codes)]
     return events.filter(pa.array(last))
-
-
-def _scratch(ctx: RunContext) -> Path:
-    folder = ctx.root / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _divide(
