@@ -72,6 +72,7 @@ def embed_day(ctx: RunContext, snapshot: Artifact, *, nobody: bool = False) -> O
         outputs=outputs,
         metrics={**metrics, "rows": rows, "rows_per_s": round(rows / seconds, 1)},
         timings={"infer_s": round(seconds, 3)},
+        device=embedder.device.type,
     )
 
 

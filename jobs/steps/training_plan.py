@@ -61,6 +61,7 @@ def make_plan(ctx: RunContext, store: SnapshotStore) -> Plan:
         ctx.own_recipe.digest(("model", "training")),
         model_digest(ctx),
         str(ctx.home.seed),
+        ctx.code_digest(catalog.step("train")),
         weights_digest(parent) if parent else "",
         parent.snapshot_id if parent else "",
         *inputs,
