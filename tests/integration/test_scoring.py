@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -10,7 +11,7 @@ from jobs.engine.snapshots import MODEL, SnapshotStore
 from jobs.steps.maturity import scored_with
 from jobs.steps.training_plan import make_plan
 from jobs.steps.training_run import TrainingRun, first_window
-from tests.model_fixtures.world import FIRST, World, next_day
+from tests.model_fixtures.world import FIRST, World, next_day, small_recipe
 
 SECOND = next_day(FIRST)
 THIRD = next_day(SECOND)
@@ -115,3 +116,16 @@ def test_a_snapshot_that_retention_took_is_not_asked(lineage):
     assert scored_with(context, store, SECOND) == store.of(first.outputs[0])
     shutil.rmtree(store.folder(store.of(first.outputs[0]).snapshot_id))
     assert scored_with(context, store, SECOND) is None
+
+
+def test_rows_of_a_user_stay_together_where_the_recipe_says_so(tmp_path):
+    users = []
+    for together in (1, 8):
+        world = World(tmp_path / str(together), small_recipe(together=together))
+        world.add_day(FIRST)
+        ctx, store = world.context(FIRST, "ctr"), SnapshotStore(world.root, "ctr")
+        plan = make_plan(ctx, store)
+        run = TrainingRun(ctx, plan, store)
+        batches = run._batches(plan.phases[-1])
+        users.append(np.mean([len(np.unique(b["key:user"])) for b in batches]))
+    assert users[1] < users[0] / 1.5
