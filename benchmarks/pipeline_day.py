@@ -2,12 +2,12 @@
 
     python benchmarks/pipeline_day.py --version before=/tmp/before --version after=. --days 4
 
-Each version is a checkout; the environments are those of this one. Each has a home of its own, and
-day 1 of every version is run before day 2 of any, so that a machine that is slower for a while is
-slower for all. What is told comes from the manifests and from Airflow's database: along the longest
-chain of tasks, the seconds in which a step computed, those that a task took beyond its steps (the
-process, its imports and its end, Airflow's own part), and those between a task and the next one.
-CPU is that of every process of the home while the day ran, as far as it was collected by then.
+Each version is a checkout with its environments, and gets a home of its own. Day 1 of every version
+is run before day 2 of any, so that a machine that is slower for a while is slower for all. What is
+told comes from the manifests and from Airflow's database: along the longest chain of tasks, the
+seconds in which a step computed, those that a task took beyond its steps (the process, its imports
+and its end, Airflow's own part), and those between a task and the next one. CPU is that of every
+process of the home while the day ran, as far as it was collected by then.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -31,7 +30,6 @@ from jobs.services import processes
 from jobs.settings import PROJECT, Home
 
 _AIRFLOW = PROJECT / ".venv-airflow" / "bin" / "python"
-_DERM = "import sys; from jobs.cli import main; sys.exit(main())"
 _SAMPLE_S = 0.5
 _QUERY = """
 import json, sys
@@ -126,14 +124,12 @@ def play(home: Path, checkout: Path, days: int) -> Sampler:
     sampler = Sampler(home)
     sampler.start()
     done = subprocess.run(
-        [sys.executable, "-c", _DERM, "daily", "--days", str(days)],
+        [str(checkout / ".venv" / "bin" / "derm"), "daily", "--days", str(days)],
         cwd=checkout,
         env={
             **os.environ,
             "DERM_HOME": str(home),
             "PYTHONPATH": str(checkout),
-            "DERM_BIN": str(PROJECT / ".venv" / "bin" / "derm"),
-            "DERM_AIRFLOW_ENV": str(PROJECT / ".venv-airflow"),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

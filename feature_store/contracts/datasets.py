@@ -261,7 +261,7 @@ class DatasetSpec(Contract):
             "impression, with what the impression carried",
             key=("event_id",),
             columns=(
-                Column(name="event_id", dtype="string", meaning="unique within the day"),
+                Column(name="event_id", dtype="string", meaning="unique in the day", is_id=True),
                 Column(
                     name="ts", dtype="timestamp", meaning="time of the impression, UTC, on any row"
                 ),
@@ -277,9 +277,10 @@ class DatasetSpec(Contract):
                     meaning="event_id of the impression, on the day of ts, that a late label "
                     "belongs to; null for an impression",
                     nullable=True,
+                    is_id=True,
                 ),
-                Column(name="user_id", dtype="string", meaning="who saw it"),
-                Column(name="pin_id", dtype="string", meaning="what was shown"),
+                Column(name="user_id", dtype="string", meaning="who saw it", is_id=True),
+                Column(name="pin_id", dtype="string", meaning="what was shown", is_id=True),
                 Column(
                     name="surface",
                     dtype="string",
@@ -338,7 +339,7 @@ class DatasetSpec(Contract):
     def _snapshot(self, scope: Literal["user", "pin"]) -> Table:
         key = f"{scope}_id"
         columns = (
-            Column(name=key, dtype="string", meaning=f"{scope} id"),
+            Column(name=key, dtype="string", meaning=f"{scope} id", is_id=True),
             *(f.column() for f in self.features_of(scope)),
         )
         return Table(

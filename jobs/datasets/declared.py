@@ -5,11 +5,11 @@ import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from feature_store.contracts.base import Contract, Day, Entity
 from feature_store.contracts.datasets import (
@@ -30,6 +30,18 @@ from jobs.datasets.rolling import DAY_US, day_number
 from jobs.engine.digest import content_digest, file_digest
 
 
+def _check_parquet(path: str) -> str:
+    if Path(path).suffix not in (".parquet", ".pq"):
+        raise ValueError(
+            f"expected the path of a Parquet file (*.parquet), found {path!r}; a CSV becomes one "
+            "by pyarrow.csv.read_csv and pyarrow.parquet.write_table"
+        )
+    return path
+
+
+ParquetPath = Annotated[str, AfterValidator(_check_parquet)]
+
+
 class EventSource(Contract):
     """Where events are, and which of their columns are which.
 
@@ -41,7 +53,7 @@ class EventSource(Contract):
             is late.
     """
 
-    path: str
+    path: ParquetPath
     event_id: str
     user_id: str
     pin_id: str
@@ -56,7 +68,7 @@ class EventSource(Contract):
 class SnapshotSource(Contract):
     """Where the features of users or Pins are; `{ds}` in the path stands for the day."""
 
-    path: str
+    path: ParquetPath
     id: str
 
 
@@ -193,17 +205,22 @@ class DeclaredAdapter:
         Raises:
             ContractViolation: a file is missing or damaged, or lacks a column.
         """
-        declared, problems = self.declaration, Problems(ds)
+        declared = self.declaration
+        names = {
+            "events": self._event_columns(),
+            "users": self._columns("user"),
+            "pins": self._columns("pin"),
+        }
+        problems = Problems(ds, names)
         tables = {
-            "events": self._read("events", declared.events.path, self._event_columns(), problems),
-            "users": self._read("users", declared.users.path, self._columns("user"), problems),
-            "pins": self._read("pins", declared.pins.path, self._columns("pin"), problems),
+            name: self._read(name, getattr(declared, name).path, columns, problems)
+            for name, columns in names.items()
         }
         problems.refuse(f"repair the source or its declaration {self.path}")
         events = self._completed(tables["events"])
         if "{ds}" not in declared.events.path:
             events = _of_day(events, ds)
-        return DayTables(events=events, users=tables["users"], pins=tables["pins"])
+        return DayTables(events=events, users=tables["users"], pins=tables["pins"], names=names)
 
     def files(self, ds: str) -> tuple[Path, ...]:
         """The files that are named after the day, and the file of all events.
@@ -244,12 +261,12 @@ class DeclaredAdapter:
 
     def _read(self, table: str, path: str, columns: dict[str, str], problems: Problems) -> pa.Table:
         file = self.folder / path.replace("{ds}", problems.ds)
-        data = read_parquet(file, problems)
+        data = read_parquet(file, problems, table=table)
         if not data.num_columns:
             return data
-        absent = [c for c in columns.values() if c not in data.column_names]
-        for column in absent:
-            problems.add(table, column, rule="the column", found=f"not in {file}")
+        absent = [name for name, column in columns.items() if column not in data.column_names]
+        for name in absent:
+            problems.add(table, name, rule="the column", found=f"not in {file}")
         if absent:
             return data
         return pa.table({name: data[column] for name, column in columns.items()})

@@ -47,6 +47,9 @@ class DayView:
 class Display(Protocol):
     """Shows a day whenever it was looked at."""
 
+    def before(self, view: DayView) -> None:
+        """Take note of what was done before, which is not to be told again."""
+
     def show(self, view: DayView) -> None:
         """Show what changed."""
 
@@ -146,6 +149,9 @@ class _Lines:
         self._console = console
         self._told: set[tuple[str, TaskState]] = set()
 
+    def before(self, view: DayView) -> None:
+        self._told |= {(view.run.ds, task) for task in view.tasks if task.state in TOLD}
+
     def show(self, view: DayView) -> None:
         for task in view.tasks:
             told = (view.run.ds, task)
@@ -164,6 +170,9 @@ class _Bars:
         self._bars: dict[str, TaskID] = {
             ds: progress.add_task(ds, total=num_tasks, elapsed="", now="") for ds in days
         }
+
+    def before(self, view: DayView) -> None:
+        """A bar begins where the day stands."""
 
     def show(self, view: DayView) -> None:
         started = self._started.setdefault(view.run.ds, time.monotonic())

@@ -12,11 +12,9 @@ Events are first divided by bucket into temporary files, so that memory is bound
 tables and one bucket, not by the day.
 """
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +32,7 @@ from feature_store.lake.staging import StagedFile, sort_rows, stage_file
 from feature_store.reading.entities import EntityFeatures
 from feature_store.reading.examples import DayExamples, read_share
 from jobs.engine.context import Outcome, RunContext
+from jobs.engine.scratch import scratch_folder
 from jobs.engine.snapshots import MODEL, SnapshotStore
 from jobs.steps.model_inputs import examples, model_inputs
 from models.derm.losses import DermObjective
@@ -132,8 +131,7 @@ def infer_day(
         The artifacts of the two tables, users first, and what was measured.
     """
     day = examples(ctx.at(ds), ds)
-    spill = Path(mkdtemp(prefix="infer-", dir=_scratch(ctx)))
-    try:
+    with scratch_folder(ctx.root, "infer") as spill:
         artifacts, metrics = [], Metrics()
         for entity in ctx.own_entities:
             table = raw_table(embedder.snapshot.upstream, entity)
@@ -141,8 +139,6 @@ def infer_day(
             artifact, cold = _embed_buckets(ctx, embedder, table, entity, day, spill)
             artifacts.append(artifact)
             metrics |= {f"rows_{entity}": artifact.rows, f"cold_rows_{entity}": cold}
-    finally:
-        shutil.rmtree(spill)
     return tuple(artifacts), {"snapshot_id": embedder.snapshot.snapshot_id, **metrics}
 
 
@@ -152,12 +148,6 @@ def last_rows(events: pa.Table) -> pa.Table:
     codes = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     last = np.append(codes[1:] != codes[:-1], True)[: len(codes)]
     return events.filter(pa.array(last))
-
-
-def _scratch(ctx: RunContext) -> Path:
-    folder = ctx.root / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _divide(

@@ -118,7 +118,7 @@ def _sorted_out(
     ctx: RunContext, day: DayTables, skip: Skip | None
 ) -> tuple[dict[str, pa.Table], Delivery]:
     """The day's tables, with rows that later deliveries brought; and what this one brought."""
-    problems, events = Problems(ctx.ds), ctx.spec.events_table()
+    problems, events = Problems(ctx.ds, day.names), ctx.spec.events_table()
     tables = conformed(ctx.spec, day, problems)
     delivered = tables.get(events.name, arrow_schema(events).empty_table())
     accepted = accepted_before(ctx.lake, events, ctx.ds)
