@@ -1,6 +1,7 @@
 """Every test: what it started ends with it. See `tests/reaper.py`."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End what is left, however the tests ended."""
+    """End what is left, however the tests ended; a JVM of this process by its own door."""
+    if session := sys.modules.get("feature_store.spark.session"):
+        session.stop_spark()
     reaper.reap(reaper.left_by(os.environ[reaper.MARK]))
 
 
