@@ -16,6 +16,7 @@ one), `key:user` and `key:pin` (hashed ids, int64), and `label:<name>` (float32,
 label does not apply).
 """
 
+import datetime as dt
 import functools
 import operator
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ from feature_store.reading.entities import Arrays, EntityFeatures
 _CHUNK_ROWS = 65_536
 _MINUTE_US = 60_000_000
 _DAY_MINUTES = 1440
+_TIME = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,12 +70,24 @@ class Order:
 
 
 class DayExamples:
-    """The examples of one day."""
+    """The examples of one day.
+
+    Args:
+        known_by: a later day: impressions have the labels that were known at its end, those that
+            arrived late in the place of the day's own. Without one, what the day itself knew.
+    """
 
     def __init__(
-        self, lake: Lake, spec: DatasetSpec, ds: str, upstream: Upstream, counting: Counting
+        self,
+        lake: Lake,
+        spec: DatasetSpec,
+        ds: str,
+        upstream: Upstream,
+        counting: Counting,
+        *,
+        known_by: str = "",
     ) -> None:
-        self.ds = ds
+        self.ds, self._known_by = ds, known_by
         self._spec, self._lake = spec, lake
         self._labels = tuple(x.name for x in spec.labels_of(upstream))
         self._context = spec.features_of("context")
@@ -135,8 +149,8 @@ class DayExamples:
         events["surface"] = codes(chunk.column("surface"), self._spec.surfaces)
         events["ts"] = chunk.column("ts").cast(pa.int64()).to_numpy() / 1e6
         events["late"] = is_late(chunk).to_numpy(zero_copy_only=False)
-        for name in self._labels:
-            events[f"label:{name}"] = floats(chunk.column(name))
+        for name, column in self._labels_of(chunk).items():
+            events[f"label:{name}"] = floats(column)
         rows: dict[Entity, npt.NDArray[np.int64]] = {}
         for entity in ENTITIES:
             hashes = stable_hash(chunk.column(f"{entity}_id"))
@@ -144,6 +158,30 @@ class DayExamples:
             rows[entity] = self.entities[entity].rows_of(hashes)
         self._find_earlier(chunk, events, rows)
         return events, rows
+
+    def _labels_of(self, chunk: pa.RecordBatch) -> dict[str, pa.Array]:
+        labels = {name: chunk.column(name) for name in self._labels}
+        if not self._known_by:
+            return labels
+        later = self._later
+        at = pc.index_in(chunk.column("event_id"), value_set=later["impression_id"])
+        return {n: pc.coalesce(later[n].take(at), labels[n]) for n in labels}
+
+    @functools.cached_property
+    def _later(self) -> dict[str, pa.Array]:
+        """The late labels of the day's impressions: each impression once, with all it was told."""
+        events = self._spec.events_table()
+        days = [d for d in self._lake.days(events.name) if self.ds < d <= self._known_by]
+        start = pa.scalar(dt.datetime.fromisoformat(f"{self.ds}T00:00:00Z"), _TIME)
+        end = pa.scalar(start.as_py() + dt.timedelta(days=1), _TIME)
+        of_day = (pc.field("ts") >= start) & (pc.field("ts") < end)
+        rows = self._lake.dataset(events, days).to_table(
+            columns=["impression_id", *self._labels],
+            filter=pc.field("arrived_at").is_valid() & of_day,
+        )
+        told = rows.group_by("impression_id").aggregate([(n, "max") for n in self._labels])
+        names = [n.removesuffix("_max") if n != "impression_id" else n for n in told.column_names]
+        return {n: c.combine_chunks() for n, c in zip(names, told.columns, strict=True)}
 
     def _find_earlier(
         self, chunk: pa.RecordBatch, events: Arrays, rows: dict[Entity, npt.NDArray[np.int64]]
@@ -177,6 +215,8 @@ class DayExamples:
     def _chunks(self, order: Order) -> Iterator[pa.RecordBatch]:
         names = ("user_id", "pin_id", "ts", "arrived_at", "surface", *self._labels)
         columns = [*names, *(f.name for f in self._context)]
+        if self._known_by:
+            columns.append("event_id")
         for chunk in read_share(self._dataset(), columns, order.chunk_rows, order.shard):
             taught = functools.reduce(pc.or_, (pc.is_valid(chunk.column(n)) for n in self._labels))
             if order.rows == "impressions":

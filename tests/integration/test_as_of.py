@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from feature_store.contracts.base import ENTITIES, Entity, shift_day
@@ -76,6 +77,26 @@ def test_what_they_carry_is_what_their_impressions_carry(world: World) -> None:
     assert {"seen_pins", "topic", "pin_checkout_rate_7d", "query", "key:user"} <= inputs
     for name in inputs:
         np.testing.assert_array_equal(late[name], shown[name][at], err_msg=name)
+
+
+def test_labels_as_they_were_known_in_the_end(world: World) -> None:
+    counting = world.context(SHOWN, "cvr").counting
+    order = Order(batch_rows=64, rows="impressions")
+
+    def labels(known_by: str) -> dict[float, float]:
+        examples = DayExamples(world.lake, world.spec, SHOWN, "cvr", counting, known_by=known_by)
+        batches = list(examples.batches(order))
+        ts, bought = (np.concatenate([b[n] for b in batches]) for n in ("ts", "label:checkout"))
+        return dict(zip(ts.tolist(), bought.tolist(), strict=True))
+
+    first, between, last = (labels(ds) for ds in ("", BETWEEN, ARRIVED))
+    told = set(late_rows(world)["ts"].tolist())
+    table = world.spec.events_table()
+    heard = world.lake.read(table, BETWEEN).filter(pc.is_valid(pc.field("arrived_at")))
+    sooner = set((heard["ts"].cast(pa.int64()).to_numpy() / 1e6).tolist())
+    assert {ts for ts in first if first[ts] != between[ts]} == sooner
+    assert {ts for ts in first if first[ts] != last[ts]} == sooner | told
+    assert all(first[ts] == 0 and last[ts] == 1 for ts in sooner | told)
 
 
 def test_an_upstream_reads_the_rows_on_which_it_knows_a_label(world: World) -> None:
