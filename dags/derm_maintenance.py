@@ -15,7 +15,7 @@ settings = Settings.from_environment()
 
 with DAG(
     dag_id="derm_maintenance",
-    description="retention, compaction, vacuum; consistency of what is published",
+    description="retention, vacuum; consistency of what is published",
     doc_md=__doc__,
     tags=["derm", "maintenance"],
     params={

@@ -168,8 +168,7 @@ class _Life:
         )
         for ds in days:
             self._train(ds)
-        for group in self.trainer.optimizer.param_groups:
-            group["lr"] = self.config.incremental_learning_rate
+        self.trainer.optimizer.set_learning_rate(self.config.incremental_learning_rate)
         self.pools = {}
         for ds in days:
             self._embed(ds)
@@ -185,6 +184,11 @@ class _Life:
         ctx = self.ctx
         return DayExamples(ctx.lake, ctx.spec, ds, self.upstream, ctx.counting)
 
+    def _batches(self, ds: str, order: Order) -> Iterator[Arrays]:
+        # A tower that reads the context has another input for every event of a user.
+        distinct = not self.variant.context_in_user_tower
+        return self._examples(ds).batches(dataclasses.replace(order, distinct=distinct))
+
     def _train(self, ds: str) -> None:
         seed = self.ctx.home.seed
         order = Order(
@@ -192,12 +196,12 @@ class _Life:
             seed=seed_for(seed, self.upstream, ds, "shuffle"),
             random_pins=self.ctx.recipe.model.loss.random_negatives,
         )
-        batches = self._examples(ds).batches(order)
+        batches = self._batches(ds, order)
         self.trainer.train(batches, seed=(seed, self.upstream, ds, "all"))
 
     def _foretold(self, ds: str) -> Metrics:
         """What the model and the embeddings of the day before say about a day."""
-        rows = list(self._examples(ds).batches(Order(batch_rows=_EMBED_ROWS)))
+        rows = list(self._batches(ds, Order(batch_rows=_EMBED_ROWS)))
         task = self.trainer.objective.model.inputs.tasks[0]
         scores = self.trainer.score(rows)[task]
         users, pins = self.pools["user"], self.pools["pin"]
@@ -218,7 +222,7 @@ class _Life:
                 that day already.
         """
         parts: dict[Entity, list[tuple[npt.NDArray, npt.NDArray]]] = {"user": [], "pin": []}
-        for batch in self._examples(ds).batches(Order(batch_rows=_EMBED_ROWS)):
+        for batch in self._batches(ds, Order(batch_rows=_EMBED_ROWS)):
             found = self.trainer.embed(batch)
             for entity in ENTITIES:
                 parts[entity].append((batch[f"key:{entity}"], found[entity].numpy()))

@@ -136,7 +136,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="retain",
         module="jobs.upkeep.retain",
-        summary="drop what retention no longer keeps, compact, and free the disk",
+        summary="drop what retention no longer keeps, and free the disk",
         example="derm retain --dry-run",
     ),
     Command(

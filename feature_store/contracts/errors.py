@@ -86,6 +86,10 @@ class ManifestCorrupt(InputError):
     """A manifest exists but cannot be trusted."""
 
 
+class DamagedFile(InputError):
+    """A file does not hold what was written: changed, cut short, or put in another's place."""
+
+
 class GuardFailed(DermError):
     """A guard between two steps refused the result; what is published stays as it was.
 

@@ -19,6 +19,7 @@ class Artifact(Contract):
         rows: rows (or vectors, or keys) it holds.
         size: bytes it holds.
         uri: where it is.
+        dropped: whether retention has removed it since.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Artifact(Contract):
     rows: int = 0
     size: int = 0
     uri: str = ""
+    dropped: bool = False
 
 
 class Acceptance(Contract):

@@ -7,8 +7,7 @@ schemas and files are compared here before a commit. A file that was staged is n
 not even after a failed commit, which may have landed: vacuum removes what no version refers to.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction
 
-from feature_store.contracts.errors import CommitConflict, ContractViolation, MissingInput
+from feature_store.contracts.errors import CommitConflict, MissingInput
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
+from feature_store.lake import content
+from feature_store.lake.commit_checks import check_staged, check_table
 from feature_store.lake.schemas import arrow_schema
 from feature_store.lake.staging import (
     StagedFile,
@@ -32,7 +33,7 @@ from feature_store.lake.staging import (
     sort_rows,
     stage_file,
 )
-from feature_store.lake.storage import Storage, locate, open_parquet
+from feature_store.lake.storage import Storage, check_file, locate
 
 __all__ = ["Lake", "StagedFile", "rows_digest", "sort_rows", "stage_file"]
 
@@ -44,6 +45,10 @@ class Lake:
 
     def __init__(self, root: Path | str | Storage) -> None:
         self.root = Storage.of(root)
+        # Handles by folder and inode, which another table of the same name does not have.
+        self._handles: dict[tuple[str, int], DeltaTable] = {}
+        # The live files of a table, and the version they are of.
+        self._listed: dict[str, tuple[str, int, pa.Table]] = {}
 
     def path(self, name: str) -> str:
         """The address of a table."""
@@ -53,16 +58,20 @@ class Lake:
         """Names of the tables there are, sorted."""
         return self.root.tables()
 
-    def open(self, name: str, version: int | None = None) -> DeltaTable:
-        """A fresh handle on a table.
+    def open(self, name: str) -> DeltaTable:
+        """A handle on a table as it is now.
 
         Raises:
             MissingInput: the table does not exist.
         """
+        path = self.path(name)
+        key = (path, self.root.inode(f"{path}/_delta_log"))
         try:
-            return DeltaTable(
-                self.path(name), version=version, storage_options=self.root.delta_options
-            )
+            if known := self._handles.get(key):
+                known.update_incremental()  # a tenth of the time of opening it again
+                return known
+            self._handles[key] = DeltaTable(path, storage_options=self.root.delta_options)
+            return self._handles[key]
         except TableNotFoundError as error:
             raise MissingInput(
                 f"table {name} does not exist",
@@ -118,10 +127,11 @@ class Lake:
 
         Raises:
             MissingInput: the table or the day is not there.
+            ContractViolation: another program wrote a file of it.
         """
         files = self._files_of(self.open(name), name, ds)
         parts = [
-            (f.get("partition.bucket"), f["num_records"], Path(f["path"]).stem.split("-")[-1])
+            (f.get("partition.bucket"), f["num_records"], content.digests_of(f["path"]).rows)
             for f in files
         ]
         return Artifact(
@@ -133,11 +143,26 @@ class Lake:
             uri=self.path(name),
         )
 
+    def absent(self, name: str, ds: str) -> tuple[str, ...]:
+        """Addresses of a day's files that are gone, or of another size than the log says.
+
+        Raises:
+            MissingInput: the table or the day is not there.
+        """
+        files = self._files_of(self.open(name), name, ds)
+        there = self.root.sizes(self.root.uri(name, f"ds={ds}"))
+        sizes = {self.root.uri(name, f["path"]): f["size_bytes"] for f in files}
+        return tuple(sorted(uri for uri, size in sizes.items() if there.get(uri) != size))
+
     def _files_of(self, handle: DeltaTable, name: str, ds: str) -> list[dict[str, Any]]:
         """The live files of a day as the log describes them."""
-        actions = pa.table(handle.get_add_actions(flatten=True))
-        wanted = ["path", "size_bytes", "num_records", "partition.ds", "partition.bucket"]
-        actions = actions.select([c for c in wanted if c in actions.column_names])
+        version = (str(handle.metadata().id), handle.version())
+        if self._listed.get(name, ())[:2] != version:
+            actions = pa.table(handle.get_add_actions(flatten=True))
+            wanted = ["path", "size_bytes", "num_records", "partition.ds", "partition.bucket"]
+            actions = actions.select([c for c in wanted if c in actions.column_names])
+            self._listed[name] = (*version, actions)
+        actions = self._listed[name][2]
         files: list[dict[str, Any]] = actions.filter(pc.field("partition.ds") == ds).to_pylist()
         if not files:
             raise self._no_day(name, ds)
@@ -168,6 +193,8 @@ class Lake:
         files = [f for ds in days for f in self.files(table.name, ds)]
         filesystem, _ = locate(self.root.root)
         paths = [locate(f)[1] for f in files]
+        for file in files:
+            check_file(file)
         return pads.dataset(
             paths, schema=arrow_schema(table), format="parquet", filesystem=filesystem
         )
@@ -197,10 +224,10 @@ class Lake:
             ContractViolation: a staged file is missing, of another day, or does not fit the table.
             CommitConflict: another writer committed first; the staged files stay invisible.
         """
-        self._check_staged(table, ds, staged, properties or {})
+        check_staged(self.root, table, ds, staged, properties or {})
         self._create(table, properties or {})
         handle = self.open(table.name)
-        self._check_table(table, handle, properties or {})
+        check_table(self.path(table.name), table, handle, properties or {})
         self._transact(table, handle, ds, staged, [("ds", "=", ds)])
         parts = [(f.bucket, f.rows, f.digest) for f in staged]
         return Artifact(
@@ -220,7 +247,7 @@ class Lake:
             CommitConflict: another writer committed first.
         """
         handle = self.open(table.name)
-        self._check_staged(table, ds, [staged], self.properties(table.name))
+        check_staged(self.root, table, ds, [staged], self.properties(table.name))
         where = [("ds", "=", ds), ("bucket", "=", str(staged.bucket))]
         self._transact(table, handle, ds, [staged], where)
         return self.artifact(table.name, ds)
@@ -279,55 +306,6 @@ class Lake:
             raise_if_key_not_exists=False,
             storage_options=self.root.delta_options,
         )
-
-    def _check_staged(
-        self, table: Table, ds: str, staged: Sequence[StagedFile], properties: Mapping[str, str]
-    ) -> None:
-        expected = arrow_schema(table)
-        if table.bucketed and (missing := {"dtype", "dim", "buckets"} - set(properties)):
-            raise ContractViolation(
-                f"table {table.name} is bucketed, and its layout was not given",
-                expected="properties dtype, dim, buckets",
-                found=f"without {' '.join(sorted(missing))}",
-            )
-        buckets = range(int(properties["buckets"])) if table.bucketed else (None,)
-        for file in staged:
-            path = self.root.uri(table.name, file.path)
-            found = _schema_of(path) if self.root.exists(path) else None
-            fits = file.ds == ds and file.bucket in buckets
-            if found is None or not fits or not found.equals(expected):
-                raise ContractViolation(
-                    f"staged file does not belong to {table.name} of {ds}",
-                    where=path,
-                    expected=f"day {ds}, a bucket of {buckets}, schema {expected.to_string()}",
-                    found=f"day {file.ds}, bucket {file.bucket}, schema "
-                    + (found.to_string() if found else "none: no such file"),
-                )
-
-    def _check_table(self, table: Table, handle: DeltaTable, properties: dict[str, str]) -> None:
-        declared = DeltaSchema.from_json(table.delta_schema_json())
-        if json.loads(handle.schema().to_json()) != json.loads(declared.to_json()):
-            raise ContractViolation(
-                f"table {table.name} on disk has another schema than its declaration",
-                where=self.path(table.name),
-                expected=declared.to_json(),
-                found=handle.schema().to_json(),
-                hint="the data set or the software changed: use a new DERM_HOME or migrate",
-            )
-        for key, value in properties.items():
-            found = handle.metadata().configuration.get(f"derm.{key}")
-            if found != value:
-                raise ContractViolation(
-                    f"table {table.name} was created with another {key}",
-                    where=self.path(table.name),
-                    expected=value,
-                    found=str(found),
-                )
-
-
-def _schema_of(uri: str) -> pa.Schema:
-    with open_parquet(uri) as file:
-        return file.schema_arrow
 
 
 def _add_action(table: Table, file: StagedFile) -> AddAction:

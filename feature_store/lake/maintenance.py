@@ -1,4 +1,4 @@
-"""Keeping the lake small: which days to keep, dropping the others, compaction, vacuum, logs."""
+"""Keeping the lake small: which days to keep, dropping the others, vacuum, logs."""
 
 import datetime as dt
 from collections.abc import Collection, Iterable
@@ -58,9 +58,9 @@ def drop_days(lake: Lake, name: str, days: Iterable[str]) -> tuple[str, ...]:
 
 
 def tidy(lake: Lake, name: str, *, orphan_hours: int) -> int:
-    """Compact, write a checkpoint, clean the log, remove files that nothing refers to.
+    """Write a checkpoint, clean the log, remove files that nothing refers to.
 
-    Only tables without buckets are compacted: a bucket is one file already, and its place matters.
+    There is nothing to compact: a day, or a bucket of it, is one file.
 
     Args:
         orphan_hours: files younger than this are left alone; a running step may have staged them.
@@ -69,9 +69,6 @@ def tidy(lake: Lake, name: str, *, orphan_hours: int) -> int:
         Files removed.
     """
     handle = lake.open(name)
-    if "bucket" not in handle.metadata().partition_columns:
-        handle.optimize.compact()
-        handle = lake.open(name)
     handle.create_checkpoint()
     handle.cleanup_metadata()
     removed = handle.vacuum(

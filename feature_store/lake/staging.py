@@ -16,6 +16,7 @@ import xxhash
 
 from feature_store.contracts.errors import ContractViolation, MissingInput
 from feature_store.contracts.tables import Table
+from feature_store.lake.content import Digests, HashedStream
 from feature_store.lake.schemas import arrow_schema
 from feature_store.lake.storage import Storage, open_parquet
 
@@ -64,25 +65,25 @@ def stage_parts(
     """
     schema, digest = arrow_schema(table), RowsDigest(arrow_schema(table))
     folder = f"ds={ds}" if bucket is None else f"ds={ds}/bucket={bucket}"
-    name, footer = uuid.uuid4().hex, list[pq.FileMetaData]()
-    draft = root.uri(table.name, folder, f"{name}.draft")
+    footer = list[pq.FileMetaData]()
+    draft = root.uri(table.name, folder, f"{uuid.uuid4().hex}.draft")
     options = parquet_options(table) | {"metadata_collector": footer}
     with root.create(draft) as file:
-        with pq.ParquetWriter(file, schema, **options) as writer:
+        stream = HashedStream(file)
+        with pq.ParquetWriter(stream, schema, **options) as writer:
             for part in parts:
                 _check_schema(table, ds, part)
                 digest.update(part)
                 writer.write_table(part, row_group_size=_group_rows(part))
-        size = file.tell()
-    # The digest is part of the name, so that the log alone says what a partition holds.
-    relative = f"{folder}/{name}-{digest.hexdigest()}.parquet"
+    # Digests are the name, so that the log alone says what a partition holds.
+    relative = f"{folder}/{Digests(digest.hexdigest(), stream.hexdigest()).name()}"
     root.move(draft, root.uri(table.name, relative))
     return StagedFile(
         path=relative,
         ds=ds,
         bucket=bucket,
         rows=digest.rows,
-        size=size,
+        size=stream.size,
         digest=digest.hexdigest(),
         stats=_delta_stats(footer[0]),
         modified_ms=int(time.time() * 1000),
@@ -124,7 +125,7 @@ def read_parts(
                 "a file of the lake cannot be read",
                 where=file,
                 found=str(error),
-                hint="run the step that wrote it again, with --force",
+                hint="derm verify names the command that makes it again",
             ) from error
 
 

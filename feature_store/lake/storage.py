@@ -16,7 +16,12 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from feature_store.contracts.errors import MissingInput
+from feature_store.lake import content
+
 _REMOTE = "s3://"
+# Objects up to so many bytes are fetched in one request, and checked.
+_FETCHED_WHOLE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +79,18 @@ class Storage:
         filesystem, path = locate(uri)
         return bool(filesystem.get_file_info(path).type == pafs.FileType.File)
 
+    def inode(self, uri: str) -> int:
+        """What tells a folder from a later one of the same name; objects have none."""
+        return 0 if self.is_remote else Path(uri).stat().st_ino if Path(uri).exists() else -1
+
     def files(self, uri: str, suffix: str) -> tuple[str, ...]:
         """Addresses of all files below an address that end in `suffix`, sorted."""
         found = _listed(uri, recursive=True)
         return tuple(sorted(u for u, info in found if info.is_file and u.endswith(suffix)))
+
+    def sizes(self, uri: str) -> dict[str, int]:
+        """Every file below an address, and its size in bytes."""
+        return {u: info.size for u, info in _listed(uri, recursive=True) if info.is_file}
 
     def tables(self) -> tuple[str, ...]:
         """Names of all Delta tables below the root, sorted."""
@@ -111,17 +124,50 @@ def size_of(uris: Iterable[str]) -> int:
     return total
 
 
-def open_parquet(uri: str, **options: object) -> pq.ParquetFile:
-    """A Parquet file: mapped, so that uncompressed pages are decoded where they lie, or fetched.
+def check_file(uri: str) -> None:
+    """Compare a file of the lake with its name; of an object only the name is looked at.
 
     Raises:
-        OSError: it is not there.
-        pa.ArrowInvalid: it is cut short, or is none.
+        MissingInput: it is not there.
+        DamagedFile: it is not the one that was written.
+        ContractViolation: another program wrote it.
     """
+    if uri.startswith(_REMOTE):
+        content.digests_of(uri)
+        return
+    try:
+        content.check_file(uri)
+    except OSError as error:
+        raise MissingInput(
+            "a file of the lake cannot be read",
+            where=uri,
+            found=str(error),
+            hint="derm verify names the command that makes it again",
+        ) from error
+
+
+def open_parquet(uri: str, **options: object) -> pq.ParquetFile:
+    """A file of the lake: mapped, so that plain pages are decoded where they lie, or fetched.
+
+    Its bytes are compared with its name; those of a large object would have to be fetched twice,
+    and only `derm verify` does that.
+
+    Raises:
+        MissingInput: it is not there.
+        DamagedFile: it is not the one that was written.
+        ContractViolation: another program wrote it.
+    """
+    check_file(uri)
     if not uri.startswith(_REMOTE):
         return pq.ParquetFile(uri, memory_map=True, **options)
     filesystem, path = locate(uri)
-    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, **options)
+    file = filesystem.open_input_file(path)
+    if file.size() > _FETCHED_WHOLE:
+        return pq.ParquetFile(file, pre_buffer=True, **options)
+    with file:
+        data = file.read_buffer()
+    content.check_bytes(uri, data)
+    return pq.ParquetFile(pa.BufferReader(data), **options)
 
 
 @functools.cache

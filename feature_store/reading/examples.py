@@ -10,10 +10,12 @@ its Pin as of the start of that day: nothing tells when it arrived but the day i
 
 A row on which an upstream knows no label teaches it nothing, and is not read for it.
 
-A batch maps names to arrays [rows, ...]: features by their own name, `surface` (int32) and `ts`
-(float64 UTC seconds) of the impression, `late` (bool: the row is no impression, but a label of
-one), `key:user` and `key:pin` (hashed ids, int64), and `label:<name>` (float32, NaN where the
-label does not apply).
+A batch maps names to arrays. Of every row, [rows, ...]: context features by their own name,
+`surface` (int32) and `ts` (float64 UTC seconds) of the impression, `late` (bool: the row is no
+impression, but a label of one), `key:user` and `key:pin` (hashed ids, int64), and `label:<name>`
+(float32, NaN where the label does not apply). Of every distinct user and Pin of the batch as of a
+day, [entities, ...]: its features by their own name; `row:user` and `row:pin` (int64 [rows]) say
+which of them a row is about, so that a model embeds each one once.
 """
 
 import datetime as dt
@@ -58,6 +60,8 @@ class Order:
         rows: impressions alone, or also the late labels that are filed under the day.
         random_pins: Pins of the day that go with every batch, drawn uniformly and with repetition:
             their features and `key:pin`, each behind `random:`.
+        together: rows of a user in a chunk that a permutation leaves side by side, at most.
+        distinct: False repeats an entity's features for each of its rows, and leaves `row:` out.
     """
 
     batch_rows: int
@@ -67,6 +71,8 @@ class Order:
     minutes: tuple[int, int] = (0, _DAY_MINUTES)
     rows: Literal["all", "impressions"] = "all"
     random_pins: int = 0
+    together: int = 1
+    distinct: bool = True
 
 
 class DayExamples:
@@ -109,9 +115,11 @@ class DayExamples:
             count = len(events["ts"])
             at = np.arange(count)
             if order.seed is not None:
-                at = np.random.default_rng((order.seed, index)).permutation(count)
+                random = np.random.default_rng((order.seed, index))
+                at = permutation(rows["user"], order.together, random)
             for start in range(0, count, order.batch_rows):
-                batch = self._batch(events, rows, at[start : start + order.batch_rows])
+                some = at[start : start + order.batch_rows]
+                batch = self._batch(events, rows, some, distinct=order.distinct)
                 if order.random_pins:
                     seed = (order.seed or 0, index, start, 1 + order.shard[0])
                     batch |= self._random_pins(order.random_pins, np.random.default_rng(seed))
@@ -133,11 +141,19 @@ class DayExamples:
         return int(np.searchsorted(np.cumsum(counts), counts.sum() / 2) + 1)
 
     def _batch(
-        self, events: Arrays, rows: dict[Entity, npt.NDArray[np.int64]], at: npt.NDArray[np.int64]
+        self,
+        events: Arrays,
+        rows: dict[Entity, npt.NDArray[np.int64]],
+        at: npt.NDArray[np.int64],
+        *,
+        distinct: bool = True,
     ) -> Arrays:
         batch = {name: array[at] for name, array in events.items()}
         for entity, found in rows.items():
-            batch.update(self.entities[entity].take(found[at]))
+            chosen = found[at]
+            if distinct:
+                chosen, batch[f"row:{entity}"] = np.unique(chosen, return_inverse=True)
+            batch.update(self.entities[entity].take(chosen))
         return batch
 
     def _random_pins(self, count: int, random: np.random.Generator) -> Arrays:
@@ -229,6 +245,20 @@ class DayExamples:
 
     def _dataset(self) -> pads.Dataset:
         return self._lake.dataset(self._spec.events_table(), [self.ds])
+
+
+def permutation(
+    users: npt.NDArray[np.int64], together: int, random: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """An order of rows in which up to `together` of a user follow each other."""
+    if together == 1:
+        return random.permutation(len(users))
+    order = np.argsort(users, kind="stable")
+    _, sizes = np.unique(users, return_counts=True)
+    place = np.arange(len(users)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    run = np.cumsum(place % together == 0) - 1
+    drawn = random.permutation(run[-1] + 1 if len(run) else 0)
+    return order[np.argsort(drawn[run], kind="stable")]
 
 
 def read_share(

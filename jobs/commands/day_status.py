@@ -4,6 +4,8 @@ import datetime as dt
 from dataclasses import dataclass
 
 from feature_store.contracts.base import Upstream
+from jobs.engine.attempts import Attempt
+from jobs.engine.findings import Finding
 from jobs.engine.staleness import Standing
 from jobs.rendering.published import Published
 from jobs.rendering.summary import DaySummary
@@ -20,6 +22,7 @@ class DayStatus:
         superseded: readers see a newer day.
         bootstrap: the command that makes the day anew, when it began a space.
         closed: no day is built on it any more: a later one began a space.
+        attempts: its steps that are at work, or ended badly.
     """
 
     summary: DaySummary
@@ -27,6 +30,7 @@ class DayStatus:
     superseded: bool
     bootstrap: str = ""
     closed: bool = False
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def upstreams(self) -> tuple[Upstream, ...]:
@@ -68,6 +72,7 @@ class Status:
         problem: why the release cannot be read; empty when it can, or when there is none.
         repair: the backfill or bootstrap that has begun and is not finished.
         now: the time that ages are relative to.
+        findings: what is wrong now with the store, the disk, the steps at work, the day due.
         quarantined: rows that were refused on arrival, over all days.
         store: the online store that is used, without secrets.
     """
@@ -76,6 +81,7 @@ class Status:
     problem: str
     repair: Progress | None
     days: tuple[DayStatus, ...]
+    findings: tuple[Finding, ...]
     quarantined: int
     now: dt.datetime
     store: str = ""

@@ -12,6 +12,8 @@ from feature_store.lake.lake import Lake
 from feature_store.lake.late import QUARANTINE
 from jobs.cli import out
 from jobs.commands.day_status import DayStatus, Status
+from jobs.engine import attempts
+from jobs.engine.attempts import Attempt
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.engine.staleness import Standing, standings
@@ -21,6 +23,7 @@ from jobs.rendering.terminal import print_status
 from jobs.repair import unfinished
 from jobs.services import redis
 from jobs.settings import Settings
+from jobs.upkeep import probe
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +55,10 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
     except ManifestCorrupt as error:
         problem = str(error)
     # A day before the first published one only feeds the first training.
-    known = [ds for ds in ctx.manifests.days() if ds >= ctx.home.start_ds][-days:]
+    tried = attempts.attempts(ctx.root)
+    # A day whose first step failed has no manifest yet.
+    every = sorted({*ctx.manifests.days(), *(a.ds for a in tried)})
+    known = [ds for ds in every if ds >= ctx.home.start_ds][-days:]
     found = list(standings(ctx, known))
     seen = published.release.ds if published else ""
     return Status(
@@ -60,24 +66,27 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
         problem=problem,
         repair=unfinished.load(ctx.root),
         days=tuple(
-            _day(ctx, ds, [s for s in found if s.ds == ds], superseded=bool(seen) and ds < seen)
-            for ds in known
+            _day(ctx, ds, [s for s in found if s.ds == ds], tried, seen=seen) for ds in known
         ),
+        findings=probe.look(ctx, now).findings,
         quarantined=_quarantined(ctx.lake),
         now=now,
         store=redis.describe(settings),
     )
 
 
-def _day(ctx: RunContext, ds: str, found: Sequence[Standing], *, superseded: bool) -> DayStatus:
+def _day(
+    ctx: RunContext, ds: str, found: Sequence[Standing], tried: Sequence[Attempt], *, seen: str
+) -> DayStatus:
     newest = ctx.spaces.trained[-1] if ctx.spaces.trained else ""
     back = len(days_between(ctx.spaces.pooled[-1], newest)) - 1 if newest else 0
     return DayStatus(
         summary=DaySummary.of(ds, [s.manifest for s in found if s.manifest]),
         standings=tuple(found),
-        superseded=superseded,
+        superseded=bool(seen) and ds < seen,
         bootstrap=f"derm bootstrap --ds {ds} --back {back}" if ds == newest else "",
         closed=ds < newest,
+        attempts=tuple(a for a in tried if a.ds == ds),
     )
 
 
@@ -90,6 +99,7 @@ def _as_json(status: Status) -> dict[str, Any]:
         "repair": _repair_json(status),
         "published": _published_json(status),
         "problem": status.problem,
+        "findings": [f.model_dump() for f in status.findings],
         "store": status.store,
         "quarantined_rows": status.quarantined,
         "days": [_day_json(day) for day in status.days],
@@ -127,6 +137,7 @@ def _day_json(day: DayStatus) -> dict[str, Any]:
         "released": day.summary.released is not None,
         "first_open": {"step": first.step.name, "upstream": first.upstream} if first else None,
         "command": day.command,
+        "attempts": [{**a.model_dump(), "state": a.state} for a in day.attempts],
         "steps": [
             {"step": s.step.name, "upstream": s.upstream, "state": s.state} for s in day.standings
         ],

@@ -41,6 +41,8 @@ class RunContext:
         recipe: the home's; what an upstream has of its own is in `own_recipe`.
         spec: the data set, with the upstreams that the recipe adds.
         force: what is there already is not to be built on, or taken as the result.
+        repair: the repair that it is part of: what an interrupted attempt of the same repair has
+            left is built on, although forced.
     """
 
     settings: Settings
@@ -54,6 +56,7 @@ class RunContext:
     log: logging.Logger
     spaces: Spaces = field(default_factory=Spaces)
     force: bool = False
+    repair: str = ""
 
     @property
     def root(self) -> Path:

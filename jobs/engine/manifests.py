@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -90,6 +90,16 @@ class ManifestStore:
                     self.put(relabelled)
                     changed += 1
         return changed
+
+    def mark_dropped(self, gone: Callable[[Artifact], bool]) -> None:
+        """Record of outputs that nobody is to miss them: they are about to be removed."""
+        for ds in self.days():
+            for manifest in self.of_day(ds):
+                outputs = tuple(
+                    a.model_copy(update={"dropped": a.dropped or gone(a)}) for a in manifest.outputs
+                )
+                if outputs != manifest.outputs:
+                    self.put(manifest.model_copy(update={"outputs": outputs}))
 
     def remove(self, step: str, ds: str, upstream: Upstream | None) -> None:
         """Forget that a step finished; it will run again."""

@@ -24,7 +24,7 @@ from feature_store.contracts.errors import (
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake.lake import Lake
 from jobs.datasets.registry import dataset_spec
-from jobs.engine import spaces
+from jobs.engine import presence, spaces
 from jobs.engine.attempts import attempt
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
@@ -88,17 +88,24 @@ def _check_upstreams(home: Home, spec: DatasetSpec) -> None:
 
 
 def run_step(
-    settings: Settings, step: Step, ds: str, upstream: Upstream | None, *, force: bool
+    settings: Settings,
+    step: Step,
+    ds: str,
+    upstream: Upstream | None,
+    *,
+    force: bool,
+    repair: str = "",
 ) -> StepResult:
     """Run one step of one day, unless its recorded result is current.
 
     Args:
         force: run even when nothing changed, and build on nothing that is there.
+        repair: what tells the repair that it is part of from every other one.
 
     Raises:
         DermError: an input is missing or wrong, or a guard refused the result.
     """
-    ctx = dataclasses.replace(open_context(settings, ds, upstream), force=force)
+    ctx = dataclasses.replace(open_context(settings, ds, upstream), force=force, repair=repair)
     existing = ctx.manifests.get(step.name, ds, upstream)
     inputs = resolve_inputs(ctx, step, existing.inputs if existing else ())
     if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:
@@ -135,6 +142,7 @@ def record(
 
     Raises:
         ContractViolation: it did not write what the catalog declares.
+        DamagedFile: an input is not what its step recorded.
     """
     with attempt(ctx.root, step.name, ctx.ds, ctx.upstream, limit_s=_limit_s(ctx, step)):
         return _recorded(ctx, step, inputs, work)
@@ -146,6 +154,7 @@ def _recorded(
     inputs: tuple[Artifact, ...],
     work: Callable[[], Outcome],
 ) -> StepManifest:
+    presence.check(ctx, inputs)
     # From here on the partition may be half replaced: what was recorded no longer holds.
     ctx.manifests.remove(step.name, ctx.ds, ctx.upstream)
     started, clock = dt.datetime.now(dt.UTC), time.perf_counter()
@@ -225,7 +234,20 @@ def check_outputs(ctx: RunContext, step: Step, outputs: Sequence[Artifact]) -> N
 def is_current(
     ctx: RunContext, step: Step, manifest: StepManifest, inputs: tuple[Artifact, ...]
 ) -> bool:
-    """Whether a recorded result still follows from the present inputs and recipe."""
-    recorded = [(a.name, a.ds, a.digest) for a in manifest.inputs]
-    present = [(a.name, a.ds, a.digest) for a in inputs]
-    return recorded == present and manifest.recipe == ctx.recipe_digest(step)
+    """Whether a recorded result is there, and follows from the present inputs and recipe."""
+    return not why_stale(ctx, step, manifest, inputs)
+
+
+def why_stale(
+    ctx: RunContext, step: Step, manifest: StepManifest, inputs: tuple[Artifact, ...]
+) -> str:
+    """Why a recorded result does not hold any more; empty when it does."""
+    recorded = {(a.name, a.ds): a.digest for a in manifest.inputs}
+    present = {(a.name, a.ds): a.digest for a in inputs}
+    if recorded != present:
+        changed = sorted({name for name, _ in recorded.items() ^ present.items()})
+        return f"{' '.join(f'{name} of {ds}' for name, ds in changed)} changed since"
+    if manifest.recipe != ctx.recipe_digest(step):
+        return f"the recipe changed since: {' '.join(step.recipe_parts)}"
+    problems = (presence.problem(ctx, a) for a in manifest.outputs)
+    return next((p for p in problems if p), "")

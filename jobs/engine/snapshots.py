@@ -23,6 +23,8 @@ from models.training.checkpoint import Tensors, read_tensors, write_tensors
 _MANIFEST = "manifest.json"
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+# In a draft that a forced attempt has begun: the repair that it is part of, if any.
+_ANEW = "anew"
 
 
 class SnapshotStore:
@@ -139,19 +141,29 @@ class SnapshotStore:
         write_atomic(draft / _MANIFEST, complete.model_dump_json(indent=2) + "\n")
         (draft / CHECKPOINT).unlink(missing_ok=True)
 
+    def begin_anew(self, snapshot_id: str, repair: str) -> None:
+        """Discard what earlier attempts have left of a draft, but for those of the same repair."""
+        draft = self.draft(snapshot_id)
+        mark = draft / _ANEW
+        if repair and mark.exists() and mark.read_text() == repair:
+            return
+        self.discard(snapshot_id)
+        draft.mkdir(parents=True)
+        mark.write_text(repair)
+
     def promote(self, snapshot_id: str) -> None:
-        """Make a complete draft visible."""
-        self.draft(snapshot_id).replace(self.folder(snapshot_id))
+        """Make a complete draft visible, in the place of what was there."""
+        draft, folder = self.draft(snapshot_id), self.folder(snapshot_id)
+        (draft / _ANEW).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
 
     def discard(self, snapshot_id: str) -> None:
         """Remove a draft, with its checkpoint."""
         shutil.rmtree(self.draft(snapshot_id), ignore_errors=True)
 
     def _hint(self, snapshot_id: str) -> str:
-        return (
-            f"remove {self.folder(snapshot_id)} and run again: "
-            f"derm train --ds {snapshot_id[:10]} --upstream {self.upstream} --force"
-        )
+        return f"derm train --ds {snapshot_id[:10]} --upstream {self.upstream} --force"
 
 
 def weights_digest(manifest: SnapshotManifest) -> str:

@@ -9,7 +9,7 @@ from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import StepManifest
 from jobs.engine.context import RunContext
-from jobs.engine.runner import is_current, resolve_inputs
+from jobs.engine.runner import resolve_inputs, why_stale
 from jobs.pipelines.declarations import Step
 
 State = Literal["done", "stale", "missing"]
@@ -20,9 +20,10 @@ class Standing:
     """One step of one day.
 
     Attributes:
-        state: `stale` when the step finished, but its inputs or recipe changed since, or one of
-            its inputs is itself stale or missing.
+        state: `stale` when the step finished, but its inputs or recipe changed since, or what it
+            wrote is not there any more, or one of its inputs is itself stale or missing.
         manifest: what it recorded; None when missing or unreadable.
+        reason: why it is stale; empty when it is not.
     """
 
     ds: str
@@ -30,6 +31,7 @@ class Standing:
     upstream: Upstream | None
     state: State
     manifest: StepManifest | None
+    reason: str = ""
 
 
 def standings(ctx: RunContext, days: Sequence[str]) -> Iterator[Standing]:
@@ -46,14 +48,27 @@ def standings(ctx: RunContext, days: Sequence[str]) -> Iterator[Standing]:
 
 
 def _standing(ctx: RunContext, step: Step, unsettled: set[tuple[str, str]]) -> Standing:
-    manifest: StepManifest | None = None
+    manifest, reason = None, ""
     state: State = "missing"
     try:
         manifest = ctx.manifests.get(step.name, ctx.ds, ctx.upstream)
         if manifest is not None:
-            settled = not any((a.name, a.ds) in unsettled for a in manifest.inputs)
-            current = is_current(ctx, step, manifest, resolve_inputs(ctx, step, manifest.inputs))
-            state = "done" if settled and current else "stale"
-    except (MissingInput, ManifestCorrupt):
-        state = "stale" if manifest else "missing"
-    return Standing(ds=ctx.ds, step=step, upstream=ctx.upstream, state=state, manifest=manifest)
+            inputs = resolve_inputs(ctx, step, manifest.inputs)
+            reason = why_stale(ctx, step, manifest, inputs) or _unsettled(manifest, unsettled)
+            state = "stale" if reason else "done"
+    except (MissingInput, ManifestCorrupt) as error:
+        state, reason = ("stale", error.what) if manifest else ("missing", "")
+    return Standing(
+        ds=ctx.ds,
+        step=step,
+        upstream=ctx.upstream,
+        state=state,
+        manifest=manifest,
+        reason=reason,
+    )
+
+
+def _unsettled(manifest: StepManifest, unsettled: set[tuple[str, str]]) -> str:
+    """Why inputs do not hold although they are those that were read; empty when they do."""
+    names = [f"{a.name} of {a.ds}" for a in manifest.inputs if (a.name, a.ds) in unsettled]
+    return f"{' '.join(names)} is itself stale or missing" if names else ""

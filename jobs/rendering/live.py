@@ -1,5 +1,6 @@
 """The report as it stands now, drawn from the manifests of a home; no lake is read."""
 
+import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from jobs.engine.manifests import ManifestStore
 from jobs.pipelines.catalog import pipeline_of
 from jobs.recipes import recipe_of
 from jobs.rendering.page import render_page
-from jobs.rendering.published import read_published
+from jobs.rendering.state import read_state
 from jobs.rendering.summary import DaySummary
 from jobs.settings import Home
 
@@ -26,9 +27,14 @@ def live_page(root: Path, runs: Mapping[str, str]) -> str:
         ManifestCorrupt: a manifest or the current release cannot be read.
     """
     home, store = Home.load(root), ManifestStore(root / "manifests")
-    # Days before the first published one only feed the first training.
-    shown = [ds for ds in store.days() if ds >= home.start_ds][-_DAYS_SHOWN:]
+    state = read_state(root)
+    # A day whose first step failed has no manifest, and is the one that somebody looks for. Days
+    # before the first published one only feed the first training.
+    known = {*store.days(), *(a.ds for a in state.attempts)}
+    shown = [ds for ds in sorted(known) if ds >= home.start_ds][-_DAYS_SHOWN:]
     if not shown:
         return _NOTHING
     days = [DaySummary.of(ds, store.of_day(ds)) for ds in shown]
-    return render_page(days, pipeline_of(home).names, recipe_of(home), read_published(root), runs)
+    return render_page(
+        days, pipeline_of(home).names, recipe_of(home), state, runs, dt.datetime.now(dt.UTC)
+    )

@@ -1,5 +1,6 @@
 """The report as one HTML page: no script from elsewhere, no font, no picture to fetch."""
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +16,9 @@ from jobs.recipes import Recipe
 from jobs.rendering.charts import Rule, Series, line_chart, stacked_bars
 from jobs.rendering.numbers import DASH, LEAST_SPAN, show, show_change
 from jobs.rendering.panels import Panel, sections
-from jobs.rendering.published import Published
+from jobs.rendering.state import HomeState
 from jobs.rendering.summary import DaySummary, phases
+from jobs.rendering.verdict import notices, verdict
 
 _COLOURS = 6
 _MOVEMENT = ("updated", "new", "carried")
@@ -45,13 +47,16 @@ def render_page(
     days: Sequence[DaySummary],
     upstreams: Sequence[Upstream],
     recipe: Recipe,
-    published: Published | None,
+    state: HomeState,
     runs: Mapping[str, str] = MappingProxyType({}),
+    now: dt.datetime | None = None,
 ) -> str:
     """The page over the given days (at least one, oldest first); days between them are gaps.
 
     Args:
+        state: what is published, and how the home stands beside its finished days.
         runs: addresses of the runs of days, which then link to them; for a page beside Airflow.
+        now: the present, for a page that is drawn when it is opened.
     """
     days = _with_gaps(days)
     shown = sections(recipe)
@@ -70,7 +75,10 @@ def render_page(
     return environment.get_template("report.html").render(
         days=days,
         newest=days[-1],
-        published=published,
+        published=state.published,
+        verdict=verdict(days[-1], sum(b.ds == days[-1].ds for b in breaches), state, now),
+        notices=notices(state),
+        ended={day.ds: state.of_day(day.ds) for day in days},
         runs=runs,
         breaches=sorted(breaches, key=lambda b: (b.ds, b.upstream), reverse=True),
         broken={(b.ds, b.upstream, b.title) for b in breaches},

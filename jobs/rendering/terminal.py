@@ -8,6 +8,7 @@ from rich.text import Text
 
 from feature_store.contracts.base import Upstream
 from jobs.commands.day_status import DayStatus, Status
+from jobs.engine.attempts import Attempt
 from jobs.rendering.numbers import Kind, show
 from jobs.rendering.summary import phases
 from jobs.repair import unfinished
@@ -31,6 +32,7 @@ def print_status(status: Status, console: Console | None = None) -> None:
         # Cut cells would hide names: let a narrow terminal wrap lines instead.
         console = Console(highlight=False, width=max(console.width, _WIDTH))
     _repair(status, console)
+    _findings(status, console)
     _published(status, console)
     if status.store:
         console.print(Text(f"Store      {status.store}", style="dim"))
@@ -45,6 +47,15 @@ def print_status(status: Status, console: Console | None = None) -> None:
     if status.quarantined:
         console.print(f"\n[yellow]{status.quarantined} rows in quarantine[/]")
     _next(status, console)
+
+
+def _findings(status: Status, console: Console) -> None:
+    """What is wrong now, and the command for it."""
+    for found in status.findings:
+        line = Text(found.what, style="red")
+        line.append(f"  {found.found}" if found.found else "")
+        console.print(line)
+        console.print(Text(f"  What to do: {found.hint}\n"))
 
 
 def _repair(status: Status, console: Console) -> None:
@@ -138,6 +149,14 @@ def _released(day: DayStatus) -> str:
     return released.finished_at[:16].replace("T", " ") if released else "[yellow]no[/]"
 
 
+def _attempt(tried: Attempt) -> Text:
+    """A step at work, or what ended it and what its message advises."""
+    if tried.state == "running":
+        return Text(f"  {tried.name} is running, since {tried.started_at[:16]}")
+    line = Text(f"  {tried.name} {tried.state}: ", style="red").append(tried.reason, style="")
+    return line.append(f"\n  {tried.hint}" if tried.hint else "")
+
+
 def _next(status: Status, console: Console) -> None:
     unfinished = [d for d in status.days if d.open_steps]
     if not unfinished or status.repair:
@@ -150,5 +169,7 @@ def _next(status: Status, console: Console) -> None:
             f"{day.summary.ds}  {name} is [yellow]{step.state}[/]"
             f"  and {len(day.open_steps) - 1} after it"
         )
+        for tried in day.attempts:
+            console.print(_attempt(tried))
     first, last = unfinished[0].summary.ds, status.days[-1].summary.ds
     console.print(f"Next: [bold]derm run --from {first} --to {last}[/]")

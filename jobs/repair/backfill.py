@@ -7,6 +7,7 @@ begins before it has finished, and retention removes nothing that it still needs
 """
 
 import argparse
+import datetime as dt
 import logging
 from collections.abc import Callable, Iterator
 
@@ -17,7 +18,7 @@ from jobs.engine import locks, spaces
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import StepResult, keep_result, open_context, run_step
 from jobs.pipelines import catalog
-from jobs.repair import backfill_run, plan, unfinished
+from jobs.repair import backfill_run, outcome, plan, unfinished
 from jobs.services import airflow
 from jobs.settings import Settings
 
@@ -66,36 +67,61 @@ def show_and_run(
     with locks.alone(settings.home, unfinished.command(progress.plan)):
         # Whoever had the home meanwhile may have changed what the plan was made from.
         progress = begun_or_new(args, settings)
-        execute(settings, progress, report=lambda result: show(result, as_json=args.json))
+        record = execute(settings, progress, report=lambda result: show(result, as_json=args.json))
+    out(record.model_dump_json() if args.json else outcome.render(record))
     return 0
 
 
 def execute(
     settings: Settings, progress: unfinished.Progress, *, report: Callable[[StepResult], None]
-) -> None:
+) -> outcome.Repaired:
     """Run the steps that are not done yet; the first error stops, and the same call continues.
 
+    Returns:
+        What was rewritten.
+
     Raises:
-        DermError: a step failed or a guard refused its result; nothing was published.
+        DermError: a step failed or a guard refused its result, and nothing was published; or what
+            was done is not what the plan says.
     """
     steps = progress.plan.steps
+    progress = _begun(settings, progress)
     unfinished.save(settings.home, progress)
     if progress.plan.what == "space":
         spaces.begin(settings.home, trained=progress.plan.last, pooled=progress.plan.first)
     for ds in _reopen(ManifestStore(settings.home / "manifests"), after=progress.plan.last):
         log.warning("%s was under way: once this is finished it runs again, from its gate", ds)
     for number in range(progress.done, len(steps)):
-        unfinished.save(settings.home, progress.model_copy(update={"done": number}))
-        report(_run(settings, steps[number]))
-    unfinished.path(settings.home).unlink(missing_ok=True)
+        planned = steps[number]
+        if planned.step == "release":
+            # Not published before it is known that all of it was made again.
+            outcome.check(settings, progress)
+        result = _run(settings, planned, progress.begun_at)
+        report(result)
+        made = {} if planned.keep else {unfinished.key(planned): result.manifest.outputs}
+        progress = progress.model_copy(
+            update={"done": number + 1, "made": {**progress.made, **made}}
+        )
+        unfinished.save(settings.home, progress)
+    return outcome.finish(settings, progress)
 
 
-def _run(settings: Settings, planned: plan.PlannedStep) -> StepResult:
+def _begun(settings: Settings, progress: unfinished.Progress) -> unfinished.Progress:
+    """The progress of a repair that has begun: when, and what was on record before."""
+    if progress.begun_at:
+        return progress
+    manifests = ManifestStore(settings.home / "manifests")
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+    before = outcome.on_record(manifests, progress.plan.steps)
+    return progress.model_copy(update={"begun_at": now, "before": before})
+
+
+def _run(settings: Settings, planned: plan.PlannedStep, repair: str) -> StepResult:
     step = catalog.step(planned.step)
     if planned.keep:
         return keep_result(settings, step, planned.ds, planned.upstream)
     if planned.snapshot_of is None:
-        return run_step(settings, step, planned.ds, planned.upstream, force=planned.force)
+        return run_step(settings, step, planned.ds, planned.upstream, force=True, repair=repair)
     from jobs.repair.back_inference import (
         back_infer,  # brings torch, which most commands here never need
     )

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError
-from jobs.repair import unfinished
+from jobs.repair import outcome, unfinished
 from jobs.repair.unfinished import Progress
 from jobs.scheduling import watch
 from jobs.services import airflow
@@ -39,7 +39,8 @@ def follow(settings: Settings, progress: Progress) -> int:
     console.print(f"in Airflow, also when this is interrupted: {url}", soft_wrap=True)
     state = _watch(api, dag_id, run_id, settings, progress, console)
     if state == "success":
-        console.print("finished: every day is recomputed, the last one is published")
+        if record := outcome.newest(settings.home):
+            console.print(outcome.render(record), soft_wrap=True)
         return 0
     run = RunState(run_id=run_id, ds=dag_id, state=state)
     watch.explain(api, dag_id, watch.DayView(run=run, tasks=api.tasks(dag_id, run_id)), console)
@@ -116,7 +117,7 @@ def _watch(
         task, health = bar.add_task("waiting", total=total), watch.Health(api)
         while (state := api.run_state(dag_id, run_id)) in ("queued", "running"):
             reached = unfinished.load(settings.home)
-            if reached and reached.done != told:
+            if reached and reached.done != told and reached.done < total:
                 told = reached.done
                 step = reached.plan.steps[told]
                 name = " ".join(filter(None, (step.ds, step.step, step.upstream)))

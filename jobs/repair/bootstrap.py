@@ -121,7 +121,6 @@ class _Steps:
                 step=step,
                 ds=ds,
                 upstream=upstream,
-                force=False,
                 snapshot_of=snapshot_of,
                 writes=self._pipeline.outputs_of(catalog.step(step), upstream),
                 rows=record.rows,

@@ -31,10 +31,9 @@ CORRUPTIONS: tuple[What, ...] = ("labels", "features", "embeddings")
 
 
 class PlannedStep(Contract):
-    """One step to run.
+    """One step to run, whatever its record says: what is repaired is not believed.
 
     Attributes:
-        force: its record looks current, and must not be believed.
         snapshot_of: the later day whose snapshot embeds the day; None for the day's own.
         keep: do not run it: its result stands, although what it was made from is repaired now.
     """
@@ -42,7 +41,6 @@ class PlannedStep(Contract):
     step: str
     ds: Day
     upstream: Upstream | None
-    force: bool
     snapshot_of: Day | None = None
     keep: bool = False
     writes: tuple[str, ...]
@@ -124,6 +122,8 @@ def render(plan: BackfillPlan) -> str:
     lines.append(
         f"{len(plan.steps)} steps, about {plan.seconds:.0f} s, each partition overwritten in place"
     )
+    if plan.what == "embeddings":
+        lines.append("believed as they are: events, features, counts, models (--what features)")
     lines.append("readers see the present release until the release step, then all of it at once")
     return "\n".join(lines)
 
@@ -265,17 +265,17 @@ class _Planner:
             names = [s.name for s in self._pipeline.steps]
             for name in ("simulate", "ingest", "validate"):
                 if name in names:
-                    self._add(name, ds, None, force=True)
+                    self._add(name, ds, None)
         for upstream in self._pipeline.names:
             self._plan_upstream(ds, upstream)
         if self._recount and ds >= self._corrupted[0]:
-            self._add("count", ds, None, force=source_wrong)
+            self._add("count", ds, None)
         if ds == self._survey.last:
             for upstream in self._pipeline.published:
-                self._add("index", ds, upstream, force=False)
-                self._add("publish", ds, upstream, force=False)
+                self._add("index", ds, upstream)
+                self._add("publish", ds, upstream)
             for step in ("release", "audit", "report"):
-                self._add(step, ds, None, force=False)
+                self._add(step, ds, None)
 
     def _plan_upstream(self, ds: str, upstream: Upstream) -> None:
         trained = self._retrain and ds >= self._corrupted[0]
@@ -284,18 +284,15 @@ class _Planner:
         has_daily = ds in self._survey.dailies[upstream]
         inferred = ds in self._corrupted or trained or fed_anew or not (has_raw or has_daily)
         if trained or fed_anew:
-            self._add("train", ds, upstream, force=False, keep=not trained)
+            self._add("train", ds, upstream, keep=not trained)
         if inferred:
-            self._add("infer", ds, upstream, force=ds in self._corrupted or not has_raw)
+            self._add("infer", ds, upstream)
         if inferred or not has_daily:
-            self._add("dedup", ds, upstream, force=not has_daily)
-        has_pool = ds in self._survey.pools[upstream]
-        self._add("merge", ds, upstream, force=not has_pool)
-        self._add("verify", ds, upstream, force=False)
+            self._add("dedup", ds, upstream)
+        self._add("merge", ds, upstream)
+        self._add("verify", ds, upstream)
 
-    def _add(
-        self, step: str, ds: str, upstream: Upstream | None, *, force: bool, keep: bool = False
-    ) -> None:
+    def _add(self, step: str, ds: str, upstream: Upstream | None, *, keep: bool = False) -> None:
         kept = Record(rows=0, seconds=0.0)
         record = kept if keep else self._survey.record((step, ds, upstream))
         self.steps.append(
@@ -303,7 +300,6 @@ class _Planner:
                 step=step,
                 ds=ds,
                 upstream=upstream,
-                force=force,
                 keep=keep,
                 writes=() if keep else self._pipeline.outputs_of(catalog.step(step), upstream),
                 rows=record.rows,

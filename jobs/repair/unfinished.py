@@ -2,20 +2,36 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from feature_store.contracts.base import Contract, days_between
 from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorrupt
+from feature_store.contracts.manifests import Artifact
 from jobs.engine.manifests import write_atomic
 from jobs.repair import plan
 from jobs.settings import Settings
 
 
 class Progress(Contract):
-    """A backfill that has begun: its plan, and how many steps of it are done."""
+    """A backfill that has begun: its plan, and how far it is.
+
+    Attributes:
+        done: how many steps of the plan are done.
+        begun_at: when it began, which tells it from every other one.
+        before: what the steps of the plan had recorded before.
+        made: what each step that is done has written, by `key`.
+    """
 
     plan: plan.BackfillPlan
     done: int = 0
+    begun_at: str = ""
+    before: tuple[Artifact, ...] = ()
+    made: dict[str, tuple[Artifact, ...]] = Field(default_factory=dict)
+
+
+def key(planned: plan.PlannedStep) -> str:
+    """The name of a planned step among what was made."""
+    return "/".join(filter(None, (planned.ds, planned.step, planned.upstream)))
 
 
 def command(made: plan.BackfillPlan) -> str:

@@ -105,7 +105,7 @@ BOOTSTRAP = (
 MAINTENANCE = (
     Chore(
         name="retain",
-        summary="Drop what retention no longer keeps, compact, clean the logs, free the disk.",
+        summary="Drop what retention no longer keeps, clean the logs, free the disk.",
         arguments="retain",
         retries=1,
         timeout_minutes=240,

@@ -40,7 +40,7 @@ def run(ctx: RunContext) -> Outcome:
             f"{name} of {yesterday} is {found.state}",
             where=str(ctx.manifests.path(found.step.name, yesterday, found.upstream)),
             expected="a result that follows from the inputs and the recipe as they are now",
-            found="no result" if found.manifest is None else "inputs or recipe changed since",
+            found=found.reason or "no result",
             hint=f"derm run --from {yesterday} --to {yesterday}",
         )
     return Outcome(outputs=())

@@ -28,6 +28,7 @@ from feature_store.online.slots import space_of
 from jobs.engine import guards
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
+from jobs.engine.presence import bytes_in
 
 _READ_ROWS = 65_536
 
@@ -236,7 +237,7 @@ def _outcome(
         ds=ctx.ds,
         digest=folder.name,
         rows=manifest.pins,
-        size=sum(manifest.sizes.values()),
+        size=bytes_in(folder),
         uri=str(folder.relative_to(ctx.root)),
     )
     return Outcome(

@@ -6,6 +6,7 @@ home. A report is a record of what ran and when, so unlike every other step its 
 between two runs of a day.
 """
 
+import dataclasses
 import datetime as dt
 import json
 from collections.abc import Sequence
@@ -17,10 +18,12 @@ from feature_store.contracts.tables import runs_table
 from feature_store.lake.lake import Lake, sort_rows
 from feature_store.lake.schemas import arrow_schema
 from jobs.commands.metrics import write_metrics
+from jobs.engine import attempts
+from jobs.engine.attempts import Attempt
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import write_atomic
 from jobs.rendering.page import day_record, render_page
-from jobs.rendering.published import read_published
+from jobs.rendering.state import read_state
 from jobs.rendering.summary import DaySummary
 
 _DAYS_SHOWN = 60
@@ -32,16 +35,20 @@ def run(ctx: RunContext) -> Outcome:
     finished = [m for m in ctx.manifests.of_day(ctx.ds) if m.step != "report"]
     artifact = ctx.lake.overwrite(runs_table(), ctx.ds, _rows(finished))
     days = recorded_days(ctx.lake, last=_DAYS_SHOWN)
-    published = read_published(ctx.root)
+    state = dataclasses.replace(read_state(ctx.root), attempts=_others(ctx))
     folder = ctx.root / "report"
-    write_atomic(
-        folder / "index.html", render_page(days, ctx.pipeline.names, ctx.recipe, published)
-    )
+    write_atomic(folder / "index.html", render_page(days, ctx.pipeline.names, ctx.recipe, state))
     today = DaySummary.of(ctx.ds, finished)
     write_atomic(folder / f"{ctx.ds}.json", json.dumps(day_record(today), indent=2) + "\n")
     write_metrics(ctx.root)
     ctx.log.info("report %s", folder / "index.html")
     return Outcome(outputs=(artifact,), metrics={"steps": len(finished), "days": len(days)})
+
+
+def _others(ctx: RunContext) -> tuple[Attempt, ...]:
+    """Attempts that are at work or ended badly, but for this one."""
+    me = ("report", ctx.ds)
+    return tuple(a for a in attempts.attempts(ctx.root) if (a.step, a.ds) != me)
 
 
 def recorded_days(lake: Lake, *, last: int) -> tuple[DaySummary, ...]:

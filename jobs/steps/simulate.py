@@ -46,7 +46,7 @@ def run(ctx: RunContext) -> Outcome:
         digest=content_digest(*digests),
         rows=day.events.num_rows,
         size=sum(f.stat().st_size for f in target.glob("*.parquet")),
-        uri=str(target),
+        uri=target.relative_to(ctx.root).as_posix(),
     )
     return Outcome(outputs=(artifact,), metrics={"events": day.events.num_rows})
 

@@ -17,6 +17,7 @@ import time
 from feature_store.contracts.errors import DermError, GuardFailed
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics, SnapshotManifest
 from jobs.engine.context import Outcome, RunContext
+from jobs.engine.presence import bytes_in
 from jobs.engine.snapshots import SnapshotStore, weights_digest
 from jobs.steps.training_guard import check_health
 from jobs.steps.training_plan import Plan, make_plan
@@ -24,7 +25,7 @@ from jobs.steps.training_run import TrainingRun
 
 
 def run(ctx: RunContext) -> Outcome:
-    """Train, unless the same inputs have already made the same snapshot.
+    """Train, unless the same inputs have already made the same snapshot, or it is forced.
 
     Raises:
         MissingInput: a table or yesterday's snapshot is not there.
@@ -32,7 +33,7 @@ def run(ctx: RunContext) -> Outcome:
     """
     store = SnapshotStore(ctx.root, ctx.own_upstream)
     plan = make_plan(ctx, store)
-    manifest = store.manifest(plan.snapshot_id)
+    manifest = None if ctx.force else store.manifest(plan.snapshot_id)
     timings: dict[str, float] = {}
     if manifest is None:
         started = time.perf_counter()
@@ -50,7 +51,7 @@ def run(ctx: RunContext) -> Outcome:
         ds=ctx.ds,
         digest=weights_digest(manifest),
         rows=rows,
-        size=sum(f.stat().st_size for f in folder.iterdir()),
+        size=bytes_in(folder),
         uri=folder.relative_to(ctx.root).as_posix(),
     )
     return Outcome(outputs=(artifact,), metrics=metrics, timings=timings, accepted=accepted)
@@ -60,6 +61,8 @@ def _train(
     ctx: RunContext, plan: Plan, store: SnapshotStore
 ) -> tuple[SnapshotManifest, tuple[Acceptance, ...]]:
     """Make the snapshot as a draft, check it, and make it visible; and what was accepted of it."""
+    if ctx.force:
+        store.begin_anew(plan.snapshot_id, ctx.repair)
     draft = store.draft_manifest(plan.snapshot_id)
     if draft is None:
         if ctx.settings.train_processes == 1:

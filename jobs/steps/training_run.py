@@ -25,9 +25,7 @@ from models.derm.model import DermModel, FirstWindow
 from models.nn.tokens import NumericRange
 from models.training.checkpoint import (
     Tensors,
-    load_optimizer,
     module_tensors,
-    optimizer_tensors,
     read_tensors,
     write_tensors,
 )
@@ -97,7 +95,7 @@ class TrainingRun:
             empty=self._examples(self.plan.days[-1]).empty(),
         )
         if parent:
-            load_optimizer(trainer.optimizer, objective, self.store.read(parent, OPTIMIZER))
+            trainer.optimizer.load(self.store.read(parent, OPTIMIZER))
         return trainer
 
     def _carry_out(self, phase: Phase) -> None:
@@ -189,16 +187,14 @@ class TrainingRun:
         return {f"model/{k}": v for k, v in module_tensors(self.trainer.objective).items()}
 
     def _moments(self) -> Tensors:
-        tensors = optimizer_tensors(self.trainer.optimizer, self.trainer.objective)
-        return {f"optimizer/{k}": v for k, v in tensors.items()}
+        return {f"optimizer/{k}": v for k, v in self.trainer.optimizer.tensors().items()}
 
     def _load(self, tensors: Tensors) -> None:
         def part(prefix: str) -> Tensors:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
-        objective = self.trainer.objective
-        objective.load_state_dict(part("model/"))
-        load_optimizer(self.trainer.optimizer, objective, part("optimizer/"))
+        self.trainer.objective.load_state_dict(part("model/"))
+        self.trainer.optimizer.load(part("optimizer/"))
 
     def _metrics(self) -> Metrics:
         """Progressive validation, losses of the day, health of the embeddings."""
@@ -255,7 +251,7 @@ class TrainingRun:
         )
         files = {
             MODEL: module_tensors(objective),
-            OPTIMIZER: optimizer_tensors(self.trainer.optimizer, objective),
+            OPTIMIZER: self.trainer.optimizer.tensors(),
         }
         self.store.write_draft(manifest, files)
 
@@ -288,7 +284,7 @@ def first_window(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> 
 
 def _sample(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> dict[str, torch.Tensor]:
     """Rows of the last day, whose counts are fullest, with the context of the day before."""
-    order = Order(batch_rows=_SAMPLE_ROWS, seed=0)
+    order = Order(batch_rows=_SAMPLE_ROWS, seed=0, distinct=False)
 
     def rows_of(ds: str) -> Arrays:
         examples = DayExamples(ctx.lake, ctx.spec, ds, upstream, ctx.counting)

@@ -5,6 +5,7 @@ Airflow does it every ten minutes. What it finds is an error with the command th
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import logging
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import DermError, GuardFailed, ManifestCorrupt
-from feature_store.contracts.manifests import Release
+from feature_store.contracts.manifests import Release, StepManifest
 from feature_store.online.store import open_store
 from jobs.cli import out
 from jobs.commands.metrics import write_metrics
@@ -147,10 +148,20 @@ def _store(
 def _needed(ctx: RunContext) -> int:
     """Bytes that three days take, from what the newest finished day wrote."""
     for ds in reversed(ctx.manifests.days()):
-        day = list(ctx.manifests.of_day(ds))
-        if any(m.step == "release" for m in day):
-            return max(_LEAST_FREE, _DAYS_OF_ROOM * sum(a.size for m in day for a in m.outputs))
+        if _release(ctx, ds) is None:
+            continue
+        with contextlib.suppress(ManifestCorrupt):
+            wrote = sum(a.size for m in ctx.manifests.of_day(ds) for a in m.outputs)
+            return max(_LEAST_FREE, _DAYS_OF_ROOM * wrote)
     return _LEAST_FREE
+
+
+def _release(ctx: RunContext, ds: str) -> StepManifest | None:
+    """The record of a day's release; None without one, or when it cannot be read."""
+    try:
+        return ctx.manifests.get("release", ds, None)
+    except ManifestCorrupt:
+        return None
 
 
 def _disk(ctx: RunContext, free: int, needed: int) -> Finding | None:
@@ -200,7 +211,7 @@ def _days(ctx: RunContext, now: dt.datetime, paused: bool | None) -> Iterator[Fi
             hint=f"unpause {DAILY}; derm status names a day that failed",
         )
     if now - ended > _DUE:
-        begun = any(ctx.manifests.of_day(ds))
+        begun = ds in ctx.manifests.days() or bool(attempts.of_day(ctx.root, ds))
         yield Finding(
             kind="late",
             what=f"{ds} is not published, and was due at {ended + _DUE:%Y-%m-%d %H:%M} UTC",
@@ -211,7 +222,7 @@ def _days(ctx: RunContext, now: dt.datetime, paused: bool | None) -> Iterator[Fi
 
 def _waiting(ctx: RunContext, now: dt.datetime) -> tuple[str, dt.datetime]:
     """The first day that has ended and is not released, and when it ended; none: an empty name."""
-    released = [ds for ds in ctx.manifests.days() if ctx.manifests.get("release", ds, None)]
+    released = [ds for ds in ctx.manifests.days() if _release(ctx, ds)]
     first = spaces.load(ctx.root).first_daily(ctx.home)
     ds = max(first, shift_day(released[-1], 1)) if released else first
     ended = dt.datetime.fromisoformat(shift_day(ds, 1)).replace(tzinfo=dt.UTC)
@@ -222,7 +233,7 @@ def _waiting(ctx: RunContext, now: dt.datetime) -> tuple[str, dt.datetime]:
 def _keeps_up(ctx: RunContext) -> bool:
     """Whether days are published as they end: a home of history is late by nature."""
     for ds in ctx.manifests.days()[-_RELEASES:]:
-        released = ctx.manifests.get("release", ds, None)
+        released = _release(ctx, ds)
         if released is None:
             continue
         ended = dt.datetime.fromisoformat(shift_day(ds, 1)).replace(tzinfo=dt.UTC)

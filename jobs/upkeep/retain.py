@@ -1,4 +1,4 @@
-"""`derm retain`: drop what retention no longer keeps, compact, clean the logs, free the disk.
+"""`derm retain`: drop what retention no longer keeps, clean the logs, free the disk.
 
 Never touches what a release names, what a backfill on disk still needs, or the newest day.
 """
@@ -6,7 +6,8 @@ Never touches what a release names, what a backfill on disk still needs, or the 
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from feature_store.config import RetentionConfig
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between
@@ -19,6 +20,7 @@ from feature_store.lake.lake import Lake
 from feature_store.lake.maintenance import drop_days, newest, pools_to_keep, tidy
 from jobs.cli import out
 from jobs.engine import locks
+from jobs.engine.manifests import ManifestStore
 from jobs.recipes import recipe_of
 from jobs.repair import unfinished
 from jobs.settings import Home, Settings
@@ -55,6 +57,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
             protected = protected_days(settings, config)
             expired = expired_days(lake, upstreams, config, protected)
             folders = expired_folders(home, [u.name for u in upstreams], config, protected)
+            _say_so(home, expired, [f for found in folders.values() for f in found])
             for name, days in expired.items():
                 drop_days(lake, name, days)
             for folder in (f for found in folders.values() for f in found):
@@ -72,6 +75,15 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         out(f"{kind}: {len(found)} folders {verb}: {' '.join(f.name for f in found)}")
     out(f"{sum(removed.values())} files removed" if removed else "nothing was removed")
     return 0
+
+
+def _say_so(home: Path, days: Mapping[str, Sequence[str]], folders: Sequence[Path]) -> None:
+    """Record what is about to be removed, so that nobody takes it for lost."""
+    partitions = {(f"lake:{name}", ds) for name, dropped in days.items() for ds in dropped}
+    uris = {folder.relative_to(home).as_posix() for folder in folders}
+    ManifestStore(home / "manifests").mark_dropped(
+        lambda a: (a.name, a.ds) in partitions or a.uri in uris
+    )
 
 
 def expired_days(

@@ -1,10 +1,12 @@
 """Declared features as tokens, a scope at a time.
 
 A batch maps names to tensors: features by their own name, `surface` and `ts` of the event,
-`key:user` and `key:pin` (hashed ids, int64), and `label:<name>` (float32, NaN where masked). Pins
-drawn for the loss alone, another number of rows, have `random:` before their names.
+`key:user` and `key:pin` (hashed ids, int64), and `label:<name>` (float32, NaN where masked). Where
+it has `row:user` or `row:pin` (int64), the features of that entity stand once for each distinct
+one, and `row:` says which of them an event is about. Pins drawn for the loss alone, another number
+of rows, have `random:` before their names.
 
-Shapes: B rows, M tokens of the scope, D token width, T positions.
+Shapes: B rows, U distinct entities, M tokens of the scope, D token width, T positions.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from feature_store.contracts.base import Upstream
+from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature, FeatureScope
 from models.derm.config import DermConfig
 from models.nn.tokens import (
@@ -168,6 +170,12 @@ def sequence_groups(features: Iterable[Feature]) -> tuple[tuple[Feature, ...], .
 
     chosen = sorted((f for f in features if f.kind == "sequence"), key=group)
     return tuple(tuple(members) for _, members in groupby(chosen, key=group))
+
+
+def of_rows(batch: Batch, entity: Entity, x_U: Tensor) -> Tensor:
+    """What belongs to the entity of each row, x_B, of what belongs to each distinct one."""
+    at_B = batch.get(f"row:{entity}")
+    return x_U if at_B is None else x_U.index_select(0, at_B)
 
 
 def numeric_groups(features: Iterable[Feature]) -> tuple[tuple[str, ...], ...]:

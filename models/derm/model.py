@@ -1,6 +1,6 @@
 """The upstream model of DERM: embeddings of users and Pins, and predictions for a pair.
 
-Shapes: B rows, E embedding width, T tasks.
+Shapes: B rows, U distinct entities, L tokens of width D, E = L * D embedding width, T tasks.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity
 from models.derm.config import DermConfig
-from models.derm.features import Batch, ModelInputs
+from models.derm.features import Batch, ModelInputs, of_rows
 from models.derm.towers import EntityTower, OverallTower
 from models.nn.tokens import NumericRange
 
@@ -70,13 +70,19 @@ class DermModel(nn.Module):
             self.overall.start_head(task, math.log(rate / (1 - rate)))
 
     def embed(self, entity: Entity, batch: Batch) -> Tensor:
-        """The embedding_BE of users or Pins; needs only their own features."""
+        """The embedding_UE of distinct users or Pins; needs only their own features."""
         tower = self.user if entity == "user" else self.pin
-        embedding_BE: Tensor = tower(batch)[0]
-        return embedding_BE
+        embedding_UE: Tensor = tower(batch)[0]
+        return embedding_UE
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Map a batch to `user` and `pin` (embedding_BE, norm 1) and `logits` (logits_BT)."""
-        user, pin = self.user(batch), self.pin(batch)
+        user, pin = self._tower(batch, "user"), self._tower(batch, "pin")
         logits_BT = self.overall(batch, user, pin)
         return {"user": user[0], "pin": pin[0], "logits": logits_BT.float()}
+
+    def _tower(self, batch: Batch, entity: Entity) -> tuple[Tensor, Tensor]:
+        """(embedding_BE, tokens_BLD): each distinct entity embedded once, repeated for its rows."""
+        tower = self.user if entity == "user" else self.pin
+        embedding_UE, tokens_ULD = tower(batch)
+        return of_rows(batch, entity, embedding_UE), of_rows(batch, entity, tokens_ULD)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.nn.config import SequenceConfig
 from models.nn.mlp import MLP
 from models.nn.time_encoding import DAY_S, TimeEncoding
-from models.nn.transformer import SequenceEncoder
+from models.nn.transformer import Padding, SequenceEncoder
 
 _MIN_STD = 1e-6
 _LOG_RANGE = 2.0
@@ -266,10 +266,13 @@ class SequenceToken(nn.Module):
 
     def forward(self, id_GBT: list[Tensor]) -> Tensor:
         """Map G tensors id_BT, newest first and padded with 0, to out_BD."""
-        id_GBT = [id_BT[:, : self.max_len] for id_BT in id_GBT]
-        parts = [table(id_BT) for table, id_BT in zip(self.tables, id_GBT, strict=True)]
-        x_BTD = self.element(torch.cat(parts, dim=-1))
-        out_BD: Tensor = self.token(self.encoder(x_BTD, id_GBT[0] > 0))
+        static = id_GBT[0].is_cuda or torch.compiler.is_compiling()
+        padding = Padding.of(id_GBT[0][:, : self.max_len] > 0, strip=not static)
+        parts = [
+            table(padding.strip(id_BT)) for table, id_BT in zip(self.tables, id_GBT, strict=True)
+        ]
+        x_RD = self.element(torch.cat(parts, dim=-1))
+        out_BD: Tensor = self.token(self.encoder(x_RD, padding))
         return out_BD
 
 

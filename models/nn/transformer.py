@@ -1,11 +1,69 @@
 """A pre-norm transformer encoder.
 
-Shapes: B rows, T positions, D width, N heads, H width of a head.
+Shapes: B rows, T positions, D width, N heads, H width of a head, R positions of all rows together
+that are not padding.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """Sequences of different lengths, side by side without their padding.
+
+    Only attention needs the padding back: everything else in an encoder works on one position at a
+    time, and two thirds of the positions of real sequences are padding.
+
+    Attributes:
+        valid_BT: the positions that exist.
+        at_R: where they lie in the flattened B x T; None keeps all positions, padding too.
+    """
+
+    valid_BT: Tensor
+    at_R: Tensor | None
+
+    @classmethod
+    def of(cls, valid_BT: Tensor, *, strip: bool) -> "Padding":
+        """What lies where, given the positions that are not padding.
+
+        The newest position of every row counts as valid, so that an empty sequence has a
+        representation.
+
+        Args:
+            strip: cut after the last valid position of any row, and leave padding out. Its shapes
+                depend on the values, which a GPU would have to wait for, and a compiler to know.
+        """
+        valid_BT = valid_BT.clone()
+        valid_BT[:, 0] = True
+        if not strip:
+            return cls(valid_BT, None)
+        positions_T = torch.arange(valid_BT.shape[1])
+        longest = int((valid_BT * positions_T).amax()) + 1 if len(valid_BT) else 1
+        valid_BT = valid_BT[:, :longest]
+        return cls(valid_BT, valid_BT.flatten().nonzero().squeeze(1))
+
+    def places(self) -> Tensor:
+        """The position of each of the R elements within its row."""
+        rows, positions = self.valid_BT.shape
+        positions_T = torch.arange(positions, device=self.valid_BT.device)
+        return self.strip(positions_T.expand(rows, positions))
+
+    def strip(self, x_BTx: Tensor) -> Tensor:
+        """Map x_BTx, which may have further positions at the end of each row, to x_Rx."""
+        flat = x_BTx[:, : self.valid_BT.shape[1]].flatten(0, 1)
+        return flat if self.at_R is None else flat.index_select(0, self.at_R)
+
+    def restore(self, x_RD: Tensor) -> Tensor:
+        """Map x_RD to x_BTD, zero where padding was left out."""
+        rows, positions = self.valid_BT.shape
+        if self.at_R is not None:
+            flat = x_RD.new_zeros(rows * positions, x_RD.shape[1])
+            x_RD = flat.index_copy_(0, self.at_R, x_RD)
+        return x_RD.view(rows, positions, x_RD.shape[1])
 
 
 class EncoderLayer(nn.Module):
@@ -33,27 +91,35 @@ class EncoderLayer(nn.Module):
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
         )
 
-    def forward(self, x_BTD: Tensor, valid_BT: Tensor | None = None) -> Tensor:
-        """Encode x_BTD; positions where valid_BT is False are not attended to.
+    def forward(self, x: Tensor, padding: Padding | None = None) -> Tensor:
+        """Encode x_BTD, or x_RD of padded sequences; the shape stays."""
+        x = x + self._attend(self.norm_attention(x), padding)
+        fed = functional.dropout(self.feed(self.norm_feed(x)), self.dropout, self.training)
+        out: Tensor = x + fed
+        return out
 
-        Every row needs one valid position.
-        """
-        x_BTD = x_BTD + self._attend(self.norm_attention(x_BTD), valid_BT)
-        out_BTD: Tensor = x_BTD + functional.dropout(
-            self.feed(self.norm_feed(x_BTD)), self.dropout, self.training
-        )
-        return out_BTD
+    def _attend(self, x: Tensor, padding: Padding | None) -> Tensor:
+        qkv = self.qkv(x)
+        out = self._attention(qkv) if padding is None else self._padded_attention(qkv, padding)
+        return functional.dropout(self.project(out), self.dropout, self.training)
 
-    def _attend(self, x_BTD: Tensor, valid_BT: Tensor | None) -> Tensor:
-        rows, positions, dim = x_BTD.shape
-        qkv = self.qkv(x_BTD).view(rows, positions, 3, self.num_heads, dim // self.num_heads)
-        q_BNTH, k_BNTH, v_BNTH = qkv.permute(2, 0, 3, 1, 4)
+    def _padded_attention(self, qkv_RD: Tensor, padding: Padding) -> Tensor:
+        out_BTD = self._attention(padding.restore(qkv_RD), padding.valid_BT)
+        return padding.strip(out_BTD)
+
+    def _attention(self, qkv_BTD: Tensor, valid_BT: Tensor | None = None) -> Tensor:
+        rows, positions, width = qkv_BTD.shape
+        shape = (rows, positions, 3, self.num_heads, width // (3 * self.num_heads))
         mask = None if valid_BT is None else valid_BT[:, None, None, :]
-        out_BNTH = functional.scaled_dot_product_attention(
-            q_BNTH, k_BNTH, v_BNTH, mask, dropout_p=self.dropout if self.training else 0.0
-        )
-        out_BTD = self.project(out_BNTH.transpose(1, 2).reshape(rows, positions, dim))
-        return functional.dropout(out_BTD, self.dropout, self.training)
+        # On a CPU attention in bfloat16 is ten times slower than in float32.
+        with torch.autocast(qkv_BTD.device.type, enabled=qkv_BTD.is_cuda):
+            if not qkv_BTD.is_cuda:
+                qkv_BTD = qkv_BTD.float()
+            q_BNTH, k_BNTH, v_BNTH = qkv_BTD.view(shape).permute(2, 0, 3, 1, 4)
+            out_BNTH = functional.scaled_dot_product_attention(
+                q_BNTH, k_BNTH, v_BNTH, mask, dropout_p=self.dropout if self.training else 0.0
+            )
+        return out_BNTH.transpose(1, 2).reshape(rows, positions, width // 3)
 
 
 class SequenceEncoder(nn.Module):
@@ -82,18 +148,14 @@ class SequenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.summary = nn.Linear(dim, dim)
 
-    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
-        """Reduce x_BTD to out_BO, O = (1 + latest) * D.
-
-        Position 0 always counts as valid, so that an empty sequence has a representation.
-        """
-        valid_BT = valid_BT.clone()
-        valid_BT[:, 0] = True
-        x_BTD = x_BTD + self.position[: x_BTD.shape[1]]
+    def forward(self, x_RD: Tensor, padding: Padding) -> Tensor:
+        """Reduce the elements x_RD of padded sequences to out_BO, O = (1 + latest) * D."""
+        x_RD = x_RD + self.position.index_select(0, padding.places())
         for layer in self.layers:
-            x_BTD = layer(x_BTD, valid_BT)
-        x_BTD = self.norm(x_BTD)
-        lowest = torch.finfo(x_BTD.dtype).min
-        top_BD = x_BTD.masked_fill(~valid_BT[:, :, None], lowest).amax(dim=1)
-        latest_BTD = (x_BTD * valid_BT[:, :, None])[:, : self.latest]
+            x_RD = layer(x_RD, padding)
+        x_BTD = padding.restore(self.norm(x_RD))
+        padded_BT1 = ~padding.valid_BT[:, :, None]
+        top_BD = x_BTD.masked_fill(padded_BT1, torch.finfo(x_BTD.dtype).min).amax(dim=1)
+        latest_BTD = x_BTD.masked_fill(padded_BT1, 0)[:, : self.latest]
+        latest_BTD = functional.pad(latest_BTD, (0, 0, 0, self.latest - latest_BTD.shape[1]))
         return torch.cat([self.summary(top_BD), latest_BTD.flatten(1)], dim=-1)

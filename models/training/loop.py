@@ -13,13 +13,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.derm.features import labels
+from feature_store.contracts.base import ENTITIES
+from models.derm.features import labels, of_rows
 from models.derm.losses import DermObjective, for_backward
 from models.training.auc_error import AucError
 from models.training.config import TrainingConfig
 from models.training.determinism import seed_torch
 from models.training.distributed import sum_over_ranks, world
 from models.training.metrics import BinaryMetrics
+from models.training.optimizer import FlatAdamW
 from models.training.prefetch import to_device
 
 Arrays = Mapping[str, npt.NDArray]
@@ -62,7 +64,12 @@ class Trainer:
         empty: Arrays,
     ) -> None:
         self.objective, self.config, self.device = objective.to(device), config, device
-        self.optimizer = make_optimizer(objective, learning_rate, config.weight_decay)
+        self.optimizer = FlatAdamW(
+            objective,
+            learning_rate=learning_rate,
+            weight_decay=config.weight_decay,
+            max_norm=config.max_grad_norm,
+        )
         self._empty = empty
         self._step_module: nn.Module = objective
         if device.type == "cuda":
@@ -129,20 +136,19 @@ class Trainer:
 
     @torch.no_grad()
     def embed(self, batch: Arrays) -> dict[str, Tensor]:
-        """The user and Pin embeddings of one batch, on the CPU."""
+        """The user and Pin embeddings of the rows of one batch, on the CPU."""
         self.objective.eval()
         (tensors,) = to_device([batch], self.device, ahead=0)
         with self._autocast():
             model = self.objective.model
-            return {e: model.embed(e, tensors).cpu() for e in ("user", "pin")}
+            return {e: of_rows(tensors, e, model.embed(e, tensors)).cpu() for e in ENTITIES}
 
     def _step(self, batch: Mapping[str, Tensor]) -> list[float]:
         """The number of rows and the losses of one step, over all ranks."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         with self._autocast():
             losses = self._step_module(batch)
         torch.autograd.backward(for_backward(losses["total"]))
-        nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         zero = torch.zeros((), device=self.device)
         rows = torch.full((), len(batch["key:user"]), dtype=torch.float32, device=self.device)
@@ -160,21 +166,6 @@ class Trainer:
             return mine
         (empty,) = to_device([self._empty], self.device, ahead=0)
         return _until_all_end(mine, empty, self.device)
-
-
-def make_optimizer(
-    module: nn.Module, learning_rate: float, weight_decay: float
-) -> torch.optim.AdamW:
-    """AdamW that decays the weights of linear layers, and nothing else."""
-    decayed = {
-        id(m.weight) for m in module.modules() if isinstance(m, nn.Linear) and m.weight is not None
-    }
-    parameters = list(module.parameters())
-    groups = [
-        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
 def _until_all_end(

@@ -16,6 +16,7 @@ from feature_store.contracts.datasets import counts_name
 from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import pool_table
+from feature_store.lake.schemas import arrow_schema
 from feature_store.spark.tasks import run_here
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import open_context, resolve_inputs
@@ -29,6 +30,7 @@ from jobs.steps import gate
 from jobs.steps.count import count_day
 from tests.aggregation_fixtures import (
     FIRST,
+    SPEC,
     commit_raw,
     context,
     declare_home,
@@ -65,9 +67,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, published: list[str]) -> None:
             published.append(f"{name}/{ctx.ds}")
             artifact = f"{name}:{ctx.upstream}" if ctx.upstream else name
             names = {"publish": f"users:{ctx.upstream}", "report": "lake:runs", "audit": "audited"}
-            return Outcome(
-                outputs=(Artifact(name=names.get(name, artifact), ds=ctx.ds, digest="x"),)
-            )
+            made = Artifact(name=names.get(name, artifact), ds=ctx.ds, digest="x", dropped=True)
+            return Outcome(outputs=(made,))
 
         module = types.ModuleType(f"jobs.steps.{name}")
         module.run = infer if name == "infer" else write  # type: ignore[attr-defined]
@@ -88,8 +89,7 @@ def simulate(root: Path, settings: Settings, wrong: set[str] = frozenset()) -> N
     for ds in DAYS:
         ctx = context(root, ds, None)
         events = commit_events_of(ctx.lake, ds, random_day(0, ds, "user"), random_day(0, ds, "pin"))
-        empty = [Artifact(name=f"lake:{t}", ds=ds, digest="x") for t in ("users", "pins")]
-        produced(ctx, "ingest", events, *empty)
+        produced(ctx, "ingest", events, *nobody(ctx))
         produced(ctx, "validate", Artifact(name="validated", ds=ds, digest="x"))
         produced(ctx, "count", *count_day(ctx, run_here).outputs)
         for upstream in UPSTREAMS:
@@ -97,6 +97,12 @@ def simulate(root: Path, settings: Settings, wrong: set[str] = frozenset()) -> N
             produced(ctx, "train", Artifact(name=f"snapshot:{upstream}", ds=ds, digest="x"))
             produced(ctx, "infer", *infer(ctx, GARBAGE if ds in wrong else 0).outputs)
         aggregate(settings, ds)
+
+
+def nobody(ctx: RunContext) -> list[Artifact]:
+    """Nothing is known of the users and Pins of a day."""
+    tables = (SPEC.users_table(), SPEC.pins_table())
+    return [ctx.lake.overwrite(t, ctx.ds, arrow_schema(t).empty_table()) for t in tables]
 
 
 def settle(settings: Settings) -> None:
@@ -190,8 +196,7 @@ def test_models_that_are_kept_go_on_from_repaired_counts(
 
     def ingest(ctx: RunContext) -> Outcome:
         events = commit_events_of(ctx.lake, ctx.ds, *(random_day(1, ctx.ds, e) for e in ENTITIES))
-        others = [Artifact(name=f"lake:{t}", ds=ctx.ds, digest="y") for t in ("users", "pins")]
-        return Outcome(outputs=(events, *others))
+        return Outcome(outputs=(events, *nobody(ctx)))
 
     def validate(ctx: RunContext) -> Outcome:
         return Outcome(outputs=(Artifact(name="validated", ds=ctx.ds, digest="y"),))

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from feature_store.contracts.errors import InputError
+from jobs.engine import attempts, findings
+from jobs.engine.findings import Finding, Probed
+from jobs.scheduling import alerts
 from jobs.services.airflow import ensure_password
 from jobs.services.airflow_api import AirflowApi, Unreachable
 from jobs.settings import PROJECT
@@ -122,6 +126,59 @@ def test_with_a_login_it_is_the_report_as_it_stands(api: AirflowApi, home: Path)
     current.write_text(kept)
     assert code == 503
     assert "derm release --ds" in said
+
+
+def test_the_runbook_is_served_with_the_sections_that_alerts_link_to(api: AirflowApi) -> None:
+    assert get(api, "/derm/docs/runbook.md", token="")[0] == 401
+    code, page = get(api, "/derm/docs/runbook.md", token=api.token)
+    assert code == 200
+    for document in (
+        alerts.task_failed(
+            dag="derm_daily", run="r", day="", task="ctr.train", command="derm train",
+            error="exit code 1", log_url=f"{api.url}/dags/derm_daily/runs/r/tasks/ctr.train",
+        ),
+        alerts.day_late(dag="d", run="r", day="", due="", base_url=api.url),
+    ):  # fmt: skip
+        address, _, section = document["runbook"].partition("#")
+        assert address == f"{api.url}/derm/docs/runbook.md"
+        assert f'id="{section}"' in page
+    assert get(api, "/derm/docs/images/flow.svg", token=api.token)[0] == 200
+    assert get(api, "/derm/docs/cluster.md", token=api.token)[0] == 200
+    for outside in ("../README.md", "%2e%2e/README.md", "nothing.md", "images"):
+        assert get(api, f"/derm/docs/{outside}", token=api.token)[0] == 404
+
+
+def test_what_is_lost_failed_or_under_repair_is_said_first(api: AirflowApi, home: Path) -> None:
+    def said() -> str:
+        code, page = get(api, "/derm/health", token=api.token)
+        assert code == 200
+        return page
+
+    assert "released, every bound kept" in said()
+    lost = Finding(kind="store", what="the online store has lost users", hint="derm restore")
+    findings.save(home, Probed(at="2025-03-13T12:00:00+00:00", findings=(lost,)))
+    page = said()
+    assert '<span class="pill bad">the online store has lost users</span>' in page
+    assert "derm restore" in page
+    (home / "probe.json").unlink()
+    # The first step of the newest day failed: the day has no manifest at all.
+    with (
+        pytest.raises(InputError),
+        attempts.attempt(home, "ingest", "2025-03-13", None, limit_s=60),
+    ):
+        raise InputError("a source file is cut off", where="events.parquet", hint="derm ingest")
+    page = said()
+    assert '<span class="pill bad">ingest failed</span>' in page
+    assert page.index("2025-03-13") < page.index("2025-03-12")
+    assert "a source file is cut off" in page
+    (home / "attempts" / "2025-03-13" / "ingest.json").unlink()
+    steps = [{"ds": "2025-03-10", "step": "merge", "upstream": "ctr"}] * 4
+    plan = {"what": "labels", "first": "2025-03-09", "last": "2025-03-12", "steps": steps}
+    (home / "backfill.json").write_text(json.dumps({"plan": plan, "done": 1}))
+    page = said()
+    assert '<span class="pill busy">backfill under way: 1 of 4 steps</span>' in page
+    assert "at 2025-03-10 merge ctr" in page
+    (home / "backfill.json").unlink()
 
 
 @pytest.mark.browser

@@ -6,10 +6,17 @@ import signal
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from deltalake import write_deltalake
 
 from feature_store.contracts.base import shift_day
-from feature_store.contracts.errors import CommitConflict, ContractViolation, MissingInput
+from feature_store.contracts.errors import (
+    CommitConflict,
+    ContractViolation,
+    DamagedFile,
+    MissingInput,
+)
 from feature_store.contracts.tables import raw_table
 from feature_store.lake.lake import Lake, rows_digest, stage_file
 from feature_store.lake.maintenance import drop_days, tidy
@@ -30,8 +37,8 @@ def race(root: Path, seed: int, barrier, results) -> None:
     lake = Lake(root)
     original = lake.open
 
-    def open_then_wait(name: str, version: int | None = None):
-        handle = original(name, version)
+    def open_then_wait(name: str):
+        handle = original(name)
         barrier.wait(timeout=60)
         return handle
 
@@ -142,8 +149,57 @@ def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
     put(lake, 0)
     file = Path(lake.files(TABLE.name, FIRST)[0])
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(MissingInput, match=file.name):
+    with pytest.raises(DamagedFile, match=file.name):
         lake.read(TABLE, FIRST)
+
+
+@pytest.mark.parametrize("reader", ["read", "dataset", "bucket"])
+@pytest.mark.parametrize("tamper", ["flip", "swap", "delete"])
+def test_a_file_that_is_not_what_its_name_says_is_not_read(
+    tamper: str, reader: str, tmp_path: Path
+) -> None:
+    lake = Lake(tmp_path)
+    put(lake, 0)
+    put(lake, 1, ds=shift_day(FIRST, 1))
+    file, other = (Path(lake.files(TABLE.name, ds)[0]) for ds in (FIRST, shift_day(FIRST, 1)))
+    if tamper == "flip":
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    elif tamper == "swap":
+        held = file.read_bytes()
+        file.write_bytes(other.read_bytes())
+        other.write_bytes(held)
+    else:
+        file.unlink()
+    readers = {
+        "read": lambda: lake.read(TABLE, FIRST),
+        "bucket": lambda: lake.read(TABLE, FIRST, bucket=0),
+        "dataset": lambda: lake.dataset(TABLE, [FIRST]),
+    }
+    with pytest.raises(MissingInput if tamper == "delete" else DamagedFile, match=file.name):
+        readers[reader]()
+
+
+def test_a_file_of_another_program_is_no_digest(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    put(lake, 0)
+    rows = lake.open(TABLE.name).to_pyarrow_table().filter(pc.field("ds") == FIRST)
+    write_deltalake(lake.path(TABLE.name), rows, mode="overwrite", predicate=f"ds = '{FIRST}'")
+    with pytest.raises(ContractViolation, match="was not written by derm"):
+        lake.artifact(TABLE.name, FIRST)
+    with pytest.raises(ContractViolation, match="was not written by derm"):
+        lake.read(TABLE, FIRST)
+
+
+def test_files_that_are_gone_or_cut_are_absent(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    put(lake, 0)
+    first, second, *_ = lake.files(TABLE.name, FIRST)
+    assert lake.absent(TABLE.name, FIRST) == ()
+    Path(first).unlink()
+    Path(second).write_bytes(Path(second).read_bytes()[:-1])
+    assert lake.absent(TABLE.name, FIRST) == (first, second)
 
 
 def test_a_digest_depends_on_rows_and_not_on_chunks() -> None:

@@ -9,7 +9,7 @@ import pytest
 from jobs.engine.manifests import ManifestStore
 from jobs.recipes import recipe
 from jobs.rendering.page import render_page
-from jobs.rendering.published import read_published
+from jobs.rendering.state import read_state
 from jobs.rendering.summary import DaySummary
 from tests.pipelines import UPSTREAMS
 from tests.report_fixtures import make_home
@@ -30,7 +30,7 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = ManifestStore(home / "manifests")
     days = [DaySummary.of(ds, store.of_day(ds)) for ds in store.days()]
     path = home / "index.html"
-    path.write_text(render_page(days, UPSTREAMS, recipe("toy"), read_published(home)))
+    path.write_text(render_page(days, UPSTREAMS, recipe("toy"), read_state(home)))
     return path
 
 

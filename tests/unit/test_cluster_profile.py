@@ -1,6 +1,7 @@
 """The cluster profile names only things that exist."""
 
 import itertools
+import json
 import re
 import runpy
 import shlex
@@ -13,7 +14,7 @@ import pyspark
 import pytest
 import yaml
 
-from jobs.pipelines.catalog import STEPS
+from jobs.pipelines.daily import STEPS
 from jobs.services.airflow import _POOLS
 from jobs.settings import Settings
 from tests.cluster.compose import Compose
@@ -137,6 +138,15 @@ def test_alerts_reach_people() -> None:
     assert "--config.file=/etc/alertmanager/alertmanager.yml" in service["command"][0]
     assert "./infra/alertmanager:/etc/alertmanager:ro" in service["volumes"]
     assert "ports" not in service
+
+
+def test_numbers_are_kept_as_long_as_the_dashboard_looks_back() -> None:
+    """Kept for 15 days, by default, half of its 30 days would be empty."""
+    (kept,) = re.findall(r"retention\.time=(\d+)d", " ".join(SERVICES["prometheus"]["command"]))
+    dashboard = json.loads((ROOT / "infra/grafana/dashboards/derm.json").read_text())
+    asked = re.fullmatch(r"now-(\d+)d", dashboard["time"]["from"])
+    assert asked
+    assert int(kept) >= int(asked[1])
 
 
 def test_the_history_of_the_documentation_runs_with_what_compose_starts_for_it(

@@ -70,6 +70,30 @@ def test_embedding_one_entity_needs_only_its_own_features():
         assert torch.equal(built.embed(entity, own), built(whole)[entity])
 
 
+def test_an_entity_of_many_rows_is_embedded_once_with_the_same_result():
+    events, users, pins = batch(9), batch(4, seed=1), batch(3, seed=2)
+    of_user, of_pin = torch.arange(9) % 4, torch.arange(9) // 3
+    plain, shared = dict(events), dict(events) | {"row:user": of_user, "row:pin": of_pin}
+    for features, table, at in ((inputs().user, users, of_user), (inputs().pin, pins, of_pin)):
+        for name in (f.name for f in features):
+            plain[name], shared[name] = table[name][at], table[name]
+    found = {}
+    for name, rows in (("plain", plain), ("shared", shared)):
+        trained = objective()
+        embedded: list[int] = []
+
+        def count(_module, _inputs, out, counted=embedded):
+            counted.append(len(out[0]))
+
+        for tower in (trained.model.user, trained.model.pin):
+            tower.register_forward_hook(count)
+        losses = trained(rows)
+        losses["total"].backward()
+        found[name] = losses, {n: p.grad for n, p in trained.named_parameters()}
+    assert embedded == [4, 3]
+    torch.testing.assert_close(found["shared"], found["plain"], atol=1e-6, rtol=1e-5)
+
+
 def test_self_supervised_gradients_do_not_reach_the_overall_tower():
     trained, rows = objective(), batch(6)
     positive = rows["label:click"] == 1

@@ -12,7 +12,7 @@ from feature_store.lake.buckets import stable_hash
 from feature_store.lake.schemas import pack
 from feature_store.reading.counts import Counting
 from feature_store.reading.encoding import encode
-from feature_store.reading.examples import DayExamples, Order
+from feature_store.reading.examples import DayExamples, Order, permutation
 from feature_store.reading.summaries import NumericSummary, summarize
 from tests.model_fixtures.world import FIRST, World, next_day
 
@@ -75,7 +75,7 @@ def test_an_embedding_is_unpacked():
 
 
 def test_events_meet_the_features_of_their_entities(world, day):
-    (batch,) = day.batches(Order(batch_rows=ROWS))
+    (batch,) = day.batches(Order(batch_rows=ROWS, distinct=False))
     events = world.lake.read(world.spec.events_table(), FIRST)
     users = world.lake.read(world.spec.users_table(), FIRST).to_pylist()
     clicks = {row["user_id"]: row["user_clicks"] for row in users}
@@ -87,6 +87,21 @@ def test_events_meet_the_features_of_their_entities(world, day):
     expected = np.array([np.nan if x is None else x for x in labels], np.float32)
     np.testing.assert_array_equal(batch["label:click"], expected)
     assert set(np.unique(batch["surface"])) == {1, 2}
+
+
+def test_an_entity_stands_once_in_a_batch_and_events_point_to_it(day):
+    plain = list(day.batches(Order(batch_rows=64, seed=3, distinct=False)))
+    shared = list(day.batches(Order(batch_rows=64, seed=3)))
+    for expected, found in zip(plain, shared, strict=True):
+        rows = {e: found.pop(f"row:{e}") for e in ("user", "pin")}
+        assert all(len(np.unique(at)) == at.max() + 1 for at in rows.values())
+        for entity, at in rows.items():
+            for name in day.entities[entity].take(np.arange(1)):
+                assert len(found[name]) == at.max() + 1
+                found[name] = found[name][at]
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array)
 
 
 def test_an_unknown_entity_has_no_features(day):
@@ -131,6 +146,38 @@ def test_a_seed_permutes_the_same_way_every_time(day):
     np.testing.assert_array_equal(np.sort(read(1)), np.sort(read(2)))
 
 
+def runs(keys):
+    """How many stretches of equal keys there are."""
+    return int((keys[1:] != keys[:-1]).sum()) + bool(len(keys))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    users=st.lists(st.integers(0, 9), max_size=60).map(lambda x: np.array(x, np.int64)),
+    together=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_events_of_a_user_stay_together_up_to_a_bound(users, together, seed):
+    at = permutation(users, together, np.random.default_rng(seed))
+    assert sorted(at) == list(range(len(users)))
+    again = permutation(users, together, np.random.default_rng(seed))
+    np.testing.assert_array_equal(at, again)
+    # Two stretches of a user may meet by chance; there are never more than the bound makes.
+    _, sizes = np.unique(users, return_counts=True)
+    assert runs(users[at]) <= np.ceil(sizes / together).sum()
+    for user in np.unique(users):
+        mine = at[users[at] == user]
+        assert set(mine) == set(np.flatnonzero(users == user))
+
+
+def test_users_stay_together_in_the_batches_of_a_day(day):
+    def users_of_a_batch(together):
+        order = Order(batch_rows=64, seed=5, together=together)
+        return np.mean([len(np.unique(b["key:user"])) for b in day.batches(order)])
+
+    assert users_of_a_batch(8) < users_of_a_batch(1) / 2
+
+
 def test_halves_of_a_day_partition_its_rows(day):
     middle = day.middle_minute()
     sizes = []
@@ -159,7 +206,8 @@ def test_random_pins_are_uniform_over_the_table_and_bring_their_own_features(day
     assert len(keys) == 30
     assert counts.min() > 140
     assert counts.max() < 270
-    shown = dict(zip(batch["key:pin"], batch["pin_clicks"], strict=True))
+    clicks = batch["pin_clicks"][batch["row:pin"]]
+    shown = dict(zip(batch["key:pin"], clicks, strict=True))
     known = np.isin(batch["random:key:pin"], list(shown))
     expected = [shown[k] for k in batch["random:key:pin"][known]]
     np.testing.assert_array_equal(batch["random:pin_clicks"][known], expected)

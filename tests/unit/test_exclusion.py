@@ -63,9 +63,7 @@ def start(home: Path, kind: str) -> subprocess.Popen[str]:
 def begin_repair(home: Path) -> None:
     """Leave the record of a repair of 3 March that is not finished."""
     ds = "2025-03-03"
-    step = plan.PlannedStep(
-        step="infer", ds=ds, upstream="ctr", force=True, writes=(), rows=0, seconds=0.0
-    )
+    step = plan.PlannedStep(step="infer", ds=ds, upstream="ctr", writes=(), rows=0, seconds=0.0)
     made = plan.BackfillPlan(
         corrupted=(ds,),
         what="embeddings",

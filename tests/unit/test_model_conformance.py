@@ -39,7 +39,7 @@ from models.nn.tokens import (
     TimeToken,
     Token,
 )
-from models.nn.transformer import EncoderLayer, SequenceEncoder
+from models.nn.transformer import EncoderLayer, Padding, SequenceEncoder
 from tests.model_fixtures.batches import SMALL, batch, inputs, model, objective
 
 D = 8
@@ -78,6 +78,18 @@ def dhen(ensemble: str, *modules: str) -> Callable[[], nn.Module]:
     return lambda: DhenLayer(config, modules, 3)
 
 
+class OfPadded(nn.Module):
+    """A sequence encoder over padded elements, so that its rows can be taken apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = SequenceEncoder(D, 4, num_layers=2, num_heads=2, latest=2)
+
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        padding = Padding.of(valid_BT, strip=True)
+        return self.encoder(padding.strip(x_BTD), padding)
+
+
 USER, PIN = inputs().user, inputs().pin
 CASES: dict[str, Case] = {
     "MLP": Case(lambda: MLP(5, (7,), 3), floats(5), (3,)),
@@ -94,8 +106,8 @@ CASES: dict[str, Case] = {
     "CrossNetwork": Case(lambda: CrossNetwork(5, 2, rank=2), floats(5), (5,)),
     "EncoderLayer": Case(lambda: EncoderLayer(D, 2), floats(4, D), (4, D)),
     "SequenceEncoder": Case(
-        lambda: SequenceEncoder(D, 4, num_layers=2, num_heads=2, latest=2),
-        lambda b: (torch.randn(b, 4, D), torch.ones(b, 4, dtype=torch.bool)),
+        OfPadded,
+        lambda b: (torch.randn(b, 4, D), torch.rand(b, 4) < 0.7),
         (3 * D,),
     ),
     "TimeEncoding": Case(

@@ -23,7 +23,7 @@ from models.nn.sampled_softmax import (
 )
 from models.nn.time_encoding import TimeEncoding
 from models.nn.tokens import NumericNormalizer, NumericRange, ScalarToken
-from models.nn.transformer import EncoderLayer
+from models.nn.transformer import EncoderLayer, Padding
 
 TOLERANCE = 1e-5
 
@@ -182,19 +182,21 @@ def test_count_min_counts_travel_with_the_state():
     assert copy.count(torch.tensor([5, 9, 1])).tolist() == [2, 1, 0]
 
 
-def test_attention_equals_the_formula_and_ignores_padding():
+@pytest.mark.parametrize("strip", [True, False])
+def test_attention_equals_the_formula_and_ignores_padding(strip):
     torch.manual_seed(0)
     layer = EncoderLayer(8, 2)
     x = torch.randn(2, 4, 8)
     valid = torch.tensor([[True, True, True, False], [True, True, False, False]])
+    padding = Padding.of(valid, strip=strip)
     with torch.no_grad():
-        found = layer._attend(x, valid)
+        found = layer._attend(padding.strip(x), padding)
         q, k, v = (p.view(2, 4, 2, 4).transpose(1, 2) for p in layer.qkv(x).chunk(3, dim=-1))
         scores = (q @ k.transpose(-1, -2)) / 2.0
         scores = scores.masked_fill(~valid[:, None, None, :], -math.inf)
         expected = (torch.softmax(scores, -1) @ v).transpose(1, 2).reshape(2, 4, 8)
         expected = layer.project(expected)
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    np.testing.assert_allclose(found, padding.strip(expected), atol=TOLERANCE)
 
 
 def test_numeric_recipe_by_hand():

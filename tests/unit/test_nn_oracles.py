@@ -7,7 +7,7 @@ from scipy.special import erf, softmax
 
 from models.nn.config import DhenConfig
 from models.nn.dhen import DhenLayer
-from models.nn.transformer import SequenceEncoder
+from models.nn.transformer import Padding, SequenceEncoder
 
 TOLERANCE = 1e-5
 D, TOKENS, ROWS = 8, 4, 3
@@ -101,11 +101,12 @@ def test_a_dhen_layer_equals_the_formula(ensemble, modules, in_tokens):
     np.testing.assert_allclose(layer(x_BMD).detach(), expected, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("length", [6, 4])
-def test_the_sequence_encoder_equals_the_formula(length):
+@pytest.mark.parametrize("strip", [True, False])
+@pytest.mark.parametrize("length", [6, 4, 2])
+def test_the_sequence_encoder_equals_the_formula(length, strip):
     encoder = perturbed(SequenceEncoder(D, 6, num_layers=2, num_heads=2, latest=3))
     x_BTD = torch.randn(ROWS, length, D)
-    valid_BT = torch.arange(length) < torch.tensor([[length], [2], [0]])
+    valid_BT = torch.arange(length) < torch.tensor([[length - 1], [2], [0]])
     weights = Weights(encoder)
     seen = valid_BT.numpy().copy()
     seen[:, 0] = True
@@ -115,7 +116,26 @@ def test_the_sequence_encoder_equals_the_formula(length):
     x = weights.norm("norm", x)
     rows = []
     for row, valid in zip(x, seen, strict=True):
-        newest = np.where(valid[:3, None], row[:3], 0)
+        newest = np.zeros((3, D))
+        newest[: len(row)] = np.where(valid[:3, None], row[:3], 0)
         summary = weights.linear("summary", row[valid].max(axis=0))
         rows.append(np.concatenate([summary, newest.ravel()]))
-    np.testing.assert_allclose(encoder(x_BTD, valid_BT).detach(), rows, atol=TOLERANCE)
+    padding = Padding.of(valid_BT, strip=strip)
+    found = encoder(padding.strip(x_BTD), padding).detach()
+    np.testing.assert_allclose(found, rows, atol=TOLERANCE)
+
+
+def test_padding_that_is_left_out_changes_no_gradient():
+    found = []
+    for strip in (True, False):
+        torch.manual_seed(1)
+        encoder = perturbed(SequenceEncoder(D, 6, num_layers=2, num_heads=2, latest=3))
+        x_BTD = torch.randn(ROWS, 6, D).requires_grad_()
+        padding = Padding.of(torch.arange(6) < torch.tensor([[4], [2], [0]]), strip=strip)
+        encoder(padding.strip(x_BTD), padding).square().sum().backward()
+        gradients = {n: p.grad for n, p in encoder.named_parameters()}
+        positions = gradients.pop("position")
+        assert not positions[4:].any()
+        assert not x_BTD.grad[:, 4:].any()
+        found.append((gradients, positions, x_BTD.grad))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)

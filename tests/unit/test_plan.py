@@ -46,7 +46,6 @@ def test_wrong_embeddings_are_inferred_again_and_merged_to_the_end() -> None:
     assert names(plan, DAYS[8]) == ["merge", "verify"]
     ending = ["index", "publish", "release", "audit", "report"]
     assert names(plan, DAYS[9]) == ["merge", "verify", *ending]
-    assert {s.step for s in plan.steps if s.force} == {"infer"}
 
 
 def test_wrong_labels_are_learned_again_by_every_later_model() -> None:
@@ -86,8 +85,8 @@ def test_a_missing_pool_is_replayed_from_an_older_one() -> None:
     plan = make_plan(survey(pools=(DAYS[2], *DAYS[6:])), [DAYS[5]], "embeddings")
     assert plan.base == DAYS[2]
     assert names(plan, DAYS[3]) == ["merge", "verify"]
-    forced = [s.ds for s in plan.steps if s.step == "merge" and s.force and s.upstream == "ctr"]
-    assert forced == [DAYS[3], DAYS[4], DAYS[5]]
+    merged = [s.ds for s in plan.steps if s.step == "merge" and s.upstream == "ctr"]
+    assert merged == list(DAYS[3:])
 
 
 def test_it_refuses_when_the_state_is_gone_and_names_the_oldest_day() -> None:

@@ -16,6 +16,7 @@ from jobs.recipes import recipe
 from jobs.rendering.page import render_page
 from jobs.rendering.panels import sections
 from jobs.rendering.published import read_published
+from jobs.rendering.state import HomeState, read_state
 from jobs.rendering.summary import DaySummary, phases
 from jobs.settings import Settings
 from jobs.steps import report
@@ -118,7 +119,7 @@ def test_page_is_well_formed_and_fetches_nothing(home: Path) -> None:
 
 
 def test_page_says_what_is_published(home: Path) -> None:
-    page = render_page(_summaries(home), UPSTREAMS, recipe("toy"), read_published(home))
+    page = render_page(_summaries(home), UPSTREAMS, recipe("toy"), read_state(home))
     assert "2025-03-03-9b2f40c1" in page
     assert "released, every bound kept" in page
 
@@ -127,7 +128,7 @@ def test_page_names_a_number_outside_its_bound(home: Path) -> None:
     days = _summaries(home)
     days[-1] = _with_number(days[-1], "train", "ctr", auc=0.6, auc_bound=0.679)
     days[-1] = _with_number(days[-1], "index", "cvr", recall_at_10=0.9)
-    page = render_page(days, UPSTREAMS, recipe("toy"), None)
+    page = render_page(days, UPSTREAMS, recipe("toy"), HomeState())
     assert '<a class="run"' not in page
     assert "2 numbers outside their bounds" in page
     assert re.search(r'2025-03-03 <b class="head-u0">ctr</b> AUC: 0\.600, bound 0\.679', page)
@@ -139,14 +140,16 @@ def test_the_bound_of_the_day_counts_and_not_that_of_a_day_of_many(home: Path) -
     days = _summaries(home)
     small = {"cosine_user": 0.1, "cosine_bound_user": -0.4, "pool_user": 2, "pool_bound_user": -1.0}
     days[-1] = _with_number(days[-1], "verify", "ctr", **small)
-    assert "released, every bound kept" in render_page(days, UPSTREAMS, recipe("toy"), None)
+    assert "released, every bound kept" in render_page(days, UPSTREAMS, recipe("toy"), HomeState())
     days[-1] = _with_number(days[-1], "verify", "ctr", pool_bound_user=3.0, cosine_bound_user=None)
-    assert "2 numbers outside their bounds" in render_page(days, UPSTREAMS, recipe("toy"), None)
+    assert "2 numbers outside their bounds" in render_page(
+        days, UPSTREAMS, recipe("toy"), HomeState()
+    )
 
 
 def test_a_day_that_ran_in_part_and_a_day_that_did_not_run(home: Path) -> None:
     finish_day(home, "2025-03-05", until="verify")
-    page = render_page(_summaries(home), UPSTREAMS, recipe("toy"), read_published(home))
+    page = render_page(_summaries(home), UPSTREAMS, recipe("toy"), read_state(home))
     assert "not released" in page
     assert "2025-03-04" in page  # the gap is shown, not skipped
 
@@ -157,7 +160,7 @@ def test_numbers_that_are_not_numbers_are_not_drawn(home: Path) -> None:
     assert day.number("train", "ne", "ctr") is None
     assert day.number("train", "snapshot_id", "ctr") is None
     assert day.number("train", "auc", "cvr") is not None
-    assert "nan" not in render_page([day], UPSTREAMS, recipe("toy"), None)
+    assert "nan" not in render_page([day], UPSTREAMS, recipe("toy"), HomeState())
 
 
 def test_text_from_manifests_is_escaped(home: Path) -> None:
@@ -165,7 +168,7 @@ def test_text_from_manifests_is_escaped(home: Path) -> None:
     key = ("train", "ctr")
     changed = day.steps[key].model_copy(update={"metrics": {"space_id": "<script>x</script>"}})
     day = DaySummary.of(day.ds, {**day.steps, key: changed}.values())
-    page = render_page([day], UPSTREAMS, recipe("toy"), None)
+    page = render_page([day], UPSTREAMS, recipe("toy"), HomeState())
     assert "<script>x" not in page
     assert "&lt;script&gt;x" in page
 

@@ -13,7 +13,10 @@ import pytest
 from deltalake import write_deltalake
 from rich.console import Console
 
+from feature_store.contracts.errors import GuardFailed, InputError
+from jobs.cli import main
 from jobs.commands.status import read_status
+from jobs.engine import attempts
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import open_context
 from jobs.pipelines import catalog
@@ -233,3 +236,44 @@ def test_no_color_is_respected(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "\x1b[3" in _text(home, force_terminal=True, color_system="standard")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[3" not in _text(home, force_terminal=True)
+
+
+def test_a_refused_result_is_shown_with_number_bound_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_home(tmp_path, days=2)
+    finish_day(tmp_path, "2025-03-03", until="verify")
+    with (
+        pytest.raises(GuardFailed),
+        attempts.attempt(tmp_path, "verify", "2025-03-03", "ctr", limit_s=60),
+    ):
+        raise GuardFailed(
+            "the ctr pool is not fit to be published",
+            expected="cosine_user >= 0.2",
+            found="cosine_user 0.1",
+            hint="look at the day: derm validate --ds 2025-03-03 --force",
+        )
+    monkeypatch.setenv("DERM_HOME", str(tmp_path))
+    assert main(["status"]) == 0
+    said = capsys.readouterr().out
+    assert "verify ctr refused" in said
+    assert "cosine_user 0.1" in said
+    assert "cosine_user >= 0.2" in said
+    assert "derm validate --ds 2025-03-03" in said
+    assert main(["status", "--json"]) == 0
+    (day,) = (d for d in json.loads(capsys.readouterr().out)["days"] if d["attempts"])
+    assert (day["ds"], day["attempts"][0]["state"]) == ("2025-03-03", "refused")
+
+
+def test_a_day_whose_first_step_failed_is_shown_although_it_has_no_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_home(tmp_path, days=2)
+    with (
+        pytest.raises(InputError),
+        attempts.attempt(tmp_path, "simulate", "2025-03-03", None, limit_s=60),
+    ):
+        raise InputError("a source file is cut off", where="events.parquet")
+    monkeypatch.setenv("DERM_HOME", str(tmp_path))
+    assert main(["status"]) == 0
+    assert "simulate failed: a source file is cut off" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Embedding health inside Airflow's UI: the report as it stands now, behind Airflow's login.
+"""Inside Airflow's UI, behind its login: the report as it stands now, and the runbook.
 
 Every process of Airflow loads its plugins, tasks included, and only the API server answers
 requests: so the application is made when the first one arrives.
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PREFIX = "/derm"
 DAILY = "derm_daily"
+_IMAGES = (".png", ".svg")
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -27,11 +28,12 @@ def _made() -> "FastAPI":
     from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
     from airflow.api_fastapi.core_api.security import requires_access_view
     from fastapi import Depends, FastAPI
-    from fastapi.responses import HTMLResponse, PlainTextResponse
+    from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
-    from feature_store.contracts.errors import DermError
+    from feature_store.contracts.errors import DermError, MissingInput
+    from jobs.rendering.docs_page import docs_page
     from jobs.rendering.live import live_page
-    from jobs.settings import Settings
+    from jobs.settings import PROJECT, Settings
 
     # A plugin's routes are open to everybody unless they ask; those of a schema would not ask.
     login = Depends(requires_access_view(AccessView.PLUGINS))
@@ -41,9 +43,19 @@ def _made() -> "FastAPI":
     def health() -> HTMLResponse:
         return HTMLResponse(live_page(Settings.from_environment().home, _runs()))
 
+    docs = PROJECT / "docs"
+    images = {p.relative_to(docs).as_posix(): p for p in docs.rglob("*") if p.suffix in _IMAGES}
+
+    @app.get("/docs/{name:path}", response_model=None)
+    def page(name: str) -> HTMLResponse | FileResponse:
+        if name in images:
+            return FileResponse(images[name])
+        return HTMLResponse(docs_page(docs, name))
+
     @app.exception_handler(DermError)
     def explain(_request: Any, error: DermError) -> PlainTextResponse:
-        return PlainTextResponse(str(error), status_code=503)
+        code = 404 if isinstance(error, MissingInput) else 503
+        return PlainTextResponse(str(error), status_code=code)
 
     return app
 
@@ -67,16 +79,17 @@ def _runs() -> dict[str, str]:
 
 
 class DermHealth(AirflowPlugin):
-    """The page, as an entry of the navigation and as a tab of each DAG."""
+    """The page and the runbook, as entries of the navigation and as tabs of each DAG."""
 
     name = "derm_health"
     fastapi_apps = [{"app": application, "url_prefix": PREFIX, "name": "derm"}]  # noqa: RUF012
     external_views = [  # noqa: RUF012
         {
-            "name": "Embeddings",
-            "href": f"{PREFIX}/health",
+            "name": name,
+            "href": f"{PREFIX}/{address}",
             "destination": destination,
-            "url_route": f"embeddings{suffix}",
+            "url_route": f"{name.lower()}{suffix}",
         }
+        for name, address in (("Embeddings", "health"), ("Runbook", "docs/runbook.md"))
         for destination, suffix in (("nav", ""), ("dag", "-of-dag"))
     ]
