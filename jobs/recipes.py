@@ -39,8 +39,13 @@ class GuardConfig:
 
     They are meant for a day of many: on a small one each lies as much lower as chance can do
     (`feature_store/embeddings/noise.py`). A data set may declare others (`[guards]`).
+
+    Attributes:
+        max_late_auc: how well the declared features may tell late labels from the positives of
+            the day itself; .5 is not at all.
     """
 
+    max_late_auc: float = 0.65
     max_auc_drop: float = 0.05
     min_effective_rank: float = 1.2
     min_day_to_day_cosine: float = 0.2

@@ -49,6 +49,7 @@ STEPS: tuple[Step, ...] = (
         outputs=("validated",),
         recipe_parts=("guards",),
         task="validate",
+        command="jobs.commands.validate",
         failure="The day's data breaks its contract; nothing was trained on it.",
         remedy="The message names table, column, rule and counts. Repair the source, ingest again.",
     ),

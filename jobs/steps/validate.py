@@ -7,7 +7,8 @@ others may write to the lake, a day must look normal: its volume, label rates an
 import pyarrow as pa
 
 from feature_store.contracts.errors import MissingInput
-from feature_store.contracts.manifests import Artifact
+from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
+from feature_store.embeddings.noise import SIGMAS
 from jobs.datasets.checks import (
     Problems,
     check_day,
@@ -15,8 +16,10 @@ from jobs.datasets.checks import (
     day_tables,
     positive_rate,
 )
+from jobs.datasets.feature_audit import late_labels_told
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
+from jobs.engine.guards import Check, hold
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -37,6 +40,7 @@ def run(ctx: RunContext) -> Outcome:
     if "events" in tables:
         check_guards(ctx.spec, tables["events"], problems)
     problems.refuse(f"repair the source, then: derm ingest --ds {ctx.ds} --force")
+    told, used = _late_labels(ctx)
     rows = sum(t.num_rows for t in tables.values())
     checked = [ctx.artifact(f"lake:{name}").digest for name in tables]
     artifact = Artifact(
@@ -51,8 +55,35 @@ def run(ctx: RunContext) -> Outcome:
             "rows": rows,
             "labels_mature_on": ctx.spec.mature_on(ctx.ds),
             **_rates(ctx, tables["events"]),
+            **told,
         },
+        accepted=used,
     )
+
+
+def _late_labels(ctx: RunContext) -> tuple[Metrics, tuple[Acceptance, ...]]:
+    """Measure whether features tell late labels from the day's own positives.
+
+    Raises:
+        GuardFailed: they do, better than chance and the bound explain; it names them.
+    """
+    bound, worst = ctx.recipe.guards.max_late_auc, None
+    if ctx.spec.attribution_days:
+        taught = [u.name for u in ctx.spec.declared_upstreams if ctx.spec.labels_of(u.name)]
+        found = [late_labels_told(ctx.lake, ctx.spec, ctx.ds, name) for name in taught]
+        worst = max((t for t in found if t.auc == t.auc), key=lambda t: t.auc, default=None)
+    if worst is None:
+        return {}, ()
+    raised = bound + SIGMAS * worst.error
+    check = Check(number="late_auc", found=worst.auc, bound=raised, least=False)
+    what = f"late labels can be told from positives of the day itself, by {', '.join(worst.by[:5])}"
+    used = hold(ctx.root, "validate", ctx.ds, None, [check], what)
+    metrics: Metrics = {
+        "late_auc": round(worst.auc, 4),
+        "late_auc_bound": round(raised, 4),
+        "late_labels": worst.late,
+    }
+    return metrics, used
 
 
 def _rates(ctx: RunContext, events: pa.Table) -> dict[str, float | None]:
