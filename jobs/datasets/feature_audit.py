@@ -178,7 +178,7 @@ def _columns(feature: Feature, batch: Arrays) -> dict[str, Codes]:
 def _sampled(examples: DayExamples, chosen: Callable[[Arrays], Flags], most: int) -> Arrays:
     """Up to `most` of the chosen rows: of more, each as likely as the others."""
     parts, random, kept = [examples.empty()], np.random.default_rng(0), 0
-    for batch in examples.batches(Order(batch_rows=_BATCH)):
+    for batch in examples.batches(Order(batch_rows=_BATCH, distinct=False)):
         rows = np.flatnonzero(chosen(batch))
         parts.append({k: v[rows] for k, v in batch.items()} | {"draw": random.random(len(rows))})
         kept += len(rows)

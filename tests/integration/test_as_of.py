@@ -37,7 +37,7 @@ def late_rows(world: World) -> dict[str, npt.NDArray]:
     """What the model of conversions reads of the labels of SHOWN that came on ARRIVED."""
     counting = world.context(ARRIVED, "cvr").counting
     examples = DayExamples(world.lake, world.spec, ARRIVED, "cvr", counting)
-    (batch,) = examples.batches(Order(batch_rows=10_000))
+    (batch,) = examples.batches(Order(batch_rows=10_000, distinct=False))
     start = np.datetime64(SHOWN, "s").astype(float)
     mine = batch["late"] & (batch["ts"] >= start) & (batch["ts"] < start + 86_400)
     assert mine.sum() > 5
@@ -69,7 +69,7 @@ def test_each_feature_is_as_of_the_impression(world: World) -> None:
 def test_what_they_carry_is_what_their_impressions_carry(world: World) -> None:
     counting = world.context(SHOWN, "cvr").counting
     examples = DayExamples(world.lake, world.spec, SHOWN, "cvr", counting)
-    (shown,) = examples.batches(Order(batch_rows=10_000, rows="impressions"))
+    (shown,) = examples.batches(Order(batch_rows=10_000, rows="impressions", distinct=False))
     late = late_rows(world)
     at = np.searchsorted(shown["ts"], late["ts"])
     assert not shown["late"].any()
