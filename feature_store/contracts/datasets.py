@@ -100,7 +100,7 @@ class Bounds(Contract):
     They are meant for a day of many: on a small one each lies as much lower as chance can do.
 
     Attributes:
-        max_late_auc: how well the features may tell late labels from the day's own positives.
+        max_late_auc: how well the features may tell late labels from those that were not late.
         max_auc_drop: how far the AUC may fall below the last day that knew its own.
         min_effective_rank: lowest effective rank of embeddings; 1 is a collapse.
         min_day_to_day_cosine: lowest mean cosine of a pool to yesterday's.

@@ -2,9 +2,10 @@
 
 A row is special when it is a late label, when another row of the day says the same, or when it was
 delivered after its day. None of this may be told by what a model reads. Late labels are compared
-with the positives of the day itself: both are positive, so what tells them apart is a leak. A
-label is the likelier to be late the later in the day its impression was, because the day ends at
-midnight, so the two are compared hour by hour: within an hour both kinds weigh the same.
+with labels that were heard of on the day of their impression: both are positive, and both of
+impressions of the same days, so what tells them apart is a leak. A label is the likelier to be
+late the later in the day its impression was, because the day ends at midnight, so they are
+compared hour by hour: of each hour of each day, both kinds weigh the same.
 
 Everything is learned from a sample of bounded size, drawn the same way every time.
 """
@@ -13,13 +14,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.contracts.base import ENTITIES, Upstream
+from feature_store.contracts.base import ENTITIES, Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.lake.buckets import stable_hash
 from feature_store.lake.lake import Lake
@@ -40,8 +42,10 @@ from jobs.datasets.separation import (
 )
 
 SAMPLE = 20_000
+_LOOK_BACK = 3  # days: of the labels that come late, most are of these
 _BATCH = 8_192
 _HOUR_S = 3600
+_FEWEST = 30  # rows of a kind, below which an AUC is mostly chance
 _WHO = ("user_id", "pin_id", "ts")
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
 # Nothing was counted before any day: counts are the pipeline's, not the data set's.
@@ -50,17 +54,17 @@ _UNCOUNTED = Counting(smoothing=1.0, first_ds="9999-12-31")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
-    """How well late labels are told from the positives of the day itself.
+    """How well late labels are told from labels of the same days that were not late.
 
     Attributes:
-        late, same_day: rows of each kind that were compared.
+        late, prompt: rows of each kind that were compared.
         auc: of a shallow tree; NaN when there are too few rows.
         error: its standard error.
         by: the features that told, the most telling first.
     """
 
     late: int
-    same_day: int
+    prompt: int
     auc: float
     error: float
     by: tuple[str, ...]
@@ -72,7 +76,8 @@ class FeatureReport:
 
     Attributes:
         labels: by label, over impressions and late labels on which it is known.
-        special: by kind of row: late, duplicated, backfilled.
+        special: by kind of row: late, duplicated, backfilled. Rates are not compared with those of
+            late labels.
     """
 
     name: str
@@ -82,15 +87,8 @@ class FeatureReport:
 
 
 def late_labels_told(lake: Lake, spec: DatasetSpec, ds: str, upstream: Upstream) -> Told:
-    """Whether the declared features of a day tell its late labels from its other positives."""
-    examples = DayExamples(lake, spec, ds, upstream, _UNCOUNTED)
-    labels = [x.name for x in spec.labels_of(upstream) if x.role != "auxiliary"]
-
-    def positive(batch: Arrays) -> Flags:
-        found: Flags = np.any([batch[f"label:{name}"] == 1 for name in labels], axis=0)
-        return found
-
-    batch = _sampled(examples, positive, SAMPLE)
+    """Whether the declared features of a day tell its late labels from those that were not late."""
+    batch = _positives(lake, spec, ds, upstream, _UNCOUNTED)
     features = [f for scope in ("user", "pin", "context") for f in spec.features_of(scope)]
     late, rows = batch["late"], _hour_by_hour(batch)
     used = np.flatnonzero(rows.weight > 0)
@@ -100,7 +98,7 @@ def late_labels_told(lake: Lake, spec: DatasetSpec, ds: str, upstream: Upstream)
     known = not math.isnan(value)
     error = auc_error(*counts, value) if known else math.nan
     told = tuple(dict.fromkeys(name.partition(":")[0] for name in by))
-    return Told(late=counts[0], same_day=counts[1], auc=value, error=error, by=told)
+    return Told(late=counts[0], prompt=counts[1], auc=value, error=error, by=told)
 
 
 def audit_features(
@@ -111,18 +109,23 @@ def audit_features(
     batch = _sampled(examples, lambda b: np.ones(len(b["ts"]), bool), SAMPLE)
     fold = _fold(batch)
     kinds = {f"label:{x.name}": _of_label(batch, x.name, fold) for x in spec.labels_of(upstream)}
-    kinds["late"] = (np.arange(len(fold)), _hour_by_hour(batch, spec, upstream))
     ones = np.ones(len(fold))
     for kind, flags in (
         ("duplicated", _duplicated(lake, spec, ds, batch)),
         ("backfilled", _backfilled(lake, spec, ds, batch)),
     ):
         kinds[kind] = (np.arange(len(fold)), Rows(positive=flags, weight=ones, fold=fold))
+    positives = _positives(lake, spec, ds, upstream, counting)
+    late = (np.arange(len(positives["late"])), _hour_by_hour(positives))
+    # Drawn towards everybody's rate of the day they are read on: not comparable between days.
+    rates = {f.name for e in ENTITIES for f in spec.counting_features(e) if f.group == "rates"}
     reports = []
-    for name, scope, tell in _inputs(spec, batch):
+    pairs = zip(_inputs(spec, batch), _inputs(spec, positives), strict=True)
+    for (name, scope, tell), (_, _, tell_late) in pairs:
         aucs = {kind: tell(at, rows) for kind, (at, rows) in kinds.items()}
         labels = {k.removeprefix("label:"): v for k, v in aucs.items() if k.startswith("label:")}
         special = {k: v for k, v in aucs.items() if not k.startswith("label:")}
+        special = {"late": math.nan if name in rates else tell_late(*late), **special}
         reports.append(FeatureReport(name=name, scope=scope, labels=labels, special=special))
     return tuple(reports)
 
@@ -150,9 +153,11 @@ def _inputs(spec: DatasetSpec, batch: Arrays) -> Iterator[tuple[str, str, Tell]]
 
 
 def _known(tell: Callable[[npt.NDArray, Rows], float], values: npt.NDArray, rows: Rows) -> float:
-    """What is told by the rows that weigh something."""
+    """What is told by the rows that weigh something; NaN where one kind has too few of them."""
     used = np.flatnonzero(rows.weight > 0)
-    return tell(values[used], rows.take(used)) if len(used) else math.nan
+    chosen = rows.take(used)
+    fewer = min(chosen.positive.sum(), (~chosen.positive).sum())
+    return tell(values[used], chosen) if fewer >= _FEWEST else math.nan
 
 
 def _columns(feature: Feature, batch: Arrays) -> dict[str, Codes]:
@@ -175,13 +180,18 @@ def _columns(feature: Feature, batch: Arrays) -> dict[str, Codes]:
     return found
 
 
-def _sampled(examples: DayExamples, chosen: Callable[[Arrays], Flags], most: int) -> Arrays:
+def _sampled(
+    examples: DayExamples,
+    chosen: Callable[[Arrays], Flags],
+    most: int,
+    rows: Literal["all", "impressions"] = "all",
+) -> Arrays:
     """Up to `most` of the chosen rows: of more, each as likely as the others."""
     parts, random, kept = [examples.empty()], np.random.default_rng(0), 0
-    for batch in examples.batches(Order(batch_rows=_BATCH, distinct=False)):
-        rows = np.flatnonzero(chosen(batch))
-        parts.append({k: v[rows] for k, v in batch.items()} | {"draw": random.random(len(rows))})
-        kept += len(rows)
+    for batch in examples.batches(Order(batch_rows=_BATCH, rows=rows, distinct=False)):
+        at = np.flatnonzero(chosen(batch))
+        parts.append({k: v[at] for k, v in batch.items()} | {"draw": random.random(len(at))})
+        kept += len(at)
         if kept > 2 * most:
             parts, kept = [_lowest(parts, most)], most
     return _lowest(parts, most)
@@ -190,28 +200,49 @@ def _sampled(examples: DayExamples, chosen: Callable[[Arrays], Flags], most: int
 def _lowest(parts: list[Arrays], most: int) -> Arrays:
     """The rows with the lowest draws, in their order."""
     parts = [p if "draw" in p else p | {"draw": np.empty(0)} for p in parts]
-    names = [n for n in parts[-1] if not n.startswith("random:")]
+    names = [n for n in parts[-1] if not n.startswith(("random:", "row:"))]
     whole = {n: np.concatenate([p[n] for p in parts]) for n in names}
     at = np.sort(np.argsort(whole["draw"], kind="stable")[:most])
     return {n: v[at] for n, v in whole.items()}
 
 
 def _fold(batch: Arrays) -> Codes:
-    folds: Codes = (batch["key:user"] & 1).astype(np.int64)
+    folds: Codes = (batch["key:user"] & 3).astype(np.int64)
     return folds
 
 
-def _hour_by_hour(batch: Arrays, spec: DatasetSpec | None = None, upstream: Upstream = "") -> Rows:
-    """Late labels against the other positives, the latter weighed to be as many in every hour."""
+def _positives(
+    lake: Lake, spec: DatasetSpec, ds: str, upstream: Upstream, counting: Counting
+) -> Arrays:
+    """The day's late labels of impressions of the days before, and what those days knew at once."""
+    labels = [x.name for x in spec.labels_of(upstream) if x.role != "auxiliary"]
+    days = [shift_day(ds, -back) for back in range(_LOOK_BACK, 0, -1)]
+    days = sorted(set(days) & set(lake.days("events"))) if spec.attribution_days else []
+    first = days[0] if days else ds
+    start = np.datetime64(first, "s").astype(np.float64)
+
+    def positive(batch: Arrays) -> Flags:
+        found: Flags = np.any([batch[f"label:{name}"] == 1 for name in labels], axis=0)
+        return found & (batch["ts"] >= start)
+
+    def late(batch: Arrays) -> Flags:
+        return positive(batch) & batch["late"]
+
+    parts = [_sampled(DayExamples(lake, spec, ds, upstream, counting), late, SAMPLE)]
+    for day in days if len(parts[0]["late"]) else []:
+        examples = DayExamples(lake, spec, day, upstream, counting)
+        parts.append(_sampled(examples, positive, SAMPLE, rows="impressions"))
+    return {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+
+
+def _hour_by_hour(batch: Arrays) -> Rows:
+    """Late labels against the others, which weigh as much in every hour of every day."""
     late = batch["late"]
-    positive = np.ones(len(late), bool)
-    if spec:
-        labels = [x.name for x in spec.labels_of(upstream) if x.role != "auxiliary"]
-        positive = np.any([batch[f"label:{name}"] == 1 for name in labels], axis=0)
-    hour = (batch["ts"] // _HOUR_S % 24).astype(np.int64)
-    lates, others = (np.bincount(hour[x], minlength=24) for x in (late, positive & ~late))
-    ratio = np.divide(lates, others, out=np.zeros(24), where=others > 0)
-    weight = np.where(late, (others > 0)[hour], np.where(positive, ratio[hour], 0.0))
+    _, hour = np.unique(batch["ts"] // _HOUR_S, return_inverse=True)
+    size = int(hour.max(initial=0)) + 1
+    lates, others = (np.bincount(hour[x], minlength=size) for x in (late, ~late))
+    ratio = np.divide(lates, others, out=np.zeros(size), where=others > 0)
+    weight = np.where(late, (others > 0)[hour], ratio[hour])
     return Rows(positive=late, weight=weight.astype(np.float64), fold=_fold(batch))
 
 

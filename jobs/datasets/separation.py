@@ -24,6 +24,7 @@ _CODES = 256
 _SMOOTHING = 10.0
 _DEPTH = 3
 _MIN_LEAF = 20
+_PARTS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +34,8 @@ class Rows:
     Attributes:
         positive: which kind each row [N] is of.
         weight: of each row [N].
-        fold: 0 or 1 by user [N]; each half is scored by what the other one teaches.
+        fold: part of the users [N], 0 .. 3; rows of an even part are scored by what odd ones teach,
+            and the other way round.
     """
 
     positive: Flags
@@ -43,7 +45,12 @@ class Rows:
     @property
     def decidable(self) -> bool:
         """Whether both halves have rows of both kinds."""
-        return len(set(zip(self.fold.tolist(), self.positive.tolist(), strict=True))) == 4
+        return len(np.unique(2 * self.half + self.positive)) == 4
+
+    @property
+    def half(self) -> Codes:
+        """Which half [N] a row is scored with."""
+        return self.fold % 2
 
     def take(self, rows: npt.NDArray) -> "Rows":
         """The chosen rows."""
@@ -85,7 +92,7 @@ def auc_alone(codes: Codes, rows: Rows) -> float:
     size = int(codes.max()) + 1
     found = []
     for half in (0, 1):
-        taught, scored = rows.fold != half, np.flatnonzero(rows.fold == half)
+        taught, scored = rows.half != half, np.flatnonzero(rows.half == half)
         rate = _rates(codes[taught], rows.take(taught), size)
         found.append(auc(rate[codes[scored]], rows.take(scored)))
     return float(np.mean(found))
@@ -97,7 +104,7 @@ def auc_of_vectors(vectors: npt.NDArray, rows: Rows) -> float:
         return math.nan
     found = []
     for half in (0, 1):
-        taught, scored = rows.fold != half, np.flatnonzero(rows.fold == half)
+        taught, scored = rows.half != half, np.flatnonzero(rows.half == half)
         means = [
             np.average(vectors[taught & kind], axis=0, weights=rows.weight[taught & kind])
             for kind in (~rows.positive, rows.positive)
@@ -112,7 +119,7 @@ def auc_of_tree(columns: Mapping[str, Codes], rows: Rows) -> tuple[float, tuple[
         return math.nan, ()
     found, gains = [], dict[str, float]()
     for half in (0, 1):
-        taught, scored = rows.fold != half, np.flatnonzero(rows.fold == half)
+        taught, scored = rows.half != half, np.flatnonzero(rows.half == half)
         leaf = _grow(columns, rows, taught, _DEPTH, gains)
         score = np.zeros(len(rows.positive))
         for inside, rate in leaf:
@@ -163,11 +170,16 @@ def _split(
 
 
 def _best_split(codes: Codes, rows: Rows, size: int) -> tuple[float, Flags]:
-    """The largest fall of impurity, and the codes [K] that go left; they are tried by their rate.
+    """The largest fall of impurity, and the codes [K] that go left.
+
+    One part of the users says in which order the codes are tried, by their share of positives; the
+    others say what each cut is worth, so that a column of many codes has no advantage by chance.
 
     Source: Breiman, Friedman, Olshen, Stone, 1984: for two kinds, the best split is among these.
     """
-    order = np.argsort(_rates(codes, rows, size), kind="stable")
+    orders, judges = rows.fold < _PARTS // 2, rows.fold >= _PARTS // 2
+    order = np.argsort(_rates(codes[orders], rows.take(orders), size), kind="stable")
+    codes, rows = codes[judges], rows.take(judges)
     count = np.bincount(codes, minlength=size)[order].cumsum()
     weight = np.bincount(codes, rows.weight, size)[order].cumsum()
     up = np.bincount(codes, rows.weight * rows.positive, size)[order].cumsum()
@@ -176,11 +188,13 @@ def _best_split(codes: Codes, rows: Rows, size: int) -> tuple[float, Flags]:
     if not enough.any() or not 0 < hits < whole:
         return 0.0, np.zeros(size, bool)
     with np.errstate(divide="ignore", invalid="ignore"):
+        # The first side has a lower share of positives, as it was ordered, or the cut is noise.
         pure = up**2 / weight + (hits - up) ** 2 / (whole - weight) - hits**2 / whole
-    cut = int(np.argmax(np.where(enough, pure, -np.inf)))
+        pure = np.where(up * whole < hits * weight, pure, 0.0)
+    cut = int(np.argmax(np.where(enough, pure, 0.0)))
     left = np.zeros(size, bool)
     left[order[: cut + 1]] = True
-    return float(max(pure[cut], 0.0)), left
+    return float(pure[cut]) if enough[cut] else 0.0, left
 
 
 def _rates(codes: Codes, rows: Rows, size: int) -> Floats:

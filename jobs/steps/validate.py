@@ -62,7 +62,7 @@ def run(ctx: RunContext) -> Outcome:
 
 
 def _late_labels(ctx: RunContext) -> tuple[Metrics, tuple[Acceptance, ...]]:
-    """Measure whether features tell late labels from the day's own positives.
+    """Measure whether features tell late labels from those that were not late.
 
     Raises:
         GuardFailed: they do, better than chance and the bound explain; it names them.
@@ -76,7 +76,7 @@ def _late_labels(ctx: RunContext) -> tuple[Metrics, tuple[Acceptance, ...]]:
         return {}, ()
     raised = bound + SIGMAS * worst.error
     check = Check(number="late_auc", found=worst.auc, bound=raised, least=False)
-    what = f"late labels can be told from positives of the day itself, by {', '.join(worst.by[:5])}"
+    what = f"late labels can be told from those that were not late, by {', '.join(worst.by[:5])}"
     used = hold(ctx.root, "validate", ctx.ds, None, [check], what)
     metrics: Metrics = {
         "late_auc": round(worst.auc, 4),

