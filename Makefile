@@ -12,9 +12,11 @@ export DERM_HOME
 
 DERM      := .venv/bin/derm
 PYTEST    := .venv/bin/python -m pytest
-PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 HOME_ARGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SOURCE),--source "$(SOURCE)") \
              $(if $(RECIPE),--recipe "$(RECIPE)")
+
+# Environments are made two at a time.
+MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
 .PHONY: help run up down test test-fast check bench golden-update screenshot secrets lock clean
@@ -60,7 +62,7 @@ secrets: ## write the cluster profile's passwords to .env; existing ones are kep
 
 lock: ## pin every package again, from requirements/*.in
 	@$(PYTHON) -m venv --clear build/lock
-	@build/lock/bin/python -m pip install $(PIP_FLAGS) uv
+	@build/lock/bin/python -m pip install --quiet --disable-pip-version-check --no-input uv
 	@for name in jobs dev airflow s3; do \
 	    build/lock/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header \
 	        --no-annotate requirements/$$name.in --output-file requirements/$$name.lock || exit 1; \
@@ -73,17 +75,16 @@ clean: ## remove environments, caches and everything runs wrote
 	@rm -rf .venv .venv-airflow .venv-s3 .venv-bench .venv-feast .derm .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	    .import_linter_cache derm.egg-info
 
-# An environment is made again when its lock changes. pip's chatter goes to a log that is shown only
-# when it fails.
+# An environment is made again when its lock changes: infra/environment.py, with uv or with pip. What
+# they say goes to a log that is shown only when they fail.
 define python_env
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "derm needs Python 3.11 or later: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@$(PYTHON) -m venv --clear $(1)
+	@$(PYTHON) infra/environment.py make $(1)
 endef
 define install
 	@echo "installing $(2) into $(1)"
-	@$(1)/bin/python -m pip install $(PIP_FLAGS) $(2) > $(1)/pip.log 2>&1 \
-	    || { cat $(1)/pip.log >&2; exit 1; }
+	@$(PYTHON) infra/environment.py install $(1) $(2)
 endef
 
 .venv/.jobs: requirements/jobs.lock

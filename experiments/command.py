@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+from experiments.references import REFERENCES
 from experiments.report import render
 from experiments.upstream import BASELINE, VARIANTS, Run, Size, Variant, run
 from feature_store.contracts.base import Upstream
@@ -76,9 +77,9 @@ def main(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001 -
         if (variant.name, seed) not in done
     ]
     for number, finished in enumerate(_carry_out(tasks, size, args.processes), 1):
-        runs.append(finished)
+        runs += finished
         save(file, size, runs)
-        log.info("%d of %d: %s, seed %d", number, len(tasks), finished.variant, finished.seed)
+        log.info("%d of %d: %s, seed %d", number, len(tasks), finished[0].variant, finished[0].seed)
     report = render(runs, chosen, size, args.upstream, args.seeds)
     for name, text in report.files.items():
         write_atomic(args.out / name, text)
@@ -124,7 +125,8 @@ def load(file: Path, size: Size) -> list[Run]:
 
 def save(file: Path, size: Size, runs: list[Run]) -> None:
     """Write the runs in an order that does not depend on who finished first."""
-    ordered = sorted(runs, key=lambda r: (r.seed, [v.name for v in VARIANTS].index(r.variant)))
+    names = (*REFERENCES, *(v.name for v in VARIANTS))
+    ordered = sorted(runs, key=lambda r: (r.seed, names.index(r.variant)))
     lines = ",\n".join(json.dumps(_rounded(r)) for r in ordered)
     text = f'{{"size": {json.dumps(dataclasses.asdict(size))}, "runs": [\n{lines}\n]}}\n'
     write_atomic(file, text)
@@ -135,7 +137,7 @@ def _rounded(finished: Run) -> dict[str, object]:
     return dataclasses.asdict(finished) | {"days": days}
 
 
-def _carry_out(tasks: list[Task], size: Size, processes: int) -> Iterator[Run]:
+def _carry_out(tasks: list[Task], size: Size, processes: int) -> Iterator[list[Run]]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, max(len(tasks), 1)), mp_context=context) as pool:
         running = [pool.submit(run, *task, size) for task in tasks]

@@ -1,4 +1,4 @@
-"""What embeddings are worth to those who use them: ranking, retrieval, stability.
+"""What predictions and embeddings are worth to those who use them.
 
 Shapes: N rows, U users, P Pins, E embedding width.
 """
@@ -8,12 +8,35 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+
+from experiments.truth import DayTruth, expected_auc
+from models.training.metrics import normalized_entropy
 
 Keys = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Metrics = dict[str, float]
 
 _USERS_AT_ONCE = 1024
+_SMALLEST = 1e-7
+
+
+def of_predictions(chance_N: npt.NDArray[np.float64], truth: DayTruth, number: int) -> Metrics:
+    """What predicted chances of a day's impressions are worth.
+
+    Args:
+        number: of the day.
+    """
+    known_N, label_N = truth.label_N(number), truth.label_N()
+    q_N = np.clip(chance_N, _SMALLEST, 1 - _SMALLEST)
+    rate = float(label_N.mean())
+    loss = float(-(label_N * np.log(q_N) + (1 - label_N) * np.log1p(-q_N)).mean())
+    return {
+        "auc": expected_auc(chance_N, known_N),
+        "auc_eventual": expected_auc(chance_N, label_N),
+        "auc_true": expected_auc(chance_N, truth.chance_N),
+        "ne": normalized_entropy(loss, rate) if 0 < rate < 1 else float("nan"),
+        "calibration": float(q_N.sum() / truth.chance_N.sum()),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +46,16 @@ class Vectors:
     key_N: Keys
     vectors_NE: Floats
 
-    @classmethod
-    def last(cls, key_N: Keys, vectors_NE: Floats) -> Self:
-        """Of rows in the order of time, the last one of each key."""
-        keys, newest = np.unique(key_N[::-1], return_index=True)
-        return cls(keys, vectors_NE[::-1][newest])
+    def merged(self, today: "Vectors", weight: float) -> Self:
+        """These as the pool of yesterday, and today's: a moving average where there are both.
 
-    def updated(self, newer: "Vectors") -> "Vectors":
-        """These, with the newer ones in place of or beside them."""
-        keys = np.concatenate([self.key_N, newer.key_N])
-        return Vectors.last(keys, np.concatenate([self.vectors_NE, newer.vectors_NE]))
+        Source: DERM, appendix C: weight * pool + (1 - weight) * daily, not normalised again.
+        """
+        keys = np.union1d(self.key_N, today.key_N)
+        was, now = self.rows(keys), today.rows(keys)
+        past = np.where((now >= 0) & (was >= 0), weight, now < 0).astype(np.float32)[:, None]
+        merged = past * self.vectors_NE[was] + (1 - past) * today.vectors_NE[now]
+        return type(self)(keys, merged)
 
     def rows(self, key_N: Keys) -> npt.NDArray[np.int64]:
         """The row of each key, -1 where it is unknown."""
@@ -40,34 +63,40 @@ class Vectors:
         return np.where(self.key_N[at] == key_N, at, -1)
 
     def mean_cosine(self, other: "Vectors") -> float:
-        """Mean cosine of the keys that both have; vectors have norm 1."""
+        """Mean cosine of the keys that both have."""
         rows = other.rows(self.key_N)
         both = rows >= 0
         if not both.any():
             return float("nan")
-        return float((self.vectors_NE[both] * other.vectors_NE[rows[both]]).sum(axis=1).mean())
+        mine, theirs = self.vectors_NE[both], other.vectors_NE[rows[both]]
+        lengths = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
+        return float(((mine * theirs).sum(axis=1) / lengths).mean())
 
 
-def dot_auc(users: Vectors, pins: Vectors, user_N: Keys, pin_N: Keys, clicked_N: Floats) -> float:
-    """AUC of the inner product for the rows whose user and Pin have an embedding; NaN if none."""
+def dot_auc(
+    users: Vectors,
+    pins: Vectors,
+    user_N: Keys,
+    pin_N: Keys,
+    chance_N: npt.NDArray[np.float64],
+) -> float:
+    """Expected AUC of the inner product, of the rows whose user and Pin have an embedding.
+
+    Args:
+        chance_N: of a positive; a label, 0 or 1, is a chance too. NaN rows are left out.
+    """
     u, p = users.rows(user_N), pins.rows(pin_N)
-    known = (u >= 0) & (p >= 0) & ~np.isnan(clicked_N)
-    clicked = clicked_N[known] == 1
-    positives, negatives = int(clicked.sum()), int((~clicked).sum())
-    if not positives or not negatives:
-        return float("nan")
+    known = (u >= 0) & (p >= 0) & ~np.isnan(chance_N)
     score = (users.vectors_NE[u[known]] * pins.vectors_NE[p[known]]).sum(axis=1)
-    ranks = rankdata(score)
-    wins = ranks[clicked].sum() - positives * (positives + 1) / 2
-    return float(wins / (positives * negatives))
+    return expected_auc(score.astype(np.float64), chance_N[known].astype(np.float64))
 
 
 def recall_at(
     k: int, users: Vectors, pins: Vectors, user_N: Keys, pin_N: Keys, clicked_N: Floats
 ) -> float:
-    """Share of a day's clicks whose Pin is among the user's k nearest of all Pins.
+    """Share of a day's positives whose Pin is among the user's k nearest of all Pins.
 
-    Exact search by inner product; clicks of users or on Pins without an embedding are left out.
+    Exact search by inner product; positives of users or Pins without an embedding are left out.
     """
     hit = clicked_N == 1
     u, p = users.rows(user_N[hit]), pins.rows(pin_N[hit])

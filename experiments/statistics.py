@@ -1,41 +1,79 @@
-"""Paired comparisons with confidence intervals, over seeds and the days within them."""
+"""What was shown: intervals over worlds, and Holm's correction over a table."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
-_RESAMPLES = 10_000
+_ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and its 95 % confidence interval."""
+    """A mean over worlds and its 95 % confidence interval.
+
+    Attributes:
+        low, high: NaN where fewer than two worlds were seen.
+        p: two-sided probability of a mean so far from zero by chance; corrected for the table it
+            stands in by `holm`.
+    """
 
     mean: float
     low: float
     high: float
+    p: float
 
     @property
     def verdict(self) -> str:
-        """`up` or `down` when the interval leaves out zero, else `open`."""
-        if self.low > 0:
-            return "up"
-        return "down" if self.high < 0 else "open"
+        """`up` or `down` where chance is ruled out at 5 %, else `open`."""
+        if not self.p < _ALPHA:
+            return "open"
+        return "up" if self.mean > 0 else "down"
 
 
-def bootstrap(values_SD: npt.NDArray[np.float64], *, seed: int = 0) -> Interval:
-    """The mean of S seeds with D days each, resampled as they arose: seeds, then days of a seed.
+def interval(values_SD: npt.NDArray[np.float64]) -> Interval:
+    """Student's t over the means of S worlds with D days each.
 
-    Days of one seed share a world and a model, so they are not S x D independent numbers. NaN days
-    (no positive to rank, say) are left out. With one value the interval is the value.
+    Days of one world share a model and its users: they are one number. Resampling five worlds
+    draws the same one twice and never one that was not seen, so that its intervals are too narrow;
+    those of t cover what they promise (a test simulates it). NaN days are left out.
 
-    Source: Davison and Hinkley 1997, *Bootstrap Methods and their Application*, section 3.8.
+    Source: Student 1908; on resampling few clusters, Davison and Hinkley 1997, section 3.8.
     """
-    seeds, days = values_SD.shape
-    random = np.random.default_rng(seed)
-    chosen_RS = random.integers(0, seeds, (_RESAMPLES, seeds))
-    chosen_RSD = random.integers(0, days, (_RESAMPLES, seeds, days))
-    means_R = np.nanmean(values_SD[chosen_RS[:, :, None], chosen_RSD], axis=(1, 2))
-    low, high = np.nanquantile(means_R, (0.025, 0.975))
-    return Interval(float(np.nanmean(values_SD)), float(low), float(high))
+    known_S = ~np.isnan(values_SD).all(axis=1)
+    means_S = np.nanmean(values_SD[known_S], axis=1) if known_S.any() else np.empty(0)
+    count = len(means_S)
+    mean = float(means_S.mean()) if count else math.nan
+    if count < 2:
+        return Interval(mean, math.nan, math.nan, 1.0)
+    error = float(means_S.std(ddof=1)) / math.sqrt(count)
+    if error == 0:
+        return Interval(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    reach = _quantile(count - 1) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, count - 1))
+    return Interval(mean, mean - reach, mean + reach, p)
+
+
+def holm(found: list[Interval]) -> list[Interval]:
+    """The same intervals with p corrected for how many there are, as if all were read at once.
+
+    The chance that any of them looks decided though nothing is there stays below 5 %. Intervals
+    stay those of one comparison.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    order = sorted(range(len(found)), key=lambda i: found[i].p)
+    corrected = [1.0] * len(found)
+    worst = 0.0
+    for rank, i in enumerate(order):
+        worst = max(worst, min(1.0, found[i].p * (len(found) - rank)))
+        corrected[i] = worst
+    return [replace(x, p=p) for x, p in zip(found, corrected, strict=True)]
+
+
+@lru_cache
+def _quantile(freedom: int) -> float:
+    return float(stats.t.ppf(1 - _ALPHA / 2, freedom))

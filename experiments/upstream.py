@@ -1,7 +1,7 @@
 """Variants of the upstream model on simulated worlds, and what their embeddings are worth.
 
 One run trains a variant on a window, then lives through the days that follow as production does:
-score the day, compare what yesterday's embeddings predicted of it, train on it, embed it.
+score the day, compare what yesterday's pools foretold of it, train on it, embed it, merge pools.
 
 Shapes: N rows, U users, P Pins, E embedding width.
 """
@@ -9,15 +9,19 @@ Shapes: N rows, U users, P Pins, E embedding width.
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 import torch
 
-from experiments.quality import Vectors, dot_auc, recall_at
+from experiments.quality import Metrics, Vectors, dot_auc, of_predictions, recall_at
+from experiments.references import Day, References
+from experiments.truth import Truth, entity_numbers, impression_numbers
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between, shift_day
 from feature_store.reading.entities import Arrays
 from feature_store.reading.examples import DayExamples, Order
@@ -28,19 +32,19 @@ from jobs.settings import Home, Settings
 from jobs.steps import ingest, simulate
 from jobs.steps.count import count_day
 from jobs.steps.training_run import first_window
+from models.derm.delayed import Correction
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel
 from models.training.determinism import make_deterministic, seed_for, seed_torch
 from models.training.loop import Trainer
 from models.training.metrics import effective_rank
+from simulator.population import Population
 
 FIRST = "2025-03-01"
 TOP_K = 10
 _WEEK = 7
 _EMBED_ROWS = 2048
-
-Metrics = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,14 +53,17 @@ class Variant:
 
     Attributes:
         ssl_weight: lambda, the weight of the self-supervised loss.
+        delayed: what is done about labels that arrive late.
         context_in_user_tower: let what is known only at the impression into the user's embedding;
             built here alone, the model of the pipeline cannot express it.
-        regime: `incremental` trains on every new day; `weekly` trains from scratch on the window
-            every seventh day, and not at all in between.
+        regime: `incremental` trains on every new day; `weekly` trains from scratch on every day so
+            far, which is what the incremental one has seen, every seventh day, and not at all in
+            between.
     """
 
     name: str
     ssl_weight: float = 0.1
+    delayed: Correction = "taken_back"
     context_in_user_tower: bool = False
     regime: Literal["incremental", "weekly"] = "incremental"
 
@@ -64,6 +71,9 @@ class Variant:
 BASELINE = Variant(name="baseline")
 VARIANTS = (
     BASELINE,
+    Variant(name="late labels as they come", delayed="none"),
+    Variant(name="late labels weighted", delayed="weighted"),
+    Variant(name="late labels calibrated", delayed="calibrated"),
     Variant(name="lambda 0", ssl_weight=0.0),
     Variant(name="lambda 0.01", ssl_weight=0.01),
     Variant(name="lambda 0.03", ssl_weight=0.03),
@@ -79,7 +89,7 @@ class Size:
     """How long a run is, and on which model and world.
 
     Attributes:
-        window: days of a training from scratch.
+        window: days of the first training from scratch.
         days: days after it, each of which is measured.
     """
 
@@ -90,7 +100,7 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """What one variant measured with one seed; a dictionary of metrics per day."""
+    """What one variant or reference measured with one seed; a dictionary of metrics per day."""
 
     variant: str
     seed: int
@@ -98,65 +108,96 @@ class Run:
     days: tuple[Metrics, ...]
 
 
-def run(variant: Variant, seed: int, upstream: Upstream, size: Size) -> Run:
-    """Simulate a world, live through it with one variant, measure.
+def run(variant: Variant, seed: int, upstream: Upstream, size: Size) -> list[Run]:
+    """Live through a simulated world with one variant, measure; with the baseline, references too.
 
     Args:
         seed: of the world and of the model; variants of one seed see the same events.
     """
     make_deterministic(threads=1)
-    with TemporaryDirectory(prefix="experiment-") as folder:
-        ctx = _world(Path(folder), seed, upstream, size)
-        return Run(
-            variant=variant.name,
-            seed=seed,
-            upstream=upstream,
-            days=tuple(_Life(ctx, variant, upstream, size).days()),
-        )
+    world = _world(seed, size)
+    life = _Life(world, variant, upstream, size)
+    days = tuple(life.days())
+    found = [Run(variant=variant.name, seed=seed, upstream=upstream, days=days)]
+    for name, measured in life.references.items():
+        found.append(Run(variant=name, seed=seed, upstream=upstream, days=tuple(measured)))
+    return found
 
 
-def _world(root: Path, seed: int, upstream: Upstream, size: Size) -> RunContext:
-    """A lake with the days of one simulated world."""
-    days = days_between(FIRST, shift_day(FIRST, size.window + size.days - 1))
-    Home(
-        dataset="simulated", recipe=size.recipe, first_ds=FIRST, start_ds=days[-1], seed=seed
-    ).save(root)
-    settings = Settings(home=root, threads=1)
-    for ds in days:
-        ctx = open_context(settings, ds, upstream)
-        simulate.run(ctx)
-        ingest.run(ctx)
-        count_day(ctx, run_here)
-    return ctx
+class _World:
+    """A lake with the days of one simulated world; the folder goes with it."""
+
+    def __init__(self, seed: int, size: Size) -> None:
+        self._folder = TemporaryDirectory(prefix="experiment-")
+        root = Path(self._folder.name)
+        days = days_between(FIRST, shift_day(FIRST, size.window + size.days - 1))
+        Home(
+            dataset="simulated", recipe=size.recipe, first_ds=FIRST, start_ds=days[-1], seed=seed
+        ).save(root)
+        self.settings = Settings(home=root, threads=1)
+        for ds in days:
+            ctx = open_context(self.settings, ds, None)
+            simulate.run(ctx)
+            ingest.run(ctx)
+            count_day(ctx, run_here)
+
+    def context(self, upstream: Upstream) -> RunContext:
+        """What a step of the first day would be handed."""
+        return open_context(self.settings, FIRST, upstream)
+
+
+@lru_cache(maxsize=1)
+def _world(seed: int, size: Size) -> _World:
+    """The world of a seed; a process keeps the last one, for the next variant."""
+    return _World(seed, size)
 
 
 class _Life:
-    """A variant's days."""
+    """A variant's days.
 
-    def __init__(self, ctx: RunContext, variant: Variant, upstream: Upstream, size: Size) -> None:
-        self.ctx, self.variant, self.upstream, self.size = ctx, variant, upstream, size
-        self.config = ctx.recipe.training
+    Attributes:
+        references: by name, what references measured of the same days; with the baseline only.
+    """
+
+    def __init__(self, world: _World, variant: Variant, upstream: Upstream, size: Size) -> None:
+        self.ctx = world.context(upstream)
+        self.variant, self.upstream, self.size = variant, upstream, size
+        self.config = self.ctx.own_recipe.training
         self.pools: dict[Entity, Vectors] = {}
+        self.task = self.ctx.spec.labels_of(upstream)[0].name
+        population = Population(self.ctx.recipe.simulation, self.ctx.home.seed)
+        self.truth = Truth(population, self.task)
+        self.references: dict[str, list[Metrics]] = {}
+        self._compared: References | None = None
+        if variant == BASELINE:
+            inputs = ModelInputs.of(self.ctx.spec, upstream)
+            features = (*inputs.user, *inputs.pin, *inputs.context)
+            rate = f"pin_{self.task}_rate_28d"
+            self._compared = References(self.truth, features, rate, TOP_K)
 
     def days(self) -> Iterator[Metrics]:
         """Measure and train, day by day."""
-        self._begin(shift_day(FIRST, self.size.window - 1))
+        self._begin(days_between(FIRST, shift_day(FIRST, self.size.window - 1)))
         for number in range(self.size.days):
             ds = shift_day(FIRST, self.size.window + number)
-            found = self._foretold(ds)
+            rows = self._impressions(ds)
+            found = self._foretold(ds, rows)
             anew = self.variant.regime == "weekly" and (number + 1) % _WEEK == 0
             if anew:
-                self._begin(ds)
+                self._begin(days_between(FIRST, ds))
             elif self.variant.regime == "incremental":
                 self._train(ds)
-            yield found | self._embed(ds, compare=not anew)
+            yield found | self._embed(rows, compare=not anew)
 
-    def _begin(self, last: str) -> None:
-        """Train from scratch on the window that ends with `last`, and fill the pools from it."""
-        days = days_between(shift_day(last, 1 - self.size.window), last)
+    def _begin(self, days: tuple[str, ...]) -> None:
+        """Train from scratch on some days, and fill the pools from them."""
         seed_torch(self.ctx.home.seed, self.upstream, "initialise")
-        loss = dataclasses.replace(self.ctx.recipe.model.loss, ssl_weight=self.variant.ssl_weight)
-        model = dataclasses.replace(self.ctx.recipe.model, loss=loss)
+        loss = dataclasses.replace(
+            self.ctx.own_recipe.model.loss,
+            ssl_weight=self.variant.ssl_weight,
+            delayed=self.variant.delayed,
+        )
+        model = dataclasses.replace(self.ctx.own_recipe.model, loss=loss)
         objective = DermObjective(DermModel(self._inputs(), model))
         objective.model.fit(first_window(self.ctx, days, self.upstream))
         self.trainer = Trainer(
@@ -164,14 +205,18 @@ class _Life:
             self.config,
             torch.device("cpu"),
             learning_rate=self.config.learning_rate,
-            empty=self._examples(last).empty(),
+            empty=self._examples(days[-1]).empty(),
         )
         for ds in days:
             self._train(ds)
         self.trainer.optimizer.set_learning_rate(self.config.incremental_learning_rate)
         self.pools = {}
+        first_time = self._compared is not None and not self.references
         for ds in days:
-            self._embed(ds)
+            rows = self._impressions(ds)
+            self._embed(rows)
+            if self._compared is not None and first_time:
+                self._compared.see(self._day(ds, rows))
 
     def _inputs(self) -> ModelInputs:
         inputs = ModelInputs.of(self.ctx.spec, self.upstream)
@@ -184,64 +229,76 @@ class _Life:
         ctx = self.ctx
         return DayExamples(ctx.lake, ctx.spec, ds, self.upstream, ctx.counting)
 
-    def _batches(self, ds: str, order: Order) -> Iterator[Arrays]:
-        # A tower that reads the context has another input for every event of a user.
-        distinct = not self.variant.context_in_user_tower
-        return self._examples(ds).batches(dataclasses.replace(order, distinct=distinct))
-
     def _train(self, ds: str) -> None:
         seed = self.ctx.home.seed
         order = Order(
             batch_rows=self.config.batch_rows,
             seed=seed_for(seed, self.upstream, ds, "shuffle"),
-            random_pins=self.ctx.recipe.model.loss.random_negatives,
+            random_pins=self.ctx.own_recipe.model.loss.random_negatives,
+            # A tower that reads the context has another input for every event of a user.
+            distinct=not self.variant.context_in_user_tower,
         )
-        batches = self._batches(ds, order)
+        batches = self._examples(ds).batches(order)
         self.trainer.train(batches, seed=(seed, self.upstream, ds, "all"))
 
-    def _foretold(self, ds: str) -> Metrics:
-        """What the model and the embeddings of the day before say about a day."""
-        rows = list(self._batches(ds, Order(batch_rows=_EMBED_ROWS)))
-        task = self.trainer.objective.model.inputs.tasks[0]
-        scores = self.trainer.score(rows)[task]
+    def _impressions(self, ds: str) -> list[Arrays]:
+        """The impressions of a day in the order of the lake, in batches."""
+        order = Order(batch_rows=_EMBED_ROWS, rows="impressions", distinct=False)
+        return list(self._examples(ds).batches(order))
+
+    def _day(self, ds: str, batches: list[Arrays]) -> Day:
+        """A day's impressions with their truth."""
+        events = self.ctx.lake.dataset(self.ctx.spec.events_table(), [ds])
+        shown = events.to_table(
+            columns=["event_id", "user_id", "pin_id"], filter=pc.field("arrived_at").is_null()
+        )
+        number = len(days_between(FIRST, ds)) - 1
+        truth = self.truth.day(number).take(impression_numbers(shown["event_id"]))
+        rows = {name: _column(batches, name) for name in batches[0]}
+        users, pins = (entity_numbers(shown[f"{e}_id"]) for e in ENTITIES)
+        return Day(number=number, rows=rows, truth=truth, users=users, pins=pins)
+
+    def _foretold(self, ds: str, batches: list[Arrays]) -> Metrics:
+        """What the model and the pools of the day before say about a day."""
+        day = self._day(ds, batches)
+        if self._compared is not None:
+            for name, measured in self._compared.foretell(day).items():
+                self.references.setdefault(name, []).append(measured)
+            self._compared.see(day)
+        logits_N = torch.cat([self.trainer.predict(batch)[:, 0] for batch in batches])
         users, pins = self.pools["user"], self.pools["pin"]
-        user_N, pin_N = (_column(rows, f"key:{e}") for e in ENTITIES)
-        clicked_N = _column(rows, f"label:{task}")
-        return {
-            "auc": _number(scores["auc"]),
-            "ne": _number(scores["ne"]),
-            "dot_auc": dot_auc(users, pins, user_N, pin_N, clicked_N),
-            f"recall_at_{TOP_K}": recall_at(TOP_K, users, pins, user_N, pin_N, clicked_N),
+        user_N, pin_N = (day.rows[f"key:{e}"] for e in ENTITIES)
+        chance_N = torch.sigmoid(logits_N.double()).numpy()
+        positive_N = day.truth.label_N().astype(np.float32)
+        return of_predictions(chance_N, day.truth, day.number) | {
+            "dot_auc": dot_auc(users, pins, user_N, pin_N, day.truth.chance_N),
+            f"recall_at_{TOP_K}": recall_at(TOP_K, users, pins, user_N, pin_N, positive_N),
         }
 
-    def _embed(self, ds: str, *, compare: bool = True) -> Metrics:
-        """Embed a day, the last event of an entity counts; carry the others over.
+    def _embed(self, batches: list[Arrays], *, compare: bool = True) -> Metrics:
+        """Embed who was seen, as of their last impression, and merge into the pools.
 
         Args:
             compare: with what the pools hold; not on the day of a new space, whose pools hold
                 that day already.
         """
-        parts: dict[Entity, list[tuple[npt.NDArray, npt.NDArray]]] = {"user": [], "pin": []}
-        for batch in self._batches(ds, Order(batch_rows=_EMBED_ROWS)):
-            found = self.trainer.embed(batch)
-            for entity in ENTITIES:
-                parts[entity].append((batch[f"key:{entity}"], found[entity].numpy()))
         metrics: Metrics = {}
+        weight = self.ctx.own_recipe.aggregation.w
         for entity in ENTITIES:
-            keys, vectors = (np.concatenate(column) for column in zip(*parts[entity], strict=True))
-            today = Vectors.last(keys, vectors)
+            key_N = _column(batches, f"key:{entity}")
+            keys, newest = np.unique(key_N[::-1], return_index=True)
+            last = len(key_N) - 1 - newest
+            rows = {name: _column(batches, name)[last] for name in batches[0]}
+            today = Vectors(keys, self.trainer.embed(rows)[entity].numpy())
             past = self.pools.get(entity)
             if compare and past is not None:
                 metrics[f"cosine_{entity}"] = today.mean_cosine(past)
             rank = effective_rank(torch.from_numpy(today.vectors_NE[:_EMBED_ROWS]))
             metrics[f"effective_rank_{entity}"] = rank
-            self.pools[entity] = today if past is None else past.updated(today)
+            if compare or past is None:
+                self.pools[entity] = today if past is None else past.merged(today, weight)
         return metrics
 
 
 def _column(batches: list[Arrays], name: str) -> npt.NDArray:
     return np.concatenate([batch[name] for batch in batches])
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

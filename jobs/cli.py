@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from feature_store.contracts.base import check_day
 from feature_store.contracts.errors import InputError
@@ -158,6 +159,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm search --user u42 -k 10 --upstream ctr",
     ),
     Command(
+        name="skip",
+        module="jobs.commands.skip",
+        summary="go past a day whose events will never come: everybody is carried over",
+        example="derm skip --ds 2025-03-03 --reason 'the site was down'",
+    ),
+    Command(
         name="status",
         module="jobs.commands.status",
         summary="say what is published now, how each day stands, and what to run next",
@@ -172,12 +179,16 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 
+# What numerical libraries read when they are loaded.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run one command, return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in argv
     try:
-        _bind_threads()
+        bind_threads()
         args = build_parser(argv[0] if argv else "").parse_args(argv)
         _configure_logging()
         settings = Settings.from_environment()
@@ -211,15 +222,21 @@ def _failed(error: Exception, *, as_json: bool) -> int:
     return explained.exit_code
 
 
-def _bind_threads() -> None:
+def program() -> NoReturn:
+    """The program `derm`: a command as a process of its own."""
+    code = main()
+    exits.finish()
+    os._exit(code)
+
+
+def bind_threads() -> None:
     """Give numerical libraries the threads of DERM_THREADS, before any of them is loaded.
 
     They would take every core of the machine, and the last bits of a sum depend on how many.
     """
     with contextlib.suppress(InputError):  # the command says so
         threads = str(Settings.from_environment().threads or os.cpu_count() or 1)
-        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        os.environ.update(dict.fromkeys(names, threads))
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, threads))
 
 
 def out(line: str) -> None:

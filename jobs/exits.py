@@ -3,12 +3,15 @@
 The codes are part of the contract of the command line (docs/reference/cli.md).
 """
 
+import atexit
+import contextlib
 import errno
 import io
 import os
 import re
 import select
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -65,6 +68,18 @@ def abandon_output() -> bool:
     if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return gone
+
+
+def finish() -> None:
+    """Do what is due at the end of a process, short of taking the interpreter apart.
+
+    That would take torch, Arrow and Delta most of a second, for memory that ends with the process.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
 
 
 def _has_no_reader(pipe: int) -> bool:

@@ -1,11 +1,13 @@
 """What the tests of Airflow share: a home that exists, and the program that reads the DAG files."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from jobs.settings import PROJECT, Home
+from tests import reaper
 
 AIRFLOW_PYTHON = PROJECT / ".venv-airflow" / "bin" / "python"
 
@@ -30,6 +32,7 @@ def airflow_environment(home: Path, airflow_home: Path, **more: str) -> dict[str
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
         "DERM_HOME": str(home),
         "DERM_BIN": "/opt/derm/bin/derm",
+        reaper.MARK: os.environ.get(reaper.MARK, ""),
         **more,
     }
 

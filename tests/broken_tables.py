@@ -76,6 +76,25 @@ TOMORROW = dt.datetime(2025, 3, 3, tzinfo=dt.UTC)
 LABELS = tuple(dict.fromkeys(x.name for x in world_spec(toy()).labels))
 LONG = [f"p{i}" for i in range(51)]
 
+ODD = ("an id of at most 256 bytes", "without a blank at either end")
+FAR = ("events.ts", "a time of the years 1970 to 2148", "one of about the year 55000")
+
+
+def far_away(kind: pa.DataType) -> Change:
+    """The first event in the year 55,000, which no calendar of Python knows."""
+    seconds = (55_000 - 1970) * 31_556_952
+    scale = {"s": 1, "us": 1_000_000}[kind.unit]
+
+    def change(table: pa.Table) -> pa.Table:
+        times = table["ts"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy().copy()
+        times = times // (1_000_000 // scale)
+        times[0] = seconds * scale
+        column = pa.array(times, pa.int64()).cast(kind)
+        return table.set_column(table.column_names.index("ts"), "ts", column)
+
+    return change
+
+
 CASES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "empty_events": ("events", lambda t: t.slice(0, 0), ("events of", "at least one row")),
     "empty_users": ("users", lambda t: t.slice(0, 0), ("users of", "at least one row")),
@@ -103,6 +122,27 @@ CASES: dict[str, tuple[str, Change, tuple[str, ...]]] = {
         "events",
         retyped("ts", pa.timestamp("us")),
         ("events.ts", "type timestamp", "found timestamp[us]"),
+    ),
+    "naive_time_says_so": (
+        "events",
+        retyped("ts", pa.timestamp("us")),
+        ("type timestamp with a time zone", "write them as timestamp[us, tz=UTC]"),
+    ),
+    "far_time": ("events", far_away(pa.timestamp("us", tz="UTC")), FAR),
+    "far_time_in_seconds": ("events", far_away(pa.timestamp("s", tz="UTC")), FAR),
+    "padded_id": ("users", first_rows("user_id", " u1 "), ("users.user_id", *ODD, "' u1 '")),
+    "line_id": ("pins", first_rows("pin_id", "p\n1"), ("pins.pin_id", *ODD, "'p\\n1'")),
+    "nul_id": ("events", first_rows("event_id", "e1\0"), ("events.event_id", *ODD, "'e1\\x00'")),
+    "unseen_id": ("events", first_rows("user_id", "u\u200b1"), ("events.user_id", *ODD)),
+    "long_id": (
+        "pins",
+        first_rows("pin_id", "p" * 5000),
+        ("pins.pin_id", *ODD, f"'{'p' * 79}... (5002 characters)"),
+    ),
+    "odd_id_in_a_list": (
+        "users",
+        replaced("engaged_pins", lambda t: [["p1", "p1\t"]] * t.num_rows),
+        ("users.engaged_pins", *ODD, "'p1\\t'"),
     ),
     "numeric_time": ("events", retyped("ts", pa.int64()), ("events.ts", "found int64")),
     "string_list": (

@@ -10,13 +10,16 @@ from jobs.settings import PROJECT
 _DERM = [sys.executable, "-c", "import sys; from jobs.cli import main; sys.exit(main())"]
 
 
-def start(home: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start(
+    home: Path, *arguments: str, stdin: int | None = None, **environment: str
+) -> subprocess.Popen[str]:
     """Begin a command on a home."""
     settings = {"DERM_HOME": str(home), "DERM_THREADS": "1"}
     return subprocess.Popen(
         [*_DERM, *arguments],
         env={**os.environ, **settings, **environment},
         cwd=PROJECT,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -29,3 +32,11 @@ def derm(home: Path, *arguments: str, **environment: str) -> str:
     printed, said = process.communicate()
     assert process.returncode == 0, printed[-2000:] + said[-4000:]
     return printed
+
+
+def refused(home: Path, code: int, *arguments: str) -> str:
+    """Run a command that ends with an exit code; what it said."""
+    process = start(home, *arguments)
+    printed, said = process.communicate()
+    assert process.returncode == code, printed[-2000:] + said[-4000:]
+    return said

@@ -14,6 +14,8 @@ WINDOWS = (1, 7, 28, 90)
 
 FeatureKind = Literal["categorical", "numeric", "list", "sequence", "embedding"]
 FeatureScope = Literal["user", "pin", "context"]
+# A day without events stops the pipeline, or everybody is carried over.
+EmptyDays = Literal["refuse", "carry"]
 
 _FEATURE_DTYPE: dict[FeatureKind, Dtype] = {
     "categorical": "string",
@@ -130,6 +132,8 @@ class DatasetSpec(Contract):
         label_rates: lowest and highest share of positives of each label on a normal day.
         freshness_hours: the newest event of a complete day is at most this long before its end.
         guards: bounds in place of the recipe's.
+        empty_days: what a day without events means; `carry` publishes it, with everybody carried
+            over and yesterday's models, `refuse` stops until somebody has looked (`derm skip`).
     """
 
     name: str
@@ -144,6 +148,7 @@ class DatasetSpec(Contract):
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
     freshness_hours: int = Field(default=24, ge=1, le=24)
     guards: Bounds = Bounds()
+    empty_days: EmptyDays = "refuse"
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
@@ -258,7 +263,7 @@ class DatasetSpec(Contract):
             "impression, with what the impression carried",
             key=("event_id",),
             columns=(
-                Column(name="event_id", dtype="string", meaning="unique within the day"),
+                Column(name="event_id", dtype="string", meaning="unique in the day", is_id=True),
                 Column(
                     name="ts", dtype="timestamp", meaning="time of the impression, UTC, on any row"
                 ),
@@ -274,9 +279,10 @@ class DatasetSpec(Contract):
                     meaning="event_id of the impression, on the day of ts, that a late label "
                     "belongs to; null for an impression",
                     nullable=True,
+                    is_id=True,
                 ),
-                Column(name="user_id", dtype="string", meaning="who saw it"),
-                Column(name="pin_id", dtype="string", meaning="what was shown"),
+                Column(name="user_id", dtype="string", meaning="who saw it", is_id=True),
+                Column(name="pin_id", dtype="string", meaning="what was shown", is_id=True),
                 Column(
                     name="surface",
                     dtype="string",
@@ -335,7 +341,7 @@ class DatasetSpec(Contract):
     def _snapshot(self, scope: Literal["user", "pin"]) -> Table:
         key = f"{scope}_id"
         columns = (
-            Column(name=key, dtype="string", meaning=f"{scope} id"),
+            Column(name=key, dtype="string", meaning=f"{scope} id", is_id=True),
             *(f.column() for f in self.features_of(scope)),
         )
         return Table(

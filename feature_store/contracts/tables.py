@@ -36,12 +36,22 @@ _DELTA_PRIMITIVE = {
 }
 
 
+# Ids become keys of a store, lines of files and names in messages: what nobody can see is no part
+# of one, and their length is bounded. Colons, slashes, blanks inside and every script are.
+ID_BYTES = 256
+ID_RULE = (
+    f"an id of at most {ID_BYTES} bytes (UTF-8), without control, format or line-separating "
+    "characters, and without a blank at either end"
+)
+
+
 class Column(Contract):
     """One column.
 
     Attributes:
         values: the closed set of allowed values, when there is one (strings only).
         minimum: smallest allowed value, when there is one (numbers only).
+        is_id: its values obey the rule of ids (`ID_RULE`), which a source is held to.
     """
 
     name: str
@@ -51,6 +61,7 @@ class Column(Contract):
     values: tuple[str, ...] | None = None
     minimum: float | None = None
     maximum: float | None = None
+    is_id: bool = False
 
 
 class Table(Contract):

@@ -9,11 +9,10 @@ not even after a failed commit, which may have landed: vacuum removes what no ve
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
@@ -34,6 +33,9 @@ from feature_store.lake.staging import (
     stage_file,
 )
 from feature_store.lake.storage import Storage, check_file, locate
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads
 
 __all__ = ["Lake", "StagedFile", "rows_digest", "sort_rows", "stage_file"]
 
@@ -188,8 +190,10 @@ class Lake:
         files = self.files(table.name, ds, bucket=bucket)
         return read_files(files, table, columns).combine_chunks()
 
-    def dataset(self, table: Table, days: Iterable[str]) -> pads.Dataset:
+    def dataset(self, table: Table, days: Iterable[str]) -> "pads.Dataset":
         """The files of several days as one lazily read Arrow dataset."""
+        import pyarrow.dataset as pads  # loads pandas: most commands read no dataset
+
         files = [f for ds in days for f in self.files(table.name, ds)]
         filesystem, _ = locate(self.root.root)
         paths = [locate(f)[1] for f in files]

@@ -116,8 +116,20 @@ class OnlineStore(Protocol):
         """Remove every row of a slot."""
         ...
 
-    def purge(self) -> None:
-        """Rewrite the store's own files, so that rows that were removed are in none of them."""
+    def slots(self) -> tuple[str, ...]:
+        """The prefix of every slot that holds a row, or a draft of one."""
+        ...
+
+    def erase(self, prefix: str, ids: pa.Array) -> None:
+        """Remove rows of a slot at once, and from what waits there to be sealed."""
+        ...
+
+    def purge(self) -> tuple[str, ...]:
+        """Rewrite the store's own files, so that rows that were removed are in none of them.
+
+        Returns:
+            What could not be done or asked, and therefore is not proved; a sentence each.
+        """
         ...
 
     def read(self, prefix: str, ids: Sequence[str]) -> list[bytes | None]:

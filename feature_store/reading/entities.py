@@ -3,7 +3,7 @@
 Shapes: N entities of the day, P entities of earlier days, B rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from feature_store.lake.buckets import stable_hash
 from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting, EntityCounts
 from feature_store.reading.encoding import encode, missing
+from feature_store.reading.pools import EntityVectors, PoolInput
 
 Arrays = dict[str, npt.NDArray]
 Rows = npt.NDArray[np.int64]
@@ -52,7 +53,13 @@ class EntityFeatures:
     """
 
     def __init__(
-        self, lake: Lake, spec: DatasetSpec, entity: Entity, ds: str, counting: Counting
+        self,
+        lake: Lake,
+        spec: DatasetSpec,
+        entity: Entity,
+        ds: str,
+        counting: Counting,
+        pools: Sequence[PoolInput] = (),
     ) -> None:
         self._lake, self._spec, self._entity = lake, spec, entity
         self._features = spec.features_of(entity)
@@ -61,6 +68,8 @@ class EntityFeatures:
         self.arrays = self._joined(parts)
         self._earlier: dict[str, tuple[int, Lookup]] = {}
         self._counts = EntityCounts(lake, spec, entity, ds, counting, self._day)
+        mine = [p for p in pools if p.entity == entity]
+        self._vectors = EntityVectors(lake, mine, ds, self._day)
 
     def __len__(self) -> int:
         return len(self._day)
@@ -81,7 +90,9 @@ class EntityFeatures:
             parts += found
             start += len(lookup)
         self.arrays = self._joined(parts)
-        self._counts.recall({ds: lookup for ds, (_, lookup) in self._earlier.items()})
+        lookups = {ds: lookup for ds, (_, lookup) in self._earlier.items()}
+        self._counts.recall(lookups)
+        self._vectors.recall(lookups)
 
     def rows_of(self, hashes: npt.NDArray[np.uint64], ds: str = "") -> Rows:
         """The row of each hashed id, as of the day or, where one is given, as of a recalled day."""
@@ -91,7 +102,8 @@ class EntityFeatures:
 
     def take(self, rows: Rows) -> Arrays:
         """The features of chosen rows."""
-        return {name: array[rows] for name, array in self.arrays.items()} | self._counts.take(rows)
+        own = {name: array[rows] for name, array in self.arrays.items()}
+        return own | self._counts.take(rows) | self._vectors.take(rows)
 
     def draw(self, count: int, random: np.random.Generator) -> tuple[Rows, Arrays]:
         """The keys and the features of entities of the day, each as likely as the others."""

@@ -21,7 +21,7 @@ which of them a row is about, so that a model embeds each one once.
 import datetime as dt
 import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +40,7 @@ from feature_store.lake.schemas import arrow_schema
 from feature_store.reading.counts import Counting
 from feature_store.reading.encoding import codes, encode, floats
 from feature_store.reading.entities import Arrays, EntityFeatures
+from feature_store.reading.pools import PoolInput
 
 _CHUNK_ROWS = 65_536
 _MINUTE_US = 60_000_000
@@ -90,6 +91,7 @@ class DayExamples:
         ds: str,
         upstream: Upstream,
         counting: Counting,
+        pools: Sequence[PoolInput] = (),
         *,
         known_by: str = "",
     ) -> None:
@@ -98,7 +100,7 @@ class DayExamples:
         self._labels = tuple(x.name for x in spec.labels_of(upstream))
         self._context = spec.features_of("context")
         self.entities: dict[Entity, EntityFeatures] = {
-            entity: EntityFeatures(lake, spec, entity, ds, counting) for entity in ENTITIES
+            entity: EntityFeatures(lake, spec, entity, ds, counting, pools) for entity in ENTITIES
         }
         self._recalled = False
 

@@ -19,6 +19,8 @@ from feature_store.contracts.errors import DermError
 from jobs import cli
 from jobs.commands import preparation
 from jobs.engine import locks
+from jobs.engine.runner import open_context
+from jobs.engine.staleness import standings
 from jobs.pipelines import catalog, tasks
 from jobs.scheduling import watch
 from jobs.services import local
@@ -27,7 +29,7 @@ from jobs.settings import Home, Settings
 
 DAG_ID = "derm_daily"
 
-_READ_WITHIN_S = 120
+_READ_WITHIN_S = 600
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +87,10 @@ def run_days(
 ) -> watch.DayView | None:
     """Let the schedule run up to the last day; return the day that failed, if one did."""
     await_dag(api, settings.last_ds)
-    _repair(api, days)
+    _repair(api, settings, days)
+    for run in api.runs(DAG_ID):
+        if run.ds in days:
+            display.before(watch.DayView(run=run, tasks=api.tasks(DAG_ID, run.run_id)))
     api.set_paused(DAG_ID, paused=False)
     try:
         return watch.follow(api, DAG_ID, days, display)
@@ -110,8 +115,8 @@ def await_dag(api: AirflowApi, last_ds: str) -> None:
         time.sleep(0.3)
 
 
-def _repair(api: AirflowApi, days: tuple[str, ...]) -> None:
-    """Let unfinished tasks of an earlier attempt run again.
+def _repair(api: AirflowApi, settings: Settings, days: tuple[str, ...]) -> None:
+    """Let unfinished tasks of an earlier attempt run again, and those whose inputs have changed.
 
     Airflow has just started: what it remembers as running was cut off when it was stopped.
     """
@@ -121,7 +126,21 @@ def _repair(api: AirflowApi, days: tuple[str, ...]) -> None:
         for task in api.tasks(DAG_ID, run.run_id):
             if task.state in ("running", "queued", "restarting"):
                 api.set_state(DAG_ID, run.run_id, task.key, "failed")
-        api.clear_unfinished(DAG_ID, run.run_id)
+        api.clear_unfinished(DAG_ID, run.run_id, _stale(settings, run.ds))
+
+
+def _stale(settings: Settings, ds: str) -> frozenset[str]:
+    """The tasks of a day that succeeded, and have changed inputs since: a repaired source."""
+    ctx = open_context(settings, ds)
+    steps = {(s.step.name, s.upstream) for s in standings(ctx, [ds]) if s.state == "stale"}
+    return frozenset(
+        task.key
+        for task in tasks.tasks(ctx.pipeline)
+        if any(
+            (step.name, task.upstream if step.per_upstream else None) in steps
+            for step in task.steps
+        )
+    )
 
 
 @contextmanager

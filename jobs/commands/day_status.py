@@ -1,5 +1,6 @@
 """How the days of a home stand: what `derm status` says, before it is shown to anyone."""
 
+import dataclasses
 import datetime as dt
 from dataclasses import dataclass
 
@@ -12,6 +13,18 @@ from jobs.rendering.summary import DaySummary
 from jobs.repair.unfinished import Progress
 
 _PUBLISHING = ("index", "publish", "release", "audit")
+
+
+def as_seen(standing: Standing, *, superseded: bool) -> Standing:
+    """A step as it stands for whoever looks at the day.
+
+    A gate was passed, and what readers once saw of an earlier day is not published again after a
+    backfill, which publishes the newest day alone: neither is waiting to be done.
+    """
+    over = ("gate", *(_PUBLISHING if superseded else ()))
+    if standing.state == "stale" and standing.step.name in over:
+        return dataclasses.replace(standing, state="past")
+    return standing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,20 +52,13 @@ class DayStatus:
 
     @property
     def open_steps(self) -> tuple[Standing, ...]:
-        """Steps that are missing or stale, in order.
-
-        A stale report or gate stops nobody, and a superseded day is not published again: after a
-        backfill only the newest day is.
-        """
+        """Steps that are missing or stale, in order; a report stops nobody."""
         passed = ("report", *(_PUBLISHING if self.superseded else ()))
-        begun = ("stale", "missing") if self.bootstrap else ("stale",)
+        passed = (*passed, "gate") if self.bootstrap else passed
         return tuple(
             s
             for s in self.standings
-            if s.state != "done"
-            and not self.closed
-            and s.step.name not in passed
-            and not (s.step.name == "gate" and s.state in begun)
+            if s.state in ("stale", "missing") and not self.closed and s.step.name not in passed
         )
 
     @property

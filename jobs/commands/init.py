@@ -7,7 +7,6 @@ from pathlib import Path
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import InputError
 from jobs.cli import day, out
-from jobs.commands.preparation import HISTORY_STEPS
 from jobs.datasets.registry import REAL, SIMULATED, dataset_spec, open_adapter
 from jobs.pipelines import catalog
 from jobs.recipes import RECIPES, absolute, file_digest, recipe
@@ -52,7 +51,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     out(f"{settings.home} is now a home: {home.dataset}, recipe {home.recipe}, seed {home.seed}")
     out(f"data begins {home.first_ds}, published from {home.start_ds}, {history} days of history")
     if history:
-        steps = ",".join(s.name for s in catalog.steps_for(home.dataset) if s.name in HISTORY_STEPS)
+        steps = ",".join(s.name for s in catalog.steps_for(home.dataset) if s.history)
         out(f"next: derm run --from {home.first_ds} --to {before} --steps {steps}")
     else:
         out("models that begin without history never learn from counts: --days 1 or more")

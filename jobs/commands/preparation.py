@@ -13,9 +13,6 @@ from jobs.pipelines import catalog
 from jobs.recipes import recipe_of
 from jobs.settings import Home, Settings
 
-# Days before the first published one only feed the first training.
-HISTORY_STEPS = ("simulate", "ingest", "validate", "count")
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments that declare a new home; an existing one must agree with them."""
@@ -73,7 +70,7 @@ def prepare_history(settings: Settings, home: Home) -> Iterator[StepResult]:
     """
     for ds in days_between(home.first_ds, shift_day(home.start_ds, -1)):
         for step in catalog.steps_for(home.dataset):
-            if step.name in HISTORY_STEPS:
+            if step.history:
                 yield run_step(settings, step, ds, None, force=False)
     if home.first_ds < home.start_ds:
         from jobs.steps.aggregation import stop_engine

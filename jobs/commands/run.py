@@ -7,7 +7,7 @@ from feature_store.contracts.errors import InputError
 from jobs.cli import day
 from jobs.commands.run_step import show
 from jobs.engine import locks
-from jobs.engine.runner import run_step
+from jobs.engine.runner import refuse_history, run_step
 from jobs.pipelines import catalog, daily, tasks
 from jobs.pipelines.declarations import Step
 from jobs.settings import Home, Settings
@@ -23,7 +23,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
-    """Run the steps day by day; the first error stops everything."""
+    """Run the steps day by day; the first error stops everything.
+
+    Days before the first published one only feed the training: of those, no other step runs.
+
+    Raises:
+        InputError: the range is empty, a step is unknown, or no day of the range has it.
+    """
     home = Home.load(settings.home)
     if not (days := days_between(args.first, args.last)):
         raise InputError(
@@ -31,10 +37,13 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         )
     pipeline = catalog.pipeline_of(home)
     steps = _chosen(pipeline.steps, args.steps)
+    if args.steps and days[-1] < home.start_ds:
+        for step in steps:
+            refuse_history(home, step, days[0])
     from_its_gate = any(step.name == tasks.FIRST for step in steps)
     with locks.together(settings.home, days[-1], from_its_gate=from_its_gate):
         for ds in days:
-            for step in steps:
+            for step in (s for s in steps if s.history or ds >= home.start_ds):
                 for upstream in pipeline.upstreams_of(step, args.upstream):
                     result = run_step(settings, step, ds, upstream, force=args.force)
                     show(result, as_json=args.json)

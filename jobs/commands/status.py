@@ -11,7 +11,7 @@ from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.lake.lake import Lake
 from feature_store.lake.late import QUARANTINE
 from jobs.cli import out
-from jobs.commands.day_status import DayStatus, Status
+from jobs.commands.day_status import DayStatus, Status, as_seen
 from jobs.engine import attempts
 from jobs.engine.attempts import Attempt
 from jobs.engine.context import RunContext
@@ -80,10 +80,11 @@ def _day(
 ) -> DayStatus:
     newest = ctx.spaces.trained[-1] if ctx.spaces.trained else ""
     back = len(days_between(ctx.spaces.pooled[-1], newest)) - 1 if newest else 0
+    superseded = bool(seen) and ds < seen
     return DayStatus(
         summary=DaySummary.of(ds, [s.manifest for s in found if s.manifest]),
-        standings=tuple(found),
-        superseded=bool(seen) and ds < seen,
+        standings=tuple(as_seen(s, superseded=superseded) for s in found),
+        superseded=superseded,
         bootstrap=f"derm bootstrap --ds {ds} --back {back}" if ds == newest else "",
         closed=ds < newest,
         attempts=tuple(a for a in tried if a.ds == ds),
@@ -137,6 +138,7 @@ def _day_json(day: DayStatus) -> dict[str, Any]:
         "released": day.summary.released is not None,
         "first_open": {"step": first.step.name, "upstream": first.upstream} if first else None,
         "command": day.command,
+        "notes": list(day.summary.notes),
         "attempts": [{**a.model_dump(), "state": a.state} for a in day.attempts],
         "steps": [
             {"step": s.step.name, "upstream": s.upstream, "state": s.state} for s in day.standings

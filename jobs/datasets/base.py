@@ -1,12 +1,13 @@
 """What a data set's adapter is, and how it reads files without trusting them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from feature_store.contracts.datasets import DatasetSpec
 from jobs.datasets.checks import Problems
@@ -16,11 +17,17 @@ _NOTHING = pa.table({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayTables:
-    """A day of a data set before it is typed; columns beyond the declared ones are dropped."""
+    """A day of a data set before it is typed; columns beyond the declared ones are dropped.
+
+    Attributes:
+        names: by table, the columns of the files that declared columns were read from, where they
+            have other names.
+    """
 
     events: pa.Table
     users: pa.Table
     pins: pa.Table
+    names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class Adapter(Protocol):
@@ -51,41 +58,68 @@ class Adapter(Protocol):
             ContractViolation: source files are missing, damaged or of another shape.
         """
 
+    def files(self, ds: str) -> tuple[Path, ...]:
+        """The files that say what a day holds; a change of any other concerns later days alone."""
+
+    def fingerprint(self, ds: str) -> str:
+        """Digest of what those files hold of the day.
+
+        Raises:
+            ContractViolation: they cannot be read.
+        """
+
+
+def tables_digest(*tables: pa.Table) -> str:
+    """Digest of tables as they were read, whatever their types."""
+    state = xxhash.xxh3_128()
+    for table in tables:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        state.update(sink.getvalue())
+    return state.hexdigest()
+
 
 def read_parquet(
-    path: Path, problems: Problems, columns: Mapping[str, str] | None = None
+    path: Path,
+    problems: Problems,
+    columns: Mapping[str, str] | None = None,
+    *,
+    table: str = "",
 ) -> pa.Table:
     """Read a source file, or note in `problems` why it cannot be read.
 
     Args:
+        table: what it is called in messages; by default as the file is.
         columns: name -> kind (`string`, `integer`, `number`) the file must have; None reads all.
 
     Returns:
         The columns asked for; a table without columns when a problem was noted.
     """
+    table = table or path.stem
     if not path.is_file():
-        problems.add(path.stem, rule="a source file", found=f"no file {path}", missing=True)
+        problems.add(table, rule="a source file", found=f"no file {path}", missing=True)
         return _NOTHING
     try:
         names = pq.read_schema(path).names
         if doubled := sorted({n for n in names if names.count(n) > 1}):
-            problems.add(path.stem, " ".join(doubled), rule="one column of a name", found=str(path))
+            problems.add(table, " ".join(doubled), rule="one column of a name", found=str(path))
             return _NOTHING
         # Only files that were written with checksums have any to verify.
         data = pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
-        problems.add(path.stem, rule="a readable Parquet file", found=f"{path}: {reason}")
+        problems.add(table, rule="a readable Parquet file", found=f"{path}: {reason}")
         return _NOTHING
     if columns is None:
         return data
     before = len(problems.found)
     for name, kind in columns.items():
         if name not in data.column_names:
-            problems.add(path.stem, name, rule="the column", found=f"not in {path}")
+            problems.add(table, name, rule="the column", found=f"not in {path}")
         elif not _is_kind(data.schema.field(name).type, kind):
             found = f"{data.schema.field(name).type} in {path}"
-            problems.add(path.stem, name, rule=f"type {kind}", found=found)
+            problems.add(table, name, rule=f"type {kind}", found=found)
     return data.select(list(columns)) if len(problems.found) == before else _NOTHING
 
 

@@ -6,6 +6,7 @@ that need no other day. Both note problems instead of raising, and `Problems.ref
 
 import datetime as dt
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,11 +15,20 @@ import pyarrow.compute as pc
 
 from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.contracts.errors import ContractViolation, MissingInput
-from feature_store.contracts.tables import Column, Table
+from feature_store.contracts.tables import ID_RULE, Column, Table
 from feature_store.lake.filing import filed_at, impressions, is_late
 from feature_store.lake.schemas import arrow_schema, arrow_type, unpack
+from jobs.datasets.identifiers import odd_ids
 
 _MAX_SAMPLES = 3
+_SHOWN = 80
+# The online format counts days since 1970 in 16 bits.
+_YEARS = "a time of the years 1970 to 2148"
+_FIRST, _END = (
+    pa.scalar(dt.datetime(year, 1, 1, tzinfo=dt.UTC), pa.timestamp("us", tz="UTC"))
+    for year in (1970, 2149)
+)
+_YEAR_US = 31_556_952_000_000
 _DAY_US = 86_400_000_000
 
 
@@ -27,10 +37,12 @@ class Problems:
     """Broken rules of one day, in the order they were found.
 
     Attributes:
+        names: by table, the columns of the user's files that declared columns are read from.
         found: one line each: table, day, column, rule, offending count and samples.
     """
 
     ds: str
+    names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     found: list[str] = field(default_factory=list)
     only_missing: bool = True
 
@@ -39,6 +51,9 @@ class Problems:
     ) -> None:
         """Note a broken rule; `missing` when something is not there at all."""
         where = f"{table}.{column}" if column else table
+        theirs = self.names.get(table, {}).get(column, column)
+        if theirs != column:
+            where += f" (your column {theirs!r})"
         self.found.append(f"{where} of {self.ds}: expected {rule}; found {found}")
         self.only_missing &= missing
 
@@ -86,12 +101,19 @@ def conform(table: Table, data: pa.Table, spec: DatasetSpec, problems: Problems)
             problems.add(table.name, column.name, rule="the column", found="no such column")
             continue
         values = data[column.name]
+        if not len(values):
+            # An empty column has lost its type in what some programs write.
+            arrays.append(pa.chunked_array([], arrow_type(column.dtype)))
+            continue
         if column.dtype == "binary":
             values = _packed(values, features[column.name])
         if not _convertible(values.type, column.dtype):
-            problems.add(
-                table.name, column.name, rule=f"type {column.dtype}", found=f"{values.type}"
-            )
+            rule = f"type {column.dtype}"
+            found = str(values.type)
+            if column.dtype == "timestamp" and pa.types.is_timestamp(values.type):
+                rule += " with a time zone"
+                found += ", which says none: if these are UTC, write them as timestamp[us, tz=UTC]"
+            problems.add(table.name, column.name, rule=rule, found=found)
             continue
         if not column.nullable and values.null_count:
             found = f"{values.null_count} nulls in {len(values)} rows"
@@ -104,13 +126,21 @@ def conform(table: Table, data: pa.Table, spec: DatasetSpec, problems: Problems)
     return pa.Table.from_arrays(arrays, schema=arrow_schema(table))
 
 
-def check_day(spec: DatasetSpec, tables: dict[str, pa.Table], problems: Problems) -> None:
-    """Check typed tables (`events`, `users`, `pins`; any may be absent) against the contract."""
+def check_day(
+    spec: DatasetSpec, tables: dict[str, pa.Table], problems: Problems, *, may_be_empty: bool
+) -> None:
+    """Check typed tables (`events`, `users`, `pins`; any may be absent) against the contract.
+
+    Args:
+        may_be_empty: a day without events is one; without any, users and Pins need no rows.
+    """
+    quiet = may_be_empty and "events" in tables and not tables["events"].num_rows
     for table in day_tables(spec):
         if table.name not in tables:
             continue
         if tables[table.name].num_rows == 0:
-            problems.add(table.name, rule="at least one row", found="an empty day")
+            if not quiet:
+                problems.add(table.name, rule="at least one row", found="an empty day")
             continue
         check_rows(spec, table, tables[table.name], problems)
     if "events" in tables:
@@ -137,35 +167,6 @@ def check_known(events: pa.Table, table: Table, snapshot: pa.Table, problems: Pr
     unknown = pc.unique(events[key].filter(pc.invert(known)))
     rule = f"every {key.removesuffix('_id')} of the events in {table.name}"
     problems.add_rows("events", key, rule, unknown, events.num_rows)
-
-
-def check_guards(spec: DatasetSpec, events: pa.Table, problems: Problems) -> None:
-    """Check what a normal day looks like: volume, label rates, freshness."""
-    low, high = spec.daily_rows
-    rows = events.num_rows
-    if not low <= rows <= high:
-        problems.add("events", rule=f"{low} to {high} rows on a normal day", found=f"{rows} rows")
-    for label, (lowest, highest) in spec.label_rates.items():
-        rate = positive_rate(events, label)
-        if rate is None or not lowest <= rate <= highest:
-            shown = "no labelled row" if rate is None else f"{rate:.4g}"
-            rule = f"positives per impression from {lowest:g} to {highest:g}"
-            problems.add("events", label, rule=rule, found=shown)
-    if rows:
-        end = _midnight(problems.ds) + dt.timedelta(days=1)
-        gap = (end - pc.max(filed_at(events)).as_py()).total_seconds() / 3600
-        if gap > spec.freshness_hours:
-            rule = f"an event in the last {spec.freshness_hours} h of the day"
-            problems.add(
-                "events", "ts", rule=rule, found=f"the newest is {gap:.1f} h before its end"
-            )
-
-
-def positive_rate(events: pa.Table, label: str) -> float | None:
-    """Positives that a day told of, late ones included, per impression whose label is known."""
-    shown = impressions(events)[label].drop_null()
-    positives: int = pc.sum(events[label]).as_py() or 0
-    return positives / len(shown) if len(shown) else None
 
 
 def _check_key(table: Table, data: pa.Table, problems: Problems) -> None:
@@ -198,6 +199,8 @@ def _check_column(
             problems.add_rows(*note, f"values {sign} {bound:g}", outside, rows)
     if feature is not None and feature.dim:
         _check_vectors(table, feature, values, problems)
+    if column.is_id or (feature is not None and feature.ids_of):
+        problems.add_rows(*note, ID_RULE, odd_ids(values), rows)
     if feature is not None and feature.max_len:
         lengths = pc.list_value_length(values)
         long = lengths.filter(pc.greater(lengths, feature.max_len))
@@ -253,11 +256,21 @@ def _cast(
     target = arrow_type(column.dtype)
     # Whole numbers must not lose value; precision of floats and of times beyond a microsecond may.
     exact = pa.types.is_integer(target)
+    options = pc.CastOptions(target, allow_time_truncate=True)
+    if not (exact or pa.types.is_timestamp(target)):
+        options = pc.CastOptions.unsafe(target)
     try:
-        typed = values.cast(target, safe=exact)
+        typed = pc.cast(values, options=options)
     except pa.ArrowInvalid as error:
         problems.add(table.name, column.name, rule=f"type {column.dtype}", found=str(error))
         return None
+    if pa.types.is_timestamp(target):
+        present = typed.drop_null()
+        outside = pc.or_(pc.less(present, _FIRST), pc.greater_equal(present, _END))
+        far = present.filter(outside)
+        problems.add_rows(table.name, column.name, _YEARS, far, len(typed))
+        if len(far):
+            return None
     if column.dtype.startswith("list<"):
         nulls = pc.list_flatten(typed).null_count
         if nulls:
@@ -308,4 +321,10 @@ def _midnight(ds: str) -> dt.datetime:
 
 
 def _shown(value: pa.Scalar) -> str:
-    return repr(value.as_py()) if not pa.types.is_timestamp(value.type) else str(value)
+    if pa.types.is_timestamp(value.type):
+        if not _FIRST.value <= value.value < _END.value:
+            return f"one of about the year {1970 + value.value // _YEAR_US}"
+        return str(value)
+    text = repr(value.as_py())
+    more = f"... ({len(text)} characters)" if len(text) > _SHOWN else ""
+    return text[:_SHOWN] + more

@@ -5,26 +5,41 @@ import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from feature_store.contracts.base import Contract, Day, Entity
 from feature_store.contracts.datasets import (
     Bounds,
     DatasetSpec,
+    EmptyDays,
     Feature,
     FeatureKind,
     FeatureScope,
 )
 from feature_store.contracts.datasets import Label as DeclaredLabel
 from feature_store.contracts.errors import InputError
+from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.filing import never_late
-from jobs.datasets.base import DayTables, read_parquet
+from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
 from jobs.datasets.rolling import DAY_US, day_number
+from jobs.engine.digest import content_digest, file_digest
+
+
+def _check_parquet(path: str) -> str:
+    if Path(path).suffix not in (".parquet", ".pq"):
+        raise ValueError(
+            f"expected the path of a Parquet file (*.parquet), found {path!r}; a CSV becomes one "
+            "by pyarrow.csv.read_csv and pyarrow.parquet.write_table"
+        )
+    return path
+
+
+ParquetPath = Annotated[str, AfterValidator(_check_parquet)]
 
 
 class EventSource(Contract):
@@ -38,7 +53,7 @@ class EventSource(Contract):
             is late.
     """
 
-    path: str
+    path: ParquetPath
     event_id: str
     user_id: str
     pin_id: str
@@ -53,7 +68,7 @@ class EventSource(Contract):
 class SnapshotSource(Contract):
     """Where the features of users or Pins are; `{ds}` in the path stands for the day."""
 
-    path: str
+    path: ParquetPath
     id: str
 
 
@@ -95,8 +110,10 @@ class Declaration(Contract):
     pins: SnapshotSource
     labels: tuple[LabelSource, ...]
     features: tuple[FeatureSource, ...]
+    upstreams: tuple[UpstreamDeclaration, ...] = ()
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
     guards: Bounds = Bounds()
+    empty_days: EmptyDays = "refuse"
 
     @model_validator(mode="after")
     def _names_one_label_column(self) -> Self:
@@ -123,8 +140,15 @@ class Declaration(Contract):
             **{
                 name: getattr(self, name)
                 for name in (
-                    *("name", "description", "surfaces", "actions", "attribution_days"),
-                    *("daily_rows", "freshness_hours", "label_rates", "guards"),
+                    *(
+                        "name",
+                        "description",
+                        "surfaces",
+                        "actions",
+                        "attribution_days",
+                        "upstreams",
+                    ),
+                    *("daily_rows", "freshness_hours", "label_rates", "guards", "empty_days"),
                 )
             },
         )
@@ -181,17 +205,45 @@ class DeclaredAdapter:
         Raises:
             ContractViolation: a file is missing or damaged, or lacks a column.
         """
-        declared, problems = self.declaration, Problems(ds)
+        declared = self.declaration
+        names = {
+            "events": self._event_columns(),
+            "users": self._columns("user"),
+            "pins": self._columns("pin"),
+        }
+        problems = Problems(ds, names)
         tables = {
-            "events": self._read("events", declared.events.path, self._event_columns(), problems),
-            "users": self._read("users", declared.users.path, self._columns("user"), problems),
-            "pins": self._read("pins", declared.pins.path, self._columns("pin"), problems),
+            name: self._read(name, getattr(declared, name).path, columns, problems)
+            for name, columns in names.items()
         }
         problems.refuse(f"repair the source or its declaration {self.path}")
         events = self._completed(tables["events"])
         if "{ds}" not in declared.events.path:
             events = _of_day(events, ds)
-        return DayTables(events=events, users=tables["users"], pins=tables["pins"])
+        return DayTables(events=events, users=tables["users"], pins=tables["pins"], names=names)
+
+    def files(self, ds: str) -> tuple[Path, ...]:
+        """The files that are named after the day, and the file of all events.
+
+        Users or Pins in one file for all days are as they are when a day is ingested: where such a
+        file grows every day, that must not make yesterday stale.
+        """
+        declared = self.declaration
+        shared = (declared.users.path, declared.pins.path)
+        paths = (declared.events.path, *(p for p in shared if "{ds}" in p))
+        return tuple(self.folder / p.replace("{ds}", ds) for p in paths)
+
+    def fingerprint(self, ds: str) -> str:
+        """Digest of the files of the day; of one file of all events, of the day's rows.
+
+        Raises:
+            ContractViolation: the events cannot be read.
+        """
+        events, *others = self.files(ds)
+        if "{ds}" in self.declaration.events.path:
+            return content_digest(*(file_digest(path) for path in (events, *others)))
+        rows = tables_digest(self.read_day(ds).events)
+        return content_digest(rows, *(file_digest(path) for path in others))
 
     def _event_columns(self) -> dict[str, str]:
         """Declared name -> column of the source."""
@@ -209,12 +261,12 @@ class DeclaredAdapter:
 
     def _read(self, table: str, path: str, columns: dict[str, str], problems: Problems) -> pa.Table:
         file = self.folder / path.replace("{ds}", problems.ds)
-        data = read_parquet(file, problems)
+        data = read_parquet(file, problems, table=table)
         if not data.num_columns:
             return data
-        absent = [c for c in columns.values() if c not in data.column_names]
-        for column in absent:
-            problems.add(table, column, rule="the column", found=f"not in {file}")
+        absent = [name for name, column in columns.items() if column not in data.column_names]
+        for name in absent:
+            problems.add(table, name, rule="the column", found=f"not in {file}")
         if absent:
             return data
         return pa.table({name: data[column] for name, column in columns.items()})

@@ -223,10 +223,12 @@ def _positives(
 
     def positive(batch: Arrays) -> Flags:
         found: Flags = np.any([batch[f"label:{name}"] == 1 for name in labels], axis=0)
-        return found & (batch["ts"] >= start)
+        found &= batch["ts"] >= start
+        return found
 
     def late(batch: Arrays) -> Flags:
-        return positive(batch) & batch["late"]
+        found: Flags = batch["late"] & positive(batch)
+        return found
 
     parts = [_sampled(DayExamples(lake, spec, ds, upstream, counting), late, SAMPLE)]
     for day in days if len(parts[0]["late"]) else []:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.lake.filing import never_late
-from jobs.datasets.base import DayTables, read_parquet
+from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
 from jobs.datasets.rolling import DAY_US, Rolling, day_number, known_entities, utc
 
@@ -48,6 +48,7 @@ _VIDEOS = {
     "upload_type": "string",
     "tag": "string",
 }
+_FILES = ("log", "user_features", "video_features_basic_pool")
 
 SPEC = DatasetSpec(
     name="kuairand",
@@ -133,6 +134,19 @@ class KuaiRandAdapter:
             users=_user_table(events, users.to_pandas(), day),
             pins=_pin_table(events, videos.to_pandas(), day),
         )
+
+    def files(self, ds: str) -> tuple[Path, ...]:  # noqa: ARG002 - the same for every day
+        """The files of the data set."""
+        return tuple(self.folder / f"{name}.parquet" for name in _FILES)
+
+    def fingerprint(self, ds: str) -> str:
+        """Digest of the day's tables: other days of the log leave it alone.
+
+        Raises:
+            ContractViolation: a file is damaged or of another shape.
+        """
+        day = self.read_day(ds)
+        return tables_digest(day.events, day.users, day.pins)
 
 
 def open_folder(folder: Path, _: object) -> KuaiRandAdapter:

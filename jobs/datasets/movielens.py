@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.lake.filing import never_late
-from jobs.datasets.base import DayTables, read_parquet
+from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
 from jobs.datasets.rolling import (
     DAY_US,
@@ -32,6 +32,7 @@ _USERS = {
     "zip_code": "string",
 }
 _ITEMS = {"item_id": "integer", "release_year": "string", "class": "string"}
+_FILES = ("ratings", "users", "items")
 
 SPEC = DatasetSpec(
     name="movielens",
@@ -54,8 +55,9 @@ SPEC = DatasetSpec(
         Feature(name="release_year", scope="pin", kind="numeric", meaning="year of release"),
         Feature(name="hour", scope="context", kind="categorical", meaning="hour, UTC"),
     ),
-    daily_rows=(20, 5_000),
+    daily_rows=(1, 5_000),
     label_rates={"liked": (0.2, 0.9), "loved": (0.02, 0.6)},
+    empty_days="carry",
 )  # fmt: skip
 
 
@@ -76,8 +78,8 @@ class MovieLensAdapter:
         return "1997-11-05"
 
     def last_day(self) -> str:
-        """The end of the dense month; later days are sparse."""
-        return "1997-12-04"
+        """The last day with a rating; the days of the last five months are sparse."""
+        return "1998-04-22"
 
     def read_day(self, ds: str) -> DayTables:
         """The tables of a day.
@@ -96,6 +98,19 @@ class MovieLensAdapter:
             users=_user_table(log, users.to_pandas(), day),
             pins=_pin_table(log, items.to_pandas(), day),
         )
+
+    def files(self, ds: str) -> tuple[Path, ...]:  # noqa: ARG002 - the same for every day
+        """The files of the data set."""
+        return tuple(self.folder / f"{name}.parquet" for name in _FILES)
+
+    def fingerprint(self, ds: str) -> str:
+        """Digest of the day's tables: other days of the log leave it alone.
+
+        Raises:
+            ContractViolation: a file is damaged or of another shape.
+        """
+        day = self.read_day(ds)
+        return tables_digest(day.events, day.users, day.pins)
 
 
 def open_folder(folder: Path, _: object) -> MovieLensAdapter:

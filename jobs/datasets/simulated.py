@@ -5,12 +5,13 @@ from pathlib import Path
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.datasets import DatasetSpec
-from jobs.datasets.base import DayTables, read_parquet
+from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
 from simulator.config import WorldConfig
 from simulator.spec import world_spec
 
 FIRST_DAY = "2025-03-01"
+_TABLES = ("events", "users", "pins")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +44,23 @@ class SimulatedAdapter:
         problems = Problems(ds)
         read = {
             name: read_parquet(self.folder / f"ds={ds}" / f"{name}.parquet", problems)
-            for name in ("events", "users", "pins")
+            for name in _TABLES
         }
         problems.refuse(f"derm simulate --ds {ds} --force")
         return DayTables(**read)
+
+    def files(self, ds: str) -> tuple[Path, ...]:
+        """The files that `derm simulate` wrote."""
+        return tuple(self.folder / f"ds={ds}" / f"{name}.parquet" for name in _TABLES)
+
+    def fingerprint(self, ds: str) -> str:
+        """Digest of the day's tables.
+
+        Raises:
+            ContractViolation: a file is missing or damaged.
+        """
+        day = self.read_day(ds)
+        return tables_digest(day.events, day.users, day.pins)
 
 
 def open_folder(folder: Path, simulation: WorldConfig) -> SimulatedAdapter:

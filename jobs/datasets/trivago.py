@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.lake.filing import never_late
-from jobs.datasets.base import DayTables, read_parquet
+from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
 from jobs.datasets.rolling import DAY_US, Rolling, Scope, day_number, known_entities, utc
 
@@ -29,6 +29,7 @@ _COLUMNS = {
     ),
 }
 _CLICKOUT = "clickout item"
+_FILES = ("events",)
 
 SPEC = DatasetSpec(
     name="trivago",
@@ -101,6 +102,19 @@ class TrivagoAdapter:
             users=_table(log, "user", ("platform",), day),
             pins=_table(log, "pin", ("city",), day),
         )
+
+    def files(self, ds: str) -> tuple[Path, ...]:  # noqa: ARG002 - the same for every day
+        """The files of the data set."""
+        return tuple(self.folder / f"{name}.parquet" for name in _FILES)
+
+    def fingerprint(self, ds: str) -> str:
+        """Digest of the day's tables: other days of the log leave it alone.
+
+        Raises:
+            ContractViolation: a file is damaged or of another shape.
+        """
+        day = self.read_day(ds)
+        return tables_digest(day.events, day.users, day.pins)
 
 
 def open_folder(folder: Path, _: object) -> TrivagoAdapter:

@@ -5,16 +5,18 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feature_store.contracts.base import Entity, Upstream, shift_day
+from feature_store.contracts.base import Entity, Upstream, days_between, shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
+from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
+from feature_store.reading.pools import PoolInput
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.spaces import Spaces
 from jobs.pipelines import catalog
-from jobs.pipelines.declarations import Step
+from jobs.pipelines.declarations import Ref, Step
 from jobs.recipes import Recipe
 from jobs.settings import Home, Settings
 
@@ -90,7 +92,11 @@ class RunContext:
         Raises:
             InputError: the step was started without an upstream.
         """
-        return self.pipeline.upstream(self.own_upstream).entities
+        return self._own_declaration.entities
+
+    @property
+    def _own_declaration(self) -> UpstreamDeclaration:
+        return self.pipeline.upstream(self.own_upstream)
 
     @property
     def own_recipe(self) -> Recipe:
@@ -127,6 +133,39 @@ class RunContext:
         elif name.endswith("/pool"):
             begins = self.spaces.pooled
         return not self.is_first_day and self.ds not in begins
+
+    @property
+    def begins_a_space(self) -> bool:
+        """Whether the day's models are trained from scratch."""
+        return self.is_first_day or self.ds in self.spaces.trained
+
+    @property
+    def rests(self) -> bool:
+        """Whether the step's upstream neither learns nor embeds on the day (`every_days`)."""
+        anchor = max([self.home.start_ds, *(d for d in self.spaces.trained if d <= self.ds)])
+        return (len(days_between(anchor, self.ds)) - 1) % self._own_declaration.every_days > 0
+
+    def is_read(self, ref: Ref, name: str) -> bool:
+        """Whether there is the artifact that a step's reference names."""
+        if ref.continued and (self.begins_a_space or self.rests):
+            return False
+        return self.has_previous(name) if ref.optional else self.pipeline.makes(name)
+
+    @property
+    def pool_inputs(self) -> tuple[PoolInput, ...]:
+        """The pools that the step's upstream reads as features, from where the space begins on."""
+        since = max([self.home.start_ds, *(d for d in self.spaces.pooled if d <= self.ds)])
+        read = [self.pipeline.upstream(name) for name in self._own_declaration.pools]
+        return tuple(
+            PoolInput(
+                upstream=other.name,
+                entity=entity,
+                dim=self.recipe.of(other).model.embedding_dim,
+                since=since,
+            )
+            for other in read
+            for entity in other.entities
+        )
 
     def artifact(self, name: str, offset: int = 0) -> Artifact:
         """An artifact as its producer's manifest records it.

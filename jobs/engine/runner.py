@@ -24,13 +24,13 @@ from feature_store.contracts.errors import (
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake.lake import Lake
 from jobs.datasets.registry import dataset_spec
-from jobs.engine import presence, spaces
+from jobs.engine import presence, skips, sources, spaces
 from jobs.engine.attempts import attempt
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
-from jobs.pipelines import catalog, tasks
+from jobs.pipelines import catalog, daily, tasks
 from jobs.pipelines.declarations import Step
-from jobs.recipes import recipe_of
+from jobs.recipes import Recipe, recipe_of
 from jobs.settings import Home, Settings
 
 log = logging.getLogger("derm")
@@ -53,6 +53,7 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
     chosen = recipe_of(home)
     spec = dataset_spec(home.dataset, home.source, chosen.simulation, chosen.upstreams)
     _check_upstreams(home, spec)
+    _check_retention(chosen, spec)
     if upstream:
         catalog.pipeline_of(home).upstream(upstream)
     return RunContext(
@@ -87,6 +88,23 @@ def _check_upstreams(home: Home, spec: DatasetSpec) -> None:
         )
 
 
+def _check_retention(chosen: Recipe, spec: DatasetSpec) -> None:
+    """Whether pools are kept for as long as a late label may ask for them.
+
+    Raises:
+        InputError: they are not.
+    """
+    readers = [u.name for u in spec.declared_upstreams if u.pools]
+    if readers and chosen.retention.daily_pools <= spec.attribution_days:
+        raise InputError(
+            f"upstream {readers[0]} reads pools that retention removes too early",
+            where=f"recipe {chosen.name}: retention.daily_pools",
+            expected=f"more than {spec.attribution_days}: a label may come so many days after its "
+            "impression, whose features are as of then",
+            found=str(chosen.retention.daily_pools),
+        )
+
+
 def run_step(
     settings: Settings,
     step: Step,
@@ -103,17 +121,35 @@ def run_step(
         repair: what tells the repair that it is part of from every other one.
 
     Raises:
+        InputError: the day only feeds the training, and the step is for published days.
         DermError: an input is missing or wrong, or a guard refused the result.
     """
     ctx = dataclasses.replace(open_context(settings, ds, upstream), force=force, repair=repair)
+    refuse_history(ctx.home, step, ds)
     existing = ctx.manifests.get(step.name, ds, upstream)
-    inputs = resolve_inputs(ctx, step, existing.inputs if existing else ())
+    inputs = resolve_inputs(ctx, step, existing.inputs if existing else None)
     if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:
         return StepResult(manifest=existing, skipped=True)
     module = importlib.import_module(f"jobs.steps.{step.name}")
     return StepResult(
         manifest=record(ctx, step, resolve_inputs(ctx, step), lambda: module.run(ctx)),
         skipped=False,
+    )
+
+
+def refuse_history(home: Home, step: Step, ds: str) -> None:
+    """Refuse a step on a day that only feeds the training.
+
+    Raises:
+        InputError: it is such a day, and the step is not one of its few.
+    """
+    if step.history or ds >= home.start_ds:
+        return
+    raise InputError(
+        f"{ds} is a day of the history: {step.name} does not run on it",
+        expected=f"a day from {home.start_ds} on, or one of {' '.join(daily.HISTORY)}",
+        found=ds,
+        hint="earlier days only feed the first training, which reads all of them",
     )
 
 
@@ -192,26 +228,42 @@ def _limit_s(ctx: RunContext, step: Step) -> float:
 
 
 def resolve_inputs(
-    ctx: RunContext, step: Step, made_from: Iterable[Artifact] = ()
+    ctx: RunContext, step: Step, made_from: Iterable[Artifact] | None = None
 ) -> tuple[Artifact, ...]:
     """The artifacts a step reads, as their producers recorded them.
 
     Args:
-        made_from: where a later day's artifact may stand in for the day's own, and is among these,
-            it is looked up in its place.
+        made_from: what the step's result was made from; None where there is none. Where a later
+            day's artifact may stand in for the day's own, and is among these, it is looked up.
 
     Raises:
         MissingInput: a producer has not finished.
     """
-    recorded = {a.name: a.ds for a in made_from}
+    recorded = {a.name: a.ds for a in made_from or ()}
     found: list[Artifact] = []
     for ref, name in ctx.pipeline.inputs_of(step, ctx.upstream):
-        if not ctx.pipeline.makes(name) or (ref.optional and not ctx.has_previous(name)):
+        if name == "source" and (source := _source(ctx, made_from)):
+            found.append(source)
+            continue
+        if not ctx.is_read(ref, name):
             continue
         later = ref.or_later and recorded.get(name, "") > ctx.ds
         view = dataclasses.replace(ctx, ds=recorded[name]) if later else ctx
         found.append(view.artifact(name, ref.offset))
     return tuple(found)
+
+
+def _source(ctx: RunContext, made_from: Iterable[Artifact] | None) -> Artifact | None:
+    """What no step makes: the record of a skipped day, or what the user's files hold of it.
+
+    A result that was recorded without a source stands: nobody knows what it was made from.
+    """
+    if skip := skips.load(ctx.root, ctx.ds):
+        return skip.artifact()
+    if ctx.pipeline.makes("source"):
+        return None
+    recorded = next((a for a in made_from or () if a.name == "source"), None)
+    return sources.of_day(ctx, recorded) if recorded or made_from is None else None
 
 
 def check_outputs(ctx: RunContext, step: Step, outputs: Sequence[Artifact]) -> None:

@@ -4,7 +4,6 @@ A snapshot is written into a draft folder and renamed, so it is either whole or 
 also holds the resumable checkpoint of the training that is making it.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
-from jobs.engine.digest import content_digest
+from jobs.engine.digest import content_digest, file_digest
 from jobs.engine.manifests import write_atomic
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
 
@@ -169,9 +168,3 @@ class SnapshotStore:
 def weights_digest(manifest: SnapshotManifest) -> str:
     """Digest of the content of a snapshot: its files, whatever its id."""
     return content_digest(*(f"{k}={v}" for k, v in sorted(manifest.files.items())))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

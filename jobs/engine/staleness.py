@@ -12,7 +12,7 @@ from jobs.engine.context import RunContext
 from jobs.engine.runner import resolve_inputs, why_stale
 from jobs.pipelines.declarations import Step
 
-State = Literal["done", "stale", "missing"]
+State = Literal["done", "stale", "missing", "past"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +21,9 @@ class Standing:
 
     Attributes:
         state: `stale` when the step finished, but its inputs or recipe changed since, or what it
-            wrote is not there any more, or one of its inputs is itself stale or missing.
+            wrote is not there any more, or one of its inputs is itself stale or missing. `past`
+            when that no longer matters, because a newer day has taken its place; only whoever
+            shows days says so.
         manifest: what it recorded; None when missing or unreadable.
         reason: why it is stale; empty when it is not.
     """

@@ -1,7 +1,7 @@
 """The steps of a home's days, the upstreams they run for, and who makes which artifact."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from feature_store.contracts.base import ENTITIES, Entity, Upstream
 from feature_store.contracts.errors import InputError
@@ -78,11 +78,24 @@ class Pipeline:
     def inputs_of(self, step: Step, upstream: Upstream | None) -> tuple[tuple[Ref, str], ...]:
         """What a step reads: each reference of the catalog with the artifact it names."""
         refs = [(ref, name) for ref in step.inputs for name in self.expand(ref.name, upstream)]
-        if step.reads_pools and upstream:
+        if upstream and step.learns:
+            refs += self._rested(step, upstream)
+        if upstream and step.reads_pools != "never":
+            continued = step.reads_pools == "unless from scratch"
+            ref = Ref(name=daily.POOL, offset=-1, optional=True, continued=continued)
             for other in self.upstream(upstream).pools:
-                ref = Ref(name=daily.POOL, offset=-1, optional=True)
                 refs += [(ref, name) for name in self.expand(ref.name, other)]
         return tuple(refs)
+
+    def _rested(self, step: Step, upstream: Upstream) -> list[tuple[Ref, str]]:
+        """What a step reads of the days since the upstream last learned."""
+        every_day = [ref for ref in step.inputs if ref.name not in step.outputs]
+        return [
+            (replace(ref, offset=ref.offset - back, optional=True, continued=True), name)
+            for back in range(1, self.upstream(upstream).every_days)
+            for ref in every_day
+            for name in self.expand(ref.name, upstream)
+        ]
 
     def outputs_of(self, step: Step, upstream: Upstream | None) -> tuple[str, ...]:
         """The artifacts a step writes."""

@@ -28,6 +28,7 @@ STEPS: tuple[Step, ...] = (
         summary="write one day of the simulated world as source files",
         outputs=("source",),
         recipe_parts=("simulation",),
+        history=True,
         task="ingest",
         failure="The generator failed; nothing else reads its output yet.",
         remedy=_ALREADY_RAN,
@@ -37,6 +38,7 @@ STEPS: tuple[Step, ...] = (
         summary="bring one day of the data set into the lake",
         inputs=(Ref(name="source"),),
         outputs=("lake:events", "lake:users", "lake:pins"),
+        history=True,
         task="ingest",
         retries=1,
         failure="The source files of the day are missing, late or unreadable.",
@@ -48,6 +50,7 @@ STEPS: tuple[Step, ...] = (
         inputs=_SOURCE_TABLES,
         outputs=("validated",),
         recipe_parts=("guards",),
+        history=True,
         task="validate",
         command="jobs.commands.validate",
         failure="The day's data breaks its contract; nothing was trained on it.",
@@ -64,7 +67,8 @@ STEPS: tuple[Step, ...] = (
         ),
         outputs=("snapshot:{u}",),
         per_upstream=True,
-        reads_pools=True,
+        learns=True,
+        reads_pools="unless from scratch",
         recipe_parts=("model", "training", "counting", "guards"),
         task="train",
         resource="gpu",
@@ -79,7 +83,7 @@ STEPS: tuple[Step, ...] = (
         inputs=(*_SOURCE_TABLES, _COUNTS, Ref(name="snapshot:{u}", or_later=True)),
         outputs=("lake:embeddings/{u}/{e}/raw",),
         per_upstream=True,
-        reads_pools=True,
+        reads_pools="always",
         recipe_parts=("inference", "counting", "layout"),
         task="infer",
         resource="gpu",
@@ -123,6 +127,7 @@ STEPS: tuple[Step, ...] = (
         inputs=(Ref(name="lake:events"), Ref(name="validated"), _COUNTS),
         outputs=("lake:counts/{e}",),
         recipe_parts=("layout",),
+        history=True,
         task="aggregate",
         resource="spark",
         retries=1,
@@ -207,3 +212,6 @@ STEPS: tuple[Step, ...] = (
         remedy=_ALREADY_RAN,
     ),
 )
+
+# Steps of the days before the first published one.
+HISTORY = tuple(s.name for s in STEPS if s.history)

@@ -14,12 +14,14 @@ class Ref:
         offset: 0 for the step's own day, -1 for the day before.
         optional: absent on the first day of the pipeline, and where a new space begins; counts are
             absent only on the first day with events.
+        continued: absent also where a training begins from scratch, and on days of rest.
         or_later: a result stays current when it was made from a later day's artifact instead.
     """
 
     name: str
     offset: int = 0
     optional: bool = False
+    continued: bool = False
     or_later: bool = False
 
 
@@ -30,7 +32,10 @@ class Step:
     Attributes:
         per_upstream: runs once for every upstream.
         published: runs for upstreams that are published, and no others.
-        reads_pools: also reads the pools of yesterday that an upstream declares as features.
+        reads_pools: also reads the pools of yesterday that an upstream declares as features; a
+            training from scratch does not, because there is none of most of its window.
+        learns: where the upstream rests on some days, it reads those too, on the next day after.
+        history: also runs on days before the first published one, which only feed the training.
         recipe_parts: fields of the recipe that its result depends on.
         task: the Airflow task it belongs to; steps of one task share a process.
         retries: how often Airflow tries again; 0 where trying again cannot help.
@@ -45,7 +50,9 @@ class Step:
     outputs: tuple[str, ...] = ()
     per_upstream: bool = False
     published: bool = False
-    reads_pools: bool = False
+    learns: bool = False
+    reads_pools: Literal["never", "always", "unless from scratch"] = "never"
+    history: bool = False
     recipe_parts: tuple[str, ...] = ()
     task: str
     resource: Resource = "cpu"

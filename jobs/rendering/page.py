@@ -81,6 +81,7 @@ def render_page(
         ended={day.ds: state.of_day(day.ds) for day in days},
         runs=runs,
         breaches=sorted(breaches, key=lambda b: (b.ds, b.upstream), reverse=True),
+        notes=[(day.ds, note) for day in reversed(days) for note in day.notes],
         broken={(b.ds, b.upstream, b.title) for b in breaches},
         headlines=[headlines[m] for m in _HEADLINES],
         cards={u: [_card(headlines[m], days, u) for m in _HEADLINES] for u in upstreams},

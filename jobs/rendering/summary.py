@@ -38,6 +38,18 @@ class DaySummary:
         value = manifest.metrics.get(metric) if manifest else None
         return value if isinstance(value, str) else ""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person decided about the day: that it had no events, and numbers to accept."""
+        empty = self.text("ingest", "no_events", None)
+        accepted = tuple(
+            f"accepted {a.guard} {a.upstream or ''}".rstrip()
+            + f" {a.found:.4g}, bound {a.bound:.4g}: {a.reason}"
+            for manifest in self.steps.values()
+            for a in manifest.accepted
+        )
+        return (*((f"no events: {empty}",) if empty else ()), *accepted)
+
     def artifact(self, step: str, upstream: Upstream | None, name: str) -> Artifact | None:
         """What a step wrote, None when it has not run."""
         manifest = self.steps.get((step, upstream))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -13,7 +14,12 @@ from jobs.rendering.numbers import Kind, show
 from jobs.rendering.summary import phases
 from jobs.repair import unfinished
 
-_MARKS = {"done": ("●", "green"), "stale": ("◐", "yellow"), "missing": ("○", "dim")}
+_MARKS = {
+    "done": ("●", "green"),
+    "stale": ("◐", "yellow"),
+    "missing": ("○", "dim"),
+    "past": ("◌", "dim"),
+}
 _WIDTH = 128
 _NUMBERS: tuple[tuple[str, str, str, Kind], ...] = (
     ("rows", "train", "rows", "count"),
@@ -44,6 +50,9 @@ def print_status(status: Status, console: Console | None = None) -> None:
     console.print(_legend(status.days[-1].upstreams))
     console.print()
     console.print(_numbers_table(status))
+    for day in status.days:
+        for note in day.summary.notes:
+            console.print(f"{day.summary.ds}  [yellow]{escape(note)}[/]")
     if status.quarantined:
         console.print(f"\n[yellow]{status.quarantined} rows in quarantine[/]")
     _next(status, console)

@@ -32,6 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm backfill`."""
     plan.configure(parser)
     configure_execution(parser)
+    parser.add_argument(
+        "--approval",
+        action="store_true",
+        help="wait in Airflow until somebody has approved the plan there, instead of asking here",
+    )
 
 
 def configure_execution(parser: argparse.ArgumentParser) -> None:
@@ -59,11 +64,20 @@ def show_and_run(
     out(progress.plan.model_dump_json() if args.json else plan.render(progress.plan))
     if args.dry_run:
         return 0
-    if not args.yes and not _agreed(progress):
+    approval = getattr(args, "approval", False)
+    in_airflow = not args.in_process and airflow.is_running(settings)
+    if approval and not in_airflow:
+        raise InputError(
+            "an approval is given in Airflow's UI",
+            expected="Airflow of this home running, and no --in-process",
+            found="no Airflow",
+            hint="derm up, then the same again; or leave --approval out, and answer here",
+        )
+    if not args.yes and not approval and not _agreed(progress):
         out("nothing was changed")
         return 0
-    if not args.in_process and airflow.is_running(settings):
-        return backfill_run.follow(settings, progress)
+    if in_airflow:
+        return backfill_run.follow(settings, progress, approval=approval)
     with locks.alone(settings.home, unfinished.command(progress.plan)):
         # Whoever had the home meanwhile may have changed what the plan was made from.
         progress = begun_or_new(args, settings)

@@ -21,10 +21,13 @@ from jobs.settings import Home, Settings
 _POLL_S = 1.0
 
 
-def follow(settings: Settings, progress: Progress) -> int:
+def follow(settings: Settings, progress: Progress, *, approval: bool = False) -> int:
     """Run a backfill in this home's Airflow; return 0 when it succeeded, 1 when it failed.
 
     Interrupted, it goes on there; called again, this finds it.
+
+    Args:
+        approval: it waits there until somebody has approved the plan.
 
     Raises:
         InputError: another one runs there, or waits.
@@ -33,10 +36,14 @@ def follow(settings: Settings, progress: Progress) -> int:
     """
     api = airflow.connect(settings)
     dag_id = _dag_of(progress)
-    run_id = _found(api, dag_id, settings, progress) or _start(api, dag_id, progress)
+    run_id = _found(api, dag_id, settings, progress) or _start(
+        api, dag_id, progress, approval=approval
+    )
     console = Console(highlight=False)
     url = f"{api.url}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
     console.print(f"in Airflow, also when this is interrupted: {url}", soft_wrap=True)
+    if approval:
+        console.print(f"it waits for an approval: {url}/tasks/approve/required_actions")
     state = _watch(api, dag_id, run_id, settings, progress, console)
     if state == "success":
         if record := outcome.newest(settings.home):
@@ -87,17 +94,18 @@ def _dag_of(progress: Progress) -> str:
     return "derm_bootstrap" if progress.plan.what == "space" else "derm_backfill"
 
 
-def _start(api: AirflowApi, dag_id: str, progress: Progress) -> str:
+def _start(api: AirflowApi, dag_id: str, progress: Progress, *, approval: bool) -> str:
     made = progress.plan
     api.set_paused(dag_id, paused=False)
     if made.what == "space":
         back = len(days_between(made.first, made.last)) - 1
         return api.trigger(dag_id, {"day": made.last, "days_back": back})
-    conf = {
+    conf: dict[str, str | int] = {
         "first_day": made.corrupted[0],
         "last_day": made.corrupted[-1],
         "what": made.what,
         "models": "retrain" if made.retrain else "keep",
+        **({"approval": True} if approval else {}),
     }
     return api.trigger(dag_id, conf)
 
@@ -115,7 +123,10 @@ def _watch(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task, health = bar.add_task("waiting", total=total), watch.Health(api)
-        while (state := api.run_state(dag_id, run_id)) in ("queued", "running"):
+        state = "queued"
+        while state in ("queued", "running"):
+            with health.watched():
+                state = api.run_state(dag_id, run_id)
             reached = unfinished.load(settings.home)
             if reached and reached.done != told and reached.done < total:
                 told = reached.done
@@ -124,7 +135,6 @@ def _watch(
                 bar.update(task, completed=told, description=name)
                 if not console.is_terminal:
                     console.print(f"{told + 1:>4} of {total}  {name}")
-            health.check()
             time.sleep(_POLL_S)
         if state == "success":
             bar.update(task, completed=total, description="done")

@@ -12,9 +12,8 @@ from feature_store.contracts.base import Upstream, days_between, shift_day
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.lake.lake import Lake
 from jobs.cli import day
-from jobs.commands.preparation import HISTORY_STEPS
 from jobs.engine.manifests import ManifestStore
-from jobs.pipelines import catalog
+from jobs.pipelines import catalog, daily
 from jobs.recipes import recipe_of
 from jobs.repair import backfill, plan, unfinished
 from jobs.repair.starting_points import Record, estimate, records_of, survey
@@ -70,7 +69,7 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> plan
     pipeline = catalog.pipeline_of(home)
     steps = _Steps(records_of(manifests), pipeline)
     for missing in days_between(min(first, window), trained):
-        if manifests.get(HISTORY_STEPS[-1], missing, None) is None:
+        if manifests.get(daily.HISTORY[-1], missing, None) is None:
             steps.add_day(missing, [s.name for s in pipeline.steps])
     steps.add_space(first, trained)
     return plan.BackfillPlan(
@@ -93,7 +92,7 @@ class _Steps:
 
     def add_day(self, ds: str, available: list[str]) -> None:
         """Bring a day of the training window into the lake."""
-        for name in HISTORY_STEPS:
+        for name in daily.HISTORY:
             if name in available:
                 self._add(name, ds, None)
 

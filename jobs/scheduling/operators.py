@@ -7,9 +7,6 @@ pasted into a shell.
 import asyncio
 import contextlib
 import datetime as dt
-import os
-import signal
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +18,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from jobs.engine import findings
 from jobs.scheduling import alerts, assets
 from jobs.scheduling.messages import Listener
+from jobs.services import running
 from jobs.settings import Settings
 
 # `derm` promises that these exit codes mean "the same again would end the same way".
@@ -47,7 +45,7 @@ class DermOperator(BaseOperator):
     def __init__(self, *, command: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.command = command
-        self._process: subprocess.Popen[bytes] | None = None
+        self._running: running.Running | None = None
 
     def execute(self, context: Any) -> None:
         """Run the command, its output going to the task's log.
@@ -71,19 +69,12 @@ class DermOperator(BaseOperator):
     def _run(self, hear: Callable[[str], None]) -> int:
         """Run the command to its end, hearing each line as it is printed; return the exit code."""
         self.log.info("Running command: %s", self.command)
-        self._process = subprocess.Popen(
-            ["/bin/bash", "-c", self.command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            restore_signals=True,
-        )
+        self._running = running.begin(self.command)
+        self.log.info("as %s", self._running.how)
         # Not closed when a time limit strikes here: `on_kill` ends the command first.
-        if self._process.stdout is not None:
-            for line in self._process.stdout:
-                hear(line.decode(errors="backslashreplace"))
-        return self._process.wait()
+        for line in self._running.lines():
+            hear(line)
+        return self._running.wait()
 
     def _explain(self, step: str, log_url: str) -> None:
         """End the log with what it means, what to do, and where to read on."""
@@ -98,9 +89,8 @@ class DermOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the command and its children when the task is stopped."""
-        if self._process and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
+        if self._running:
+            self._running.terminate()
 
 
 class Approval(ApprovalOperator):

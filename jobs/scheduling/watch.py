@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from feature_store.contracts.errors import DermError
-from jobs.services.airflow_api import AirflowApi, RunState, TaskState
+from jobs.services.airflow_api import AirflowApi, Refused, RunState, TaskState, Unreachable
 
 # Ends that are worth a line; the tasks after a failed one are not.
 TOLD = ("success", "failed", "up_for_retry")
 
 _POLL_S = 1.0
-_UNHEALTHY_FOR_S = 60.0
+# On a busy machine an answer may take long; a component that is gone stays gone.
+_UNHEALTHY_FOR_S = 300.0
 _LOG_LINES = 40
 
 
@@ -46,6 +47,9 @@ class DayView:
 class Display(Protocol):
     """Shows a day whenever it was looked at."""
 
+    def before(self, view: DayView) -> None:
+        """Take note of what was done before, which is not to be told again."""
+
     def show(self, view: DayView) -> None:
         """Show what changed."""
 
@@ -62,16 +66,16 @@ def follow(api: AirflowApi, dag_id: str, days: Sequence[str], display: Display) 
     done: set[str] = set()
     health = Health(api)
     while set(days) - done:
-        for run in api.runs(dag_id):
-            if run.ds in done or run.ds not in days or run.state == "queued":
-                continue
-            view = DayView(run=run, tasks=api.tasks(dag_id, run.run_id))
-            display.show(view)
-            if run.state == "failed":
-                return view
-            if run.state == "success":
-                done.add(run.ds)
-        health.check()
+        with health.watched():
+            for run in api.runs(dag_id):
+                if run.ds in done or run.ds not in days or run.state == "queued":
+                    continue
+                view = DayView(run=run, tasks=api.tasks(dag_id, run.run_id))
+                display.show(view)
+                if run.state == "failed":
+                    return view
+                if run.state == "success":
+                    done.add(run.ds)
         time.sleep(_POLL_S)
     return None
 
@@ -83,19 +87,29 @@ class Health:
         self._api = api
         self._seen_at = time.monotonic()
 
-    def check(self) -> None:
-        """Look once.
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Ask Airflow things; that it does not answer is forgiven for a while. Then look at it.
 
         Raises:
-            DermError: a component has been missing for a minute.
+            Refused: it answered, and refused.
+            DermError: for minutes it has not answered, or a component was missing.
         """
-        if not (unhealthy := self._api.unhealthy()):
+        try:
+            yield
+            found = self._api.unhealthy()
+        except Refused:
+            raise
+        except Unreachable as error:
+            found = (error.found,)
+        if not found:
             self._seen_at = time.monotonic()
         elif time.monotonic() - self._seen_at > _UNHEALTHY_FOR_S:
             raise DermError(
                 "Airflow stopped working",
                 where=self._api.url,
-                found=f"not healthy: {', '.join(unhealthy)}",
+                expected=f"an answer, and every component, within {_UNHEALTHY_FOR_S:.0f} s",
+                found=f"not healthy: {', '.join(found)}",
                 hint="make down, then the same command again: it takes up where it was",
             )
 
@@ -135,6 +149,9 @@ class _Lines:
         self._console = console
         self._told: set[tuple[str, TaskState]] = set()
 
+    def before(self, view: DayView) -> None:
+        self._told |= {(view.run.ds, task) for task in view.tasks if task.state in TOLD}
+
     def show(self, view: DayView) -> None:
         for task in view.tasks:
             told = (view.run.ds, task)
@@ -153,6 +170,9 @@ class _Bars:
         self._bars: dict[str, TaskID] = {
             ds: progress.add_task(ds, total=num_tasks, elapsed="", now="") for ds in days
         }
+
+    def before(self, view: DayView) -> None:
+        """A bar begins where the day stands."""
 
     def show(self, view: DayView) -> None:
         started = self._started.setdefault(view.run.ds, time.monotonic())

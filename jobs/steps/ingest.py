@@ -11,7 +11,10 @@ import functools
 
 import pyarrow as pa
 
+from feature_store.contracts.base import shift_day
 from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.errors import MissingInput
+from feature_store.contracts.manifests import Metrics
 from feature_store.contracts.tables import Table
 from feature_store.lake.filing import in_filing_order
 from feature_store.lake.lake import sort_rows
@@ -28,8 +31,10 @@ from jobs.datasets.base import DayTables
 from jobs.datasets.checks import Problems, check_day, check_known, check_rows, conform, day_tables
 from jobs.datasets.late_labels import has_impression
 from jobs.datasets.registry import open_adapter
+from jobs.engine import skips
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import run_step
+from jobs.engine.skips import Skip
 from jobs.pipelines import catalog
 
 
@@ -40,8 +45,8 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: source files are missing.
         ContractViolation: a table breaks its declaration; all broken rules are listed.
     """
-    adapter = open_adapter(ctx.home.dataset, ctx.home.source, ctx.root, ctx.recipe.simulation)
-    tables, delivery = _sorted_out(ctx, adapter.read_day(ctx.ds))
+    skip = skips.load(ctx.root, ctx.ds)
+    tables, delivery = _sorted_out(ctx, _nothing(ctx.spec) if skip else _read(ctx), skip)
     put_late(ctx.lake, ctx.spec.events_table(), ctx.ds, delivery)
     outputs = tuple(
         ctx.lake.overwrite(table, ctx.ds, tables[table.name]) for table in day_tables(ctx.spec)
@@ -51,7 +56,25 @@ def run(ctx: RunContext) -> Outcome:
             run_step(ctx.settings, catalog.step("ingest"), ds, None, force=True)
     rows = {a.name.removeprefix("lake:"): a.rows for a in outputs}
     late = {"late": len(delivery.late), "quarantined": len(delivery.refused)}
-    return Outcome(outputs=outputs, metrics={**rows, **late})
+    metrics: Metrics = {**rows, **late}
+    if not rows["events"]:
+        metrics["no_events"] = f"skipped: {skip.reason}" if skip else "carried over"
+    return Outcome(outputs=outputs, metrics=metrics)
+
+
+def _read(ctx: RunContext) -> DayTables:
+    """What the source holds of the day."""
+    adapter = open_adapter(ctx.home.dataset, ctx.home.source, ctx.root, ctx.recipe.simulation)
+    try:
+        return adapter.read_day(ctx.ds)
+    except MissingInput as error:
+        error.hint = f"{error.hint}; if the day will never come: {skips.command(ctx.ds)}"
+        raise
+
+
+def _nothing(spec: DatasetSpec) -> DayTables:
+    """A day of which there is nothing to read."""
+    return DayTables(**{t.name: arrow_schema(t).empty_table() for t in day_tables(spec)})
 
 
 def conformed(spec: DatasetSpec, day: DayTables, problems: Problems) -> dict[str, pa.Table]:
@@ -61,9 +84,16 @@ def conformed(spec: DatasetSpec, day: DayTables, problems: Problems) -> dict[str
 
 
 def checked(
-    spec: DatasetSpec, tables: dict[str, pa.Table], problems: Problems
+    spec: DatasetSpec,
+    tables: dict[str, pa.Table],
+    problems: Problems,
+    *,
+    may_be_empty: bool = False,
 ) -> dict[str, pa.Table]:
     """The tables of a day in their declared order.
+
+    Args:
+        may_be_empty: a day without events is one.
 
     Raises:
         ContractViolation: a table breaks its declaration; all broken rules are listed.
@@ -73,14 +103,22 @@ def checked(
         for t in day_tables(spec)
         if t.name in tables
     }
-    check_day(spec, ordered, problems)
-    problems.refuse(f"repair the source, then: derm ingest --ds {problems.ds}")
+    check_day(spec, ordered, problems, may_be_empty=may_be_empty)
+    hint = f"repair the source, then: derm ingest --ds {problems.ds}"
+    if "events" in ordered and not len(ordered["events"]):
+        hint += (
+            f"; if nothing happened on that day: {skips.command(problems.ds)}, "
+            'or, where such days are normal, empty_days = "carry" in the declaration'
+        )
+    problems.refuse(hint)
     return ordered
 
 
-def _sorted_out(ctx: RunContext, day: DayTables) -> tuple[dict[str, pa.Table], Delivery]:
+def _sorted_out(
+    ctx: RunContext, day: DayTables, skip: Skip | None
+) -> tuple[dict[str, pa.Table], Delivery]:
     """The day's tables, with rows that later deliveries brought; and what this one brought."""
-    problems, events = Problems(ctx.ds), ctx.spec.events_table()
+    problems, events = Problems(ctx.ds, day.names), ctx.spec.events_table()
     tables = conformed(ctx.spec, day, problems)
     delivered = tables.get(events.name, arrow_schema(events).empty_table())
     accepted = accepted_before(ctx.lake, events, ctx.ds)
@@ -91,7 +129,22 @@ def _sorted_out(ctx: RunContext, day: DayTables) -> tuple[dict[str, pa.Table], D
     _check_late(ctx, delivery, problems)
     if events.name in tables:
         tables[events.name] = with_late(ctx.lake, events, ctx.ds, delivery.on_time)
-    return checked(ctx.spec, tables, problems), delivery
+    may_be_empty = skip is not None or ctx.spec.empty_days == "carry"
+    if may_be_empty and events.name in tables and not len(tables[events.name]):
+        tables |= _of_yesterday(ctx, tables)
+    return checked(ctx.spec, tables, problems, may_be_empty=may_be_empty), delivery
+
+
+def _of_yesterday(ctx: RunContext, tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """Users and Pins as they were, where a day without events says nothing of them."""
+    before = shift_day(ctx.ds, -1)
+    return {
+        table.name: ctx.lake.read(table, before)
+        for table in (ctx.spec.users_table(), ctx.spec.pins_table())
+        if table.name in tables
+        and not len(tables[table.name])
+        and before in ctx.lake.days(table.name)
+    }
 
 
 def _check_late(ctx: RunContext, delivery: Delivery, problems: Problems) -> None:

@@ -4,7 +4,7 @@ Reads events, users and pins of the day and the snapshot of the day before; writ
 The first day of a lineage trains from scratch on the window that ends with it. Every day is scored
 before it is trained on (progressive validation), and trained on once: a snapshot's manifest lists
 the days it has seen. An attempt that was interrupted continues from its checkpoint and ends with
-the same bits.
+the same bits. On a day without events yesterday's snapshot stands.
 
 Conversions that arrive late are rows of the day they arrive on; labels that do not apply to them
 are null and masked. So a day is complete for training when it ends, and nothing waits.
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from feature_store.contracts.errors import DermError, GuardFailed
+from feature_store.contracts.errors import DermError, GuardFailed, InputError
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics, SnapshotManifest
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.presence import bytes_in
@@ -29,9 +29,12 @@ def run(ctx: RunContext) -> Outcome:
 
     Raises:
         MissingInput: a table or yesterday's snapshot is not there.
+        InputError: the first day has no events.
         GuardFailed: the new snapshot is not fit for use; nothing of it remains.
     """
     store = SnapshotStore(ctx.root, ctx.own_upstream)
+    if ctx.rests or not ctx.artifact("lake:events").rows:
+        return _standing(ctx, store)
     plan = make_plan(ctx, store)
     manifest = None if ctx.force else store.manifest(plan.snapshot_id)
     timings: dict[str, float] = {}
@@ -55,6 +58,28 @@ def run(ctx: RunContext) -> Outcome:
         uri=folder.relative_to(ctx.root).as_posix(),
     )
     return Outcome(outputs=(artifact,), metrics=metrics, timings=timings, accepted=accepted)
+
+
+def _standing(ctx: RunContext, store: SnapshotStore) -> Outcome:
+    """Yesterday's snapshot as that of a day on which nothing is learned: no events, or a rest.
+
+    Raises:
+        InputError: there is none: nothing can begin with such a day.
+    """
+    before = ctx.previous(f"snapshot:{ctx.upstream}")
+    if before is None:
+        raise InputError(
+            f"{ctx.ds} has no events, and no model before it",
+            where=f"train {ctx.upstream} {ctx.ds}",
+            expected="a first day with events",
+            found="none",
+            hint="begin on a day with events: derm init --start DAY, or derm bootstrap --ds DAY",
+        )
+    artifact = before.model_copy(update={"ds": ctx.ds, "rows": 0})
+    return Outcome(
+        outputs=(artifact,),
+        metrics={"snapshot_id": store.of(before).snapshot_id, "rows": 0, "days": 0},
+    )
 
 
 def _train(

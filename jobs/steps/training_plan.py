@@ -10,6 +10,7 @@ from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from jobs.engine.context import RunContext
 from jobs.engine.digest import content_digest
 from jobs.engine.snapshots import SnapshotStore, weights_digest
+from jobs.pipelines import catalog
 from models.derm.config import ARCHITECTURE
 
 _TABLES = ("lake:events", "lake:users", "lake:pins")
@@ -54,9 +55,9 @@ def make_plan(ctx: RunContext, store: SnapshotStore) -> Plan:
     parent = store.of(recorded) if recorded else None
     if parent:
         _check_parent(ctx, parent)
-    days = (ctx.ds,) if parent else window_days(ctx)
-    tables = [a for d in days for a in _tables_of(ctx, d)]
-    inputs = [f"{a.name}:{a.ds}:{a.digest}" for a in (*_referred_to(ctx, days[0]), *tables)]
+    days = _days_since(ctx, parent) if parent else window_days(ctx)
+    read = [*_referred_to(ctx, days[0]), *(a for d in days for a in _tables_of(ctx, d))]
+    inputs = [f"{a.name}:{a.ds}:{a.digest}" for a in (*read, *_pools_of(ctx))]
     digest = content_digest(
         ctx.own_recipe.digest(("model", "training")),
         model_digest(ctx),
@@ -74,7 +75,8 @@ def model_digest(ctx: RunContext) -> str:
     """Digest of everything that shapes the weights: the model, the features, the labels."""
     spec = ctx.spec
     inputs = (*spec.inputs_of("user"), *spec.inputs_of("pin"), *spec.inputs_of("context"))
-    parts = [f.model_dump_json() for f in inputs]
+    pools = (pool.feature for pool in ctx.pool_inputs)
+    parts = [f.model_dump_json() for f in (*inputs, *pools)]
     labels = [x.model_dump_json() for x in ctx.spec.labels_of(ctx.own_upstream)]
     return content_digest(
         str(ARCHITECTURE),
@@ -94,6 +96,14 @@ def window_days(ctx: RunContext) -> tuple[str, ...]:
     ctx.artifact("validated")
     first = max(shift_day(ctx.ds, 1 - ctx.recipe.training.window_days), ctx.home.first_ds)
     days = days_between(first, ctx.ds)
+    return tuple(d for d in days if ctx.manifests.get("validate", d, None))
+
+
+def _days_since(ctx: RunContext, parent: SnapshotManifest) -> tuple[str, ...]:
+    """The days to learn from after a snapshot: today, and those on which the upstream rested."""
+    if ctx.pipeline.upstream(ctx.own_upstream).every_days == 1:
+        return (ctx.ds,)
+    days = days_between(shift_day(parent.seen_days[-1], 1), ctx.ds)
     return tuple(d for d in days if ctx.manifests.get("validate", d, None))
 
 
@@ -145,4 +155,15 @@ def _tables_of(ctx: RunContext, ds: str) -> tuple[Artifact, ...]:
     tables = tuple(ctx.artifact(name, offset) for name in _TABLES)
     if ds <= ctx.home.first_ds:
         return tables
-    return tables + tuple(ctx.artifact(f"lake:counts/{e}", offset - 1) for e in ENTITIES)
+    counts = tuple(ctx.artifact(f"lake:counts/{e}", offset - 1) for e in ENTITIES)
+    return tables + counts
+
+
+def _pools_of(ctx: RunContext) -> tuple[Artifact, ...]:
+    """The pools of yesterday that a continued training reads."""
+    step = catalog.step("train")
+    return tuple(
+        ctx.artifact(name, ref.offset)
+        for ref, name in ctx.pipeline.inputs_of(step, ctx.own_upstream)
+        if ref.continued and ctx.is_read(ref, name)
+    )

@@ -17,9 +17,9 @@ from feature_store.reading.examples import DayExamples, Order
 from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
+from jobs.steps.model_inputs import examples, model_inputs
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Phase, Plan, model_digest
-from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel, FirstWindow
 from models.nn.tokens import NumericRange
@@ -36,7 +36,10 @@ from models.training.metrics import effective_rank
 
 _DAY_MINUTES = 1440
 _SAMPLE_ROWS = 8192
-_PRIMARY = ("auc", "auc_se", "pr_auc", "logloss", "ne", "calibration", "ece", "base_rate")
+_PRIMARY = (
+    *("auc", "auc_se", "pr_auc", "logloss", "ne", "base_rate"),
+    *("calibration", "calibration_arrived", "ece"),
+)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -82,7 +85,7 @@ class TrainingRun:
         """A trainer that starts where the parent stopped, or from the first window's numbers."""
         ctx, parent = self.ctx, self.plan.parent
         seed_torch(ctx.home.seed, self.upstream, "initialise")
-        inputs = ModelInputs.of(ctx.spec, self.upstream)
+        inputs = model_inputs(ctx)
         objective = DermObjective(DermModel(inputs, ctx.own_recipe.model))
         rate = self.config.incremental_learning_rate if parent else self.config.learning_rate
         if parent:
@@ -141,7 +144,7 @@ class TrainingRun:
         """The examples of a day; those of the last one asked for are kept."""
         if self._day is None or self._day.ds != ds:
             ctx = self.ctx
-            self._day = DayExamples(ctx.lake, ctx.spec, ds, self.upstream, ctx.counting)
+            self._day = examples(ctx, ds, from_scratch=self.plan.parent is None)
         return self._day
 
     def _on_step(self, state: PassState) -> None:

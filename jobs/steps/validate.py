@@ -9,14 +9,10 @@ import pyarrow as pa
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
 from feature_store.embeddings.noise import SIGMAS
-from jobs.datasets.checks import (
-    Problems,
-    check_day,
-    check_guards,
-    day_tables,
-    positive_rate,
-)
+from jobs.datasets.checks import Problems, check_day, day_tables
 from jobs.datasets.feature_audit import late_labels_told
+from jobs.datasets.normal import normal_day, rate_of
+from jobs.engine import skips
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
 from jobs.engine.guards import Check, hold
@@ -28,6 +24,7 @@ def run(ctx: RunContext) -> Outcome:
     Raises:
         MissingInput: a table lacks the day.
         ContractViolation: the day breaks its contract; all broken rules are listed.
+        GuardFailed: it keeps its contract, and does not look like a normal day.
     """
     problems = Problems(ctx.ds)
     tables: dict[str, pa.Table] = {}
@@ -36,17 +33,25 @@ def run(ctx: RunContext) -> Outcome:
             tables[table.name] = ctx.lake.read(table, ctx.ds)
         except MissingInput as error:
             problems.add(table.name, rule="the day in the lake", found=error.what, missing=True)
-    check_day(ctx.spec, tables, problems)
-    if "events" in tables:
-        check_guards(ctx.spec, tables["events"], problems)
-    problems.refuse(f"repair the source, then: derm ingest --ds {ctx.ds} --force")
-    told, used = _late_labels(ctx)
+    skipped = skips.load(ctx.root, ctx.ds) is not None
+    carried = skipped or ctx.spec.empty_days == "carry"
+    check_day(ctx.spec, tables, problems, may_be_empty=carried)
+    problems.refuse(f"repair the source, then: derm run --from {ctx.ds} --to {ctx.ds}")
+    used: tuple[Acceptance, ...] = ()
+    told: Metrics = {}
+    if len(events := tables["events"]):
+        checks = normal_day(ctx.spec, events, ctx.ds)
+        what = f"{ctx.ds} does not look like a normal day"
+        used = hold(ctx.root, "validate", ctx.ds, None, checks, what)
+        told, let_pass = _late_labels(ctx)
+        used += let_pass
     rows = sum(t.num_rows for t in tables.values())
     checked = [ctx.artifact(f"lake:{name}").digest for name in tables]
     artifact = Artifact(
         name="validated",
         ds=ctx.ds,
-        digest=content_digest(ctx.spec.model_dump_json(), *checked),
+        # Bounds say what passes, and not what it is.
+        digest=content_digest(ctx.spec.model_dump_json(exclude={"guards"}), *checked),
         rows=rows,
     )
     return Outcome(
@@ -54,7 +59,7 @@ def run(ctx: RunContext) -> Outcome:
         metrics={
             "rows": rows,
             "labels_mature_on": ctx.spec.mature_on(ctx.ds),
-            **_rates(ctx, tables["events"]),
+            **_rates(ctx, events),
             **told,
         },
         accepted=used,
@@ -88,4 +93,5 @@ def _late_labels(ctx: RunContext) -> tuple[Metrics, tuple[Acceptance, ...]]:
 
 def _rates(ctx: RunContext, events: pa.Table) -> dict[str, float | None]:
     names = [x.name for x in ctx.spec.labels if x.role == "primary"]
-    return {f"rate_{n}": positive_rate(events, n) for n in names}
+    rates = {name: rate_of(events, name) for name in names}
+    return {f"rate_{n}": rate.share if rate else None for n, rate in rates.items()}

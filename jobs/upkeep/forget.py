@@ -1,10 +1,11 @@
 """`derm forget`: remove users or Pins from everything that is kept, and prove that they are gone.
 
 Removed from: events, feature snapshots (their rows, and their ids inside lists and sequences),
-late rows, quarantine, raw, daily and every retained pool, both Redis slots and what Redis saved,
-and for Pins the index. Partitions are rewritten in place, a bucket at a time, and manifests take
-their new digests, so nothing has to be recomputed. Not removed: the source files, which are not the
-pipeline's, and what a model learned; its snapshots hold hashed ids, and no list of them.
+late rows, quarantine, raw, daily and every retained pool, every slot of the online store with its
+drafts and saved files, for Pins the index, and what killed steps have left. Partitions are
+rewritten in place, a bucket at a time, and manifests take their new digests, so nothing has to be
+recomputed. Then the tables are read by column, and everything else below the home by a scanner
+that knows nothing of the layout. What nobody here can look into is said (`leftovers.UNSEEN`).
 It has the pipeline alone; killed anywhere, the same command finishes it, and no day begins before.
 """
 
@@ -12,40 +13,43 @@ import argparse
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from feature_store.contracts.base import ENTITIES, Contract, Entity
-from feature_store.contracts.datasets import DatasetSpec
-from feature_store.contracts.errors import DermError, InputError, MissingInput
+from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.contracts.manifests import Artifact
-from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
-from feature_store.lake.buckets import bucket_of
-from feature_store.lake.lake import Lake, stage_file
-from feature_store.lake.late import late_table, quarantine_table
+from feature_store.contracts.tables import Table
+from feature_store.lake.lake import Lake
 from feature_store.lake.maintenance import tidy
-from feature_store.lake.staging import read_files
 from jobs.cli import out
 from jobs.engine import locks
 from jobs.engine.context import RunContext
 from jobs.engine.manifests import write_atomic
 from jobs.engine.runner import open_context
-from jobs.pipelines.catalog import Pipeline
 from jobs.repair.unfinished import refuse
 from jobs.settings import Home, Settings
-from jobs.upkeep.unpublish import unpublish
+from jobs.upkeep import leftovers
+from jobs.upkeep.asked import UNCONFIRMED, confirm, read_ids
+from jobs.upkeep.scanner import Trace
+from jobs.upkeep.scrub import keys_of, known, lists_of, prove_gone, scrub_day, tables_of
+from jobs.upkeep.unpublish import published, unpublish
+
+_NAMED = 10
 
 
 class Forgotten(Contract):
     """What `derm forget` did. Ids are digests here: the record must not keep what it removed.
 
     Attributes:
+        unknown: those of the ids that the home did not know.
         found: rows (or list elements) removed, by table and day.
         online: keys removed, by slot.
+        masked: logs in which an id was overwritten.
+        left: files that forget does not rewrite, and that still hold an id.
+        unproved: what could not be looked at or rewritten here.
     """
 
     entity: Entity
@@ -53,6 +57,10 @@ class Forgotten(Contract):
     at: str
     found: dict[str, dict[str, int]]
     online: dict[str, int]
+    unknown: tuple[str, ...] = ()
+    masked: int = 0
+    left: tuple[str, ...] = ()
+    unproved: tuple[str, ...] = ()
 
 
 class Begun(Contract):
@@ -60,11 +68,13 @@ class Begun(Contract):
 
     Attributes:
         ids: SHA-256 of each id.
+        known: of those that the home knew.
         partitions: what may be rewritten, as it was before.
     """
 
     entity: Entity
     ids: tuple[str, ...]
+    known: tuple[str, ...] = ()
     partitions: tuple[Artifact, ...]
 
 
@@ -72,71 +82,119 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm forget`."""
     parser.add_argument("--entity", choices=ENTITIES, required=True, help="user or pin")
     parser.add_argument("--id", dest="ids", action="append", default=[], help="repeatable")
-    parser.add_argument("--file", type=Path, help="a file of ids, one per line")
+    parser.add_argument("--file", type=Path, help="a file of ids, one on each line")
+    parser.add_argument(
+        "--confirm",
+        type=int,
+        metavar="COUNT",
+        help=f"how many different ids there are; asked for above {UNCONFIRMED}",
+    )
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
-    """Forget, prove, record."""
-    ids = sorted({*args.ids, *(args.file.read_text().split() if args.file else ())})
-    if not ids:
-        raise InputError("nobody to forget", expected="--id ID or --file FILE", found="neither")
+    """Forget, prove, record; exit code 1 when a file that is not rewritten here holds an id."""
+    ids = read_ids(args.ids, args.file)
     ctx = open_context(settings, Home.load(settings.home).start_ds)
     with locks.alone(settings.home, "derm forget"):
         _check_whole(ctx)
-        record = forget(ctx, args.entity, ids)
+        record = forget(ctx, args.entity, ids, args.confirm)
         write_atomic(
             settings.home / "forgotten" / f"{record.at.replace(':', '')}.json",
             record.model_dump_json(indent=2) + "\n",
         )
+    unknown = [i for i in ids if _digest(i) in set(record.unknown)]
     if args.json:
-        out(record.model_dump_json())
-        return 0
+        seen = {**record.model_dump(), "unknown_ids": unknown, "unseen": leftovers.UNSEEN}
+        out(json.dumps(seen))
+    else:
+        _say(record, unknown)
+    return 1 if record.left else 0
+
+
+def _say(record: Forgotten, unknown: Sequence[str]) -> None:
+    here = len(record.ids) - len(unknown)
     for table, days in record.found.items():
         out(f"{table}: {sum(days.values())} removed from {len(days)} days")
-    out(f"online: {json.dumps(record.online)}")
-    out(f"{len(ids)} {args.entity} ids are gone from every file below {ctx.lake.root}")
-    return 0
+    for slot, keys in record.online.items():
+        out(f"{slot}: {keys} removed")
+    if record.masked:
+        out(f"logs: overwritten in {record.masked}")
+    if unknown:
+        more = " ..." if len(unknown) > _NAMED else ""
+        out(f"{len(unknown)} were not there: {' '.join(map(repr, unknown[:_NAMED]))}{more}")
+    for title, lines in (("still there", record.left), ("not proved", record.unproved)):
+        for line in lines:
+            out(f"{title}: {line}")
+    if here:
+        out(f"{here} {record.entity} ids are gone from the lake, the store and the home")
+    out("not looked into, because it is not this pipeline's:")
+    for line in leftovers.UNSEEN:
+        out(f"  {line}")
 
 
-def forget(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> Forgotten:
+def forget(
+    ctx: RunContext, entity: Entity, ids: Sequence[str], confirmed: int | None = None
+) -> Forgotten:
     """Remove ids from the lake, then from what is published; check that nothing is left.
 
+    Args:
+        confirmed: how many ids somebody said there are; needed when there are many.
+
     Raises:
+        InputError: others are being forgotten, or nobody said how many there are.
         DermError: an id was found again after everything was removed.
     """
-    gone = pa.array(ids, pa.string())
-    tables = (
-        *source_tables(ctx.spec),
-        *embedding_tables(ctx.pipeline, entity),
-        ctx.spec.counts_table(entity),
-    )
-    lists = lists_of(ctx.spec, entity)
-    begun = _begin(ctx, entity, ids, tables)
+    begun, gone = _begin(ctx, entity, ids, confirmed), pa.array(ids, pa.string())
+    tables, lists = tables_of(ctx.lake, ctx.spec, entity), lists_of(ctx.spec, entity)
     found: dict[str, dict[str, int]] = {}
     for table in tables:
         for ds in ctx.lake.days(table.name):
-            if table.bucketed:
-                removed = _scrub_buckets(ctx.lake, table, ds, entity, gone)
-            else:
-                removed = _scrub_day(ctx.lake, table, ds, entity, gone, lists)
-            if removed:
+            if removed := scrub_day(ctx.lake, table, ds, entity, gone, lists):
                 found.setdefault(f"lake:{table.name}", {})[ds] = removed
     # Also what an attempt before this one has rewritten.
     renamed = [(was, now) for was in begun.partitions if (now := _as_it_is(ctx.lake, was)) != was]
     ctx.manifests.relabel(renamed)
-    online = unpublish(ctx, entity, gone, {was.digest: now for was, now in renamed})
+    online, unproved = unpublish(ctx, entity, gone, {was.digest: now for was, now in renamed})
     for table in tables:
         if ctx.lake.exists(table.name):
             tidy(ctx.lake, table.name, orphan_hours=0)
     prove_gone(ctx.lake, tables, entity, gone, lists)
+    leftovers.remove(ctx.root)
+    masked = leftovers.mask(ctx.root, list(ids))
+    excused = _excused(ctx.lake, tables, (*keys_of(entity), *lists))
+    left, unseen = leftovers.look(ctx, entity, list(ids), excused)
     begun_path(ctx.root).unlink()
     return Forgotten(
         entity=entity,
         ids=begun.ids,
         at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        unknown=tuple(i for i in begun.ids if i not in set(begun.known)),
         found=found,
         online=online,
+        masked=masked,
+        left=left,
+        unproved=(*unproved, *unseen),
     )
+
+
+def _excused(
+    lake: Lake, tables: Sequence[Table], columns: Sequence[str]
+) -> Callable[[Trace], bool]:
+    """Whether a trace in a table is something else than an id: a topic, an id of the other type.
+
+    Tables were read by their columns already; here their other columns may be spelt alike.
+    """
+    names, root = {t.name for t in tables}, f"{lake.root.root}/"
+
+    def excused(trace: Trace) -> bool:
+        name, partition, _ = trace.file.removeprefix(root).partition("/ds=")
+        if not partition or not trace.file.startswith(root):
+            return False
+        if name not in names:
+            return name.startswith(("embeddings/", "counts/"))
+        return trace.where not in (*columns, "bytes")
+
+    return excused
 
 
 def _check_whole(ctx: RunContext) -> None:
@@ -164,13 +222,13 @@ def begun_path(home: Path) -> Path:
     return home / "forgotten" / "begun.json"
 
 
-def _begin(ctx: RunContext, entity: Entity, ids: Sequence[str], tables: Sequence[Table]) -> Begun:
+def _begin(ctx: RunContext, entity: Entity, ids: Sequence[str], confirmed: int | None) -> Begun:
     """Record what may be rewritten, or find the record of an attempt that was killed.
 
     Raises:
-        InputError: others were being forgotten.
+        InputError: others were being forgotten, or there are many and nobody said how many.
     """
-    digests = tuple(hashlib.sha256(i.encode()).hexdigest() for i in ids)
+    digests = tuple(_digest(i) for i in ids)
     path = begun_path(ctx.root)
     if path.exists():
         begun = Begun.model_validate_json(path.read_text())
@@ -183,9 +241,14 @@ def _begin(ctx: RunContext, entity: Entity, ids: Sequence[str], tables: Sequence
             found=f"{len(digests)} {entity} ids",
             hint="run the interrupted command again first",
         )
+    tables, lists = tables_of(ctx.lake, ctx.spec, entity), lists_of(ctx.spec, entity)
+    wanted = pa.array(ids, pa.string())
+    here = known(ctx.lake, tables, entity, wanted, lists) | published(ctx, entity, ids)
+    confirm(len(ids), len(here), confirmed)
     begun = Begun(
         entity=entity,
         ids=digests,
+        known=tuple(_digest(i) for i in sorted(here)),
         partitions=tuple(
             ctx.lake.artifact(t.name, d) for t in tables for d in ctx.lake.days(t.name)
         ),
@@ -194,105 +257,11 @@ def _begin(ctx: RunContext, entity: Entity, ids: Sequence[str], tables: Sequence
     return begun
 
 
+def _digest(entity_id: str) -> str:
+    return hashlib.sha256(entity_id.encode()).hexdigest()
+
+
 def _as_it_is(lake: Lake, was: Artifact) -> Artifact:
     name = was.name.removeprefix("lake:")
     # Retention may have dropped the day since.
     return lake.artifact(name, was.ds) if was.ds in lake.days(name) else was
-
-
-def source_tables(spec: DatasetSpec) -> tuple[Table, ...]:
-    """Tables that name entities beside the embeddings."""
-    events = spec.events_table()
-    tables = (events, late_table(events), quarantine_table(events))
-    return (*tables, spec.users_table(), spec.pins_table())
-
-
-def embedding_tables(pipeline: Pipeline, entity: Entity) -> tuple[Table, ...]:
-    """The embedding tables of an entity type, of every upstream that embeds it."""
-    kinds = (raw_table, daily_table, pool_table)
-    names = [u.name for u in pipeline.upstreams if entity in u.entities]
-    return tuple(kind(name, entity) for name in names for kind in kinds)
-
-
-def lists_of(spec: DatasetSpec, entity: Entity) -> tuple[str, ...]:
-    """The list and sequence features that hold ids of an entity type."""
-    return tuple(f.name for f in spec.features if f.ids_of == entity)
-
-
-def scrub(
-    rows: pa.Table, entity: Entity, gone: pa.Array, lists: Sequence[str]
-) -> tuple[pa.Table, int]:
-    """Rows without those of the ids, and with "" for the ids inside lists; how many there were.
-
-    The place in a sequence stays: other sequences say what was done, or where, at the same place.
-
-    Args:
-        lists: columns of lists that may hold the ids.
-    """
-    keys = [c for c in (f"{entity}_id", "entity_id") if c in rows.column_names]
-    removed = 0
-    for key in keys:
-        hit = pc.is_in(rows[key], value_set=gone)
-        removed += pc.sum(hit).as_py() or 0
-        rows = rows.filter(pc.invert(hit))
-    for column in (c for c in lists if c in rows.column_names):
-        kept, dropped = _without(rows[column].combine_chunks(), gone)
-        removed += dropped
-        rows = rows.set_column(rows.schema.get_field_index(column), rows.schema.field(column), kept)
-    return rows, removed
-
-
-def prove_gone(
-    lake: Lake, tables: Sequence[Table], entity: Entity, gone: pa.Array, lists: Sequence[str]
-) -> None:
-    """Read every file that is left on disk, in a version or not, and look for the ids.
-
-    Raises:
-        DermError: one was found; it names the file.
-    """
-    for table in tables:
-        for file in lake.root.files(lake.path(table.name), ".parquet"):
-            if "/_delta_log/" in file:
-                continue
-            _, left = scrub(read_files([file], table), entity, gone, lists)
-            if left:
-                raise DermError(
-                    "an id that was to be forgotten is still on disk",
-                    where=file,
-                    expected="no trace of it",
-                    found=f"{left} rows or list elements",
-                    hint="a step was running: pause the daily run and forget again",
-                )
-
-
-def _scrub_day(
-    lake: Lake, table: Table, ds: str, entity: Entity, gone: pa.Array, lists: Sequence[str]
-) -> int:
-    rows, removed = scrub(lake.read(table, ds), entity, gone, lists)
-    if removed:
-        lake.overwrite(table, ds, rows)
-    return removed
-
-
-def _scrub_buckets(lake: Lake, table: Table, ds: str, entity: Entity, gone: pa.Array) -> int:
-    """Rewrite the buckets that the ids belong to, and no others."""
-    files, total = lake.bucket_files(table.name, ds), 0
-    for bucket in sorted(set(bucket_of(gone, len(files)).tolist())):
-        rows, removed = scrub(read_files(files[bucket], table), entity, gone, ())
-        if removed:
-            staged = stage_file(lake.root, table, ds, rows, bucket=bucket)
-            lake.replace_bucket(table, ds, staged)
-            total += removed
-    return total
-
-
-def _without(lists: pa.ListArray, gone: pa.Array) -> tuple[pa.ListArray, int]:
-    """Lists with "" in the place of the elements that are gone."""
-    values = lists.flatten()
-    hit = pc.is_in(values, value_set=gone)
-    removed = pc.sum(hit).as_py() or 0
-    if not removed:
-        return lists, 0
-    offsets = np.append(0, np.cumsum(pc.list_value_length(lists).to_numpy())).astype(np.int32)
-    blanked = pc.if_else(hit, "", values)
-    return pa.ListArray.from_arrays(pa.array(offsets), blanked, type=lists.type), removed

@@ -24,6 +24,8 @@ class LossConfig:
             forgets, and holds Pins that are new for rare.
         q_estimator: how often a Pin occurs in the pool. `linear` keeps duplicates and expects a
             number; `exact` lets a Pin count once, and takes the probability that it occurs.
+        delayed: what is done about labels that arrive late, after their impression was counted as
+            a negative (`DelayedLabels`).
         weight_cap: a task weighs min(cap, 1 / base rate).
     """
 
@@ -35,6 +37,7 @@ class LossConfig:
     sketch_width: int = 2**14
     sketch_keep: float = 0.5
     q_estimator: Literal["linear", "exact"] = "linear"
+    delayed: Literal["none", "weighted", "calibrated", "taken_back"] = "taken_back"
     weight_cap: float = 1.0
 
 

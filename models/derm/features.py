@@ -54,13 +54,16 @@ class ModelInputs:
     num_surfaces: int
 
     @classmethod
-    def of(cls, spec: DatasetSpec, upstream: Upstream) -> "ModelInputs":
-        """The inputs that a data set declares."""
+    def of(
+        cls, spec: DatasetSpec, upstream: Upstream, pools: Iterable[Feature] = ()
+    ) -> "ModelInputs":
+        """The inputs that a data set declares, and those read from other upstreams' pools."""
+        read = tuple(pools)
         labels = spec.labels_of(upstream)
         return cls(
             upstream=upstream,
-            user=spec.inputs_of("user"),
-            pin=spec.inputs_of("pin"),
+            user=(*spec.inputs_of("user"), *(f for f in read if f.scope == "user")),
+            pin=(*spec.inputs_of("pin"), *(f for f in read if f.scope == "pin")),
             context=spec.inputs_of("context"),
             tasks=tuple(x.name for x in labels),
             positives=tuple(x.name for x in labels if x.role != "auxiliary"),

@@ -6,8 +6,8 @@ of all ranks, E embedding width, T tasks.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from models.derm.delayed import DelayedLabels
 from models.derm.features import RANDOM, Batch, labels
 from models.derm.model import DermModel
 from models.nn.count_min import CountMinSketch
@@ -24,7 +24,9 @@ from models.nn.sampled_softmax import (
 from models.training.distributed import gather, gather_with_gradient, sum_over_ranks, world
 
 
-def multi_task_bce(logits_BT: Tensor, labels_BT: Tensor, weight_T: Tensor) -> Tensor:
+def multi_task_bce(
+    logits_BT: Tensor, labels_BT: Tensor, late_B: Tensor, weight_T: Tensor, delayed: DelayedLabels
+) -> Tensor:
     """Weighted sum over tasks of the mean cross-entropy of the rows that have the label.
 
     A label that is NaN is masked. Means are over the rows of all ranks; what is returned is this
@@ -32,9 +34,9 @@ def multi_task_bce(logits_BT: Tensor, labels_BT: Tensor, weight_T: Tensor) -> Te
     """
     known_BT = ~torch.isnan(labels_BT)
     target_BT = torch.where(known_BT, labels_BT, 0.0)
-    each_BT = functional.binary_cross_entropy_with_logits(
-        logits_BT.float(), target_BT, reduction="none"
-    )
+    if delayed.training:
+        delayed.count(target_BT, late_B)
+    each_BT = delayed(logits_BT.float(), target_BT, late_B)
     total_T = torch.where(known_BT, each_BT, 0.0).sum(dim=0)
     rows_T = sum_over_ranks(known_BT.sum(dim=0)).clamp(min=1)
     return (weight_T * total_T / rows_T).sum()
@@ -58,6 +60,7 @@ class DermObjective(nn.Module):
         super().__init__()
         self.model = model
         self.loss = model.config().loss
+        self.delayed = DelayedLabels(len(model.inputs.tasks), self.loss.delayed)
         self.softmax = SampledSoftmax(self.loss.temperature)
         depth, width = self.loss.sketch_depth, self.loss.sketch_width
         self.sketch = CountMinSketch(depth, width)
@@ -72,7 +75,9 @@ class DermObjective(nn.Module):
         out = self.model(batch)
         cap = self.loss.weight_cap
         weight_T = self.model.base_rate_T.reciprocal().clamp(min=1.0, max=cap)
-        supervised = multi_task_bce(out["logits"], labels(batch, inputs.tasks), weight_T)
+        supervised = multi_task_bce(
+            out["logits"], labels(batch, inputs.tasks), batch["late"], weight_T, self.delayed
+        )
         if self.loss.ssl_weight == 0:
             return {"total": supervised, "supervised": supervised}
         positive_B = (labels(batch, inputs.positives) == 1).any(dim=-1)
@@ -82,9 +87,14 @@ class DermObjective(nn.Module):
 
     def begin_day(self) -> None:
         """Let what was counted on the days before weigh less than what the new one brings."""
+        self.delayed.fade()
         for sketch in (self.sketch, self.random_sketch):
             if sketch is not None:
                 sketch.fade(self.loss.sketch_keep)
+
+    def predict(self, batch: Batch) -> Tensor:
+        """The logits_BT of every label, whenever it arrives."""
+        return self.delayed.chances(self.model(batch)["logits"])
 
     def self_supervised(self, out: dict[str, Tensor], batch: Batch, positive_B: Tensor) -> Tensor:
         """This rank's part of the mean softmax loss over the positive rows of all ranks."""

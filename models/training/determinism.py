@@ -14,7 +14,8 @@ import torch
 def make_deterministic(*, threads: int = 0) -> None:
     """Ask torch for deterministic kernels and a fixed number of threads (0: all cores)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    # `use_deterministic_algorithms` would do the same, and load the compiler: a second.
+    torch.set_deterministic_debug_mode("error")
     # A help for finding reads of memory that nothing wrote; it writes every result twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(threads or os.cpu_count() or 1)

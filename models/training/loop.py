@@ -119,18 +119,23 @@ class Trainer:
 
     @torch.no_grad()
     def score(self, batches: Iterable[Arrays]) -> Scores:
-        """The metrics of every task on rows that are not trained on; the first has `auc_se` too."""
+        """The metrics of every task on impressions that are not trained on; `auc_se` of the first.
+
+        Labels that arrive late are no rows of their own here: they are counted, see `calibration`
+        and `calibration_arrived` of `BinaryMetrics`.
+        """
         self.objective.eval()
         tasks = self.objective.model.inputs.tasks
         metrics = {task: BinaryMetrics() for task in tasks}
         error = AucError()
         for batch in self._device_batches(batches):
             with self._autocast():
-                logits_BT = self.objective.model(batch)["logits"]
+                logits_BT = self.objective.predict(batch)
             labels_BT = labels(batch, tasks)
             for index, task in enumerate(tasks):
-                metrics[task].update(logits_BT[:, index], labels_BT[:, index])
-            error.update(logits_BT[:, 0], labels_BT[:, 0], batch["key:user"])
+                metrics[task].update(logits_BT[:, index], labels_BT[:, index], batch["late"])
+            shown = ~batch["late"]
+            error.update(logits_BT[shown, 0], labels_BT[shown, 0], batch["key:user"][shown])
         results = {task: metric.result() for task, metric in metrics.items()}
         return results | {tasks[0]: {**results[tasks[0]], "auc_se": error.result()}}
 
@@ -142,6 +147,14 @@ class Trainer:
         with self._autocast():
             model = self.objective.model
             return {e: of_rows(tensors, e, model.embed(e, tensors)).cpu() for e in ENTITIES}
+
+    @torch.no_grad()
+    def predict(self, batch: Arrays) -> Tensor:
+        """The logits_BT of one batch, on the CPU."""
+        self.objective.eval()
+        (tensors,) = to_device([batch], self.device, ahead=0)
+        with self._autocast():
+            return self.objective.predict(tensors).cpu()
 
     def _step(self, batch: Mapping[str, Tensor]) -> list[float]:
         """The number of rows and the losses of one step, over all ranks."""

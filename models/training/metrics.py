@@ -28,11 +28,19 @@ class BinaryMetrics:
 
     def __init__(self) -> None:
         self._hist_2C = torch.zeros(2, _BINS, dtype=torch.float64)
-        self._sums = torch.zeros(2, dtype=torch.float64)
+        self._sums = torch.zeros(3, dtype=torch.float64)
 
-    def update(self, logit_B: Tensor, label_B: Tensor) -> None:
-        """Count scored rows; those with a NaN label are left out."""
+    def update(self, logit_B: Tensor, label_B: Tensor, late_B: Tensor | None = None) -> None:
+        """Count scored rows; those with a NaN label are left out.
+
+        Args:
+            late_B: labels of other days' impressions, which are not scored: of these, only the
+                positives are counted.
+        """
         known_B = ~torch.isnan(label_B)
+        if late_B is not None:
+            self._sums[2] += (label_B[late_B] == 1).sum().cpu()
+            known_B &= ~late_B
         logit_B, label_B = logit_B[known_B].double().cpu(), label_B[known_B].double().cpu()
         bins_B = (
             ((logit_B + _LOGIT_BOUND) * (_BINS / (2 * _LOGIT_BOUND))).long().clamp(0, _BINS - 1)
@@ -46,12 +54,17 @@ class BinaryMetrics:
         losses = torch.nn.functional.binary_cross_entropy_with_logits(
             logit_B, label_B, reduction="sum"
         )
-        self._sums += torch.stack([losses, torch.sigmoid(logit_B).sum()])
+        self._sums[:2] += torch.stack([losses, torch.sigmoid(logit_B).sum()])
 
     def result(self) -> dict[str, float | None]:
-        """rows, base_rate, auc, pr_auc, logloss, ne, calibration, ece; None where undefined."""
+        """The numbers by name, None where undefined.
+
+        `calibration` is predicted by known positives of the scored rows. Where labels are late, few
+        are known at first: `calibration_arrived` is predicted by all positives that arrived,
+        whichever day's impressions they are of.
+        """
         negatives_C, positives_C = sum_over_ranks(self._hist_2C).numpy()
-        loss, predicted = sum_over_ranks(self._sums).tolist()
+        loss, predicted, late = sum_over_ranks(self._sums).tolist()
         positives, negatives = float(positives_C.sum()), float(negatives_C.sum())
         rows = positives + negatives
         if rows == 0:
@@ -66,11 +79,15 @@ class BinaryMetrics:
             "logloss": loss / rows,
             "ne": None if one_class else normalized_entropy(loss / rows, rate),
             "calibration": predicted / positives if positives else None,
+            "calibration_arrived": predicted / (positives + late) if positives + late else None,
             "ece": _calibration_error(positives_C, negatives_C),
         }
 
 
-_NAMES = ("base_rate", "auc", "pr_auc", "logloss", "ne", "calibration", "ece")
+_NAMES = (
+    *("base_rate", "auc", "pr_auc", "logloss", "ne"),
+    *("calibration", "calibration_arrived", "ece"),
+)
 
 
 def normalized_entropy(logloss: float, base_rate: float) -> float:

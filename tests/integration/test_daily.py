@@ -72,11 +72,18 @@ def test_the_next_run_takes_up_where_it_was_stopped(home: Path) -> None:
     assert _leftovers(home) == []
 
 
+def test_every_task_was_a_copy_of_the_warm_process(home: Path) -> None:
+    logs = list((home / "services" / "airflow" / "logs").rglob(f"*{THIRD}*/task_id=*/*.log"))
+    # A run begins when its day has ended: the run of the second day has the third's name.
+    assert len(logs) == len(tasks.tasks(PIPELINE))
+    assert [p.parent.name for p in logs if "a copy of the warm one" not in p.read_text()] == []
+
+
 def test_only_the_owner_can_read_what_the_services_say(home: Path) -> None:
     folder = home / "services" / "airflow"
     password = json.loads((folder / "passwords.json").read_text())["admin"]
     said = sorted((folder / "logs").glob("*.log"))
-    assert len(said) == 3
+    assert len(said) == 4
     assert [p.name for p in said if stat.S_IMODE(p.stat().st_mode) != 0o600] == []
     assert [p.name for p in said if password in p.read_text()] == []
     # PostgreSQL's own user, which root's needs, has to get through the folder above them.
@@ -112,6 +119,29 @@ def test_once_the_source_is_repaired_the_run_goes_on(home: Path) -> None:
     run = _derm(home, "daily", "--days", "3")
     assert run.returncode == 0, run.stdout + run.stderr
     assert _published_day(home) == THIRD
+
+
+def test_the_commands_of_the_readme_work_as_they_stand(home: Path, tmp_path: Path) -> None:
+    # Where `make run` leaves the program and the home: below the folder one is in.
+    (tmp_path / ".venv").symlink_to(PROJECT / ".venv")
+    (tmp_path / ".derm").symlink_to(home)
+    block = re.findall(
+        r"^```bash\n(.*?)^```", (PROJECT / "README.md").read_text(), re.DOTALL | re.M
+    )
+    (commands,) = [b for b in block if "derm status" in b]
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("DERM_")}
+    done = subprocess.run(
+        ["/bin/bash", "-ec", f"set -x\n{commands}"],
+        cwd=tmp_path,
+        env={**environment, "PATH": "/usr/bin:/bin", "COLUMNS": "400"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    local.stop(Settings(home=tmp_path / ".derm"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{THIRD} release: up to date" in done.stdout
+    assert _published_day(home) == SECOND  # the last of them is a rollback
 
 
 def _environment(home: Path) -> dict[str, str]:

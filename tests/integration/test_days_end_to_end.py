@@ -55,7 +55,6 @@ class Pipeline:
             capture_output=True,
             text=True,
             check=False,
-            timeout=900,
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
         return done.stdout

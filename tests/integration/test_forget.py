@@ -1,13 +1,12 @@
 """`derm forget` on a pipeline that is live: lake, Redis, index, and the days that follow."""
 
 import json
-import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,8 +17,9 @@ from feature_store.online.releases import Releases
 from feature_store.online.store import open_store
 from jobs.cli import main
 from jobs.engine.manifests import ManifestStore
-from jobs.services.redis import ensure_redis, stop_redis
+from jobs.services.redis import ensure_redis, persist, stop_redis
 from jobs.settings import Settings
+from jobs.upkeep.scanner import Wanted, scan
 from tests.derm_process import derm, start
 from tests.pipelines import UPSTREAMS
 from tests.report_fixtures import make_home
@@ -32,7 +32,7 @@ HISTORY, DAYS, NEXT = "2025-03-01", ("2025-03-02", "2025-03-03"), "2025-03-04"
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two published days, so that both slots of Redis and two indexes are there."""
-    folder = tmp_path_factory.mktemp("forget")
+    folder = tmp_path_factory.mktemp("a home, né à forget")
     derm(folder, "init", "--dataset", "simulated", "--days", "1")
     derm(
         folder,
@@ -70,25 +70,31 @@ def in_every_pool(home: Path, entity: str) -> list[str]:
 
 
 def traces(home: Path, gone: list[str]) -> list[str]:
-    """Files of the home that name one of the ids; the source files are not the pipeline's."""
-    words = re.compile("|".join(rf"(?<![\w-]){re.escape(i)}(?![\w-])" for i in gone).encode())
-    ids = pa.array(gone, pa.string())
-    found = []
-    for file in (f for f in home.rglob("*") if f.is_file() and "source" not in f.parts):
-        if file.suffix == ".parquet":
-            named = names_any(pq.read_table(file, partitioning=None), ids)
-        else:
-            named = words.search(file.read_bytes()) is not None
-        if named:
-            found.append(str(file.relative_to(home)))
-    return found
+    """Files of the home that name one of the ids; the source files are not the pipeline's.
+
+    No id of the simulated world is part of another: it is looked for inside words as well.
+    """
+    files = (f for f in home.rglob("*") if f.is_file() and "source" not in f.parts)
+    return [f"{t.file} {t.where}" for t in scan(sorted(files), Wanted(gone, anywhere=True))]
 
 
-def names_any(rows: pa.Table, ids: pa.Array) -> bool:
-    columns = [c.combine_chunks() for c in rows.columns]
-    flat = [c.flatten() if pa.types.is_list(c.type) else c for c in columns]
-    strings = [c for c in flat if pa.types.is_string(c.type)]
-    return any(pc.any(pc.is_in(c, value_set=ids)).as_py() for c in strings)
+def leave_behind(home: Path, gone: list[str]) -> list[Path]:
+    """What killed steps, refused deliveries and cut off saves leave, naming the users."""
+    spill = home / "scratch" / "infer-killed" / "user-0.arrow"
+    spill.parent.mkdir(parents=True)
+    rows = pa.table({"entity_id": gone})
+    with pa.ipc.new_stream(spill, rows.schema) as writer:
+        writer.write_table(rows)
+    attempt = home / "attempts" / DAYS[-1] / "ingest.json"
+    attempt.parent.mkdir(parents=True, exist_ok=True)
+    attempt.write_text(json.dumps({"found": f"2 of 9 rows: {gone!r}"}))
+    save = home / "services" / "redis" / "temp-4711.rdb"
+    persist(Settings(home=home))
+    save.write_bytes((home / "services" / "redis" / "users.rdb").read_bytes())
+    log = home / "services" / "airflow" / "logs" / "dag_id=derm_daily" / "attempt=1.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(json.dumps({"event": f"expected a key; found {gone[0]!r}, {gone[1]!r}"}) + "\n")
+    return [spill, attempt, save, log]
 
 
 def published(home: Path, ids: list[str]) -> int:
@@ -103,10 +109,19 @@ def test_users_of_a_file_are_gone_everywhere(home: Path, tmp_path: Path) -> None
     users = in_every_pool(home, "user")
     gone, kept = users[:3], users[3]
     assert published(home, gone) == 12
-    assert len(traces(home, gone)) > 10
+    left = leave_behind(home, gone)
+    before = traces(home, gone)
+    assert len(before) > 10
+    assert all(any(str(path) in trace for trace in before) for path in left)
+    length = left[-1].stat().st_size
     listed = tmp_path / "ids.txt"
-    listed.write_text("\n".join(gone) + "\n")
+    listed.write_text("\n".join([gone[0], "", f" {kept}", *gone[1:]]) + "\n")
     said = json.loads(derm(home, "forget", "--entity", "user", "--file", str(listed), "--json"))
+    assert said["unknown_ids"] == [f" {kept}"]
+    assert said["left"] == said["unproved"] == []
+    assert said["masked"] == 1
+    assert left[-1].stat().st_size == length
+    assert [path.exists() for path in left] == [False, False, False, True]
     assert {"lake:events", "lake:users", "lake:counts/user", "lake:embeddings/cvr/user/raw"} <= set(
         said["found"]
     )
@@ -121,6 +136,34 @@ def test_users_of_a_file_are_gone_everywhere(home: Path, tmp_path: Path) -> None
     assert json.loads(derm(home, "status", "--json"))["published"]["ds"] == DAYS[0]
     derm(home, "release", "--ds", DAYS[-1], "--force")
     derm(home, "audit", "--ds", DAYS[-1])
+
+
+def data_files(home: Path) -> dict[str, int]:
+    """Every data file of the lake, and when it was written."""
+    files = (home / "lake").glob("**/ds=*/**/*.parquet")
+    return {str(f): f.stat().st_mtime_ns for f in files}
+
+
+def test_who_was_never_here_is_named_and_nobody_else_is_touched(home: Path) -> None:
+    before = data_files(home)
+    said = derm(home, "forget", "--entity", "user", "--id", "nosuch", "--id", "u 1\n")
+    assert "2 were not there: 'nosuch' 'u 1\\n'" in said
+    assert "are gone" not in said
+    assert "source files" in said
+    derm(home, "forget", "--entity", "pin", "--id", "nosuch")
+    assert data_files(home) == before
+
+
+def test_thousands_are_deleted_by_somebody_who_counts_them(home: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "many.txt"
+    listed.write_text("".join(f"nobody{i}\n" for i in range(1001)))
+    arguments = ("forget", "--entity", "user", "--file", str(listed))
+    for said in ((), ("--confirm", "1000")):
+        process = start(home, *arguments, *said, stdin=subprocess.DEVNULL)
+        assert "expected: --confirm 1001" in process.communicate()[1]
+        assert process.returncode == 2
+    assert not (home / "forgotten" / "begun.json").exists()
+    assert "1001 were not there" in derm(home, *arguments, "--confirm", "1001")
 
 
 def test_killed_half_way_the_same_command_finishes_it(home: Path) -> None:
@@ -138,7 +181,8 @@ def test_killed_half_way_the_same_command_finishes_it(home: Path) -> None:
     refused = start(home, "forget", "--entity", "user", "--id", other)
     assert "others are being forgotten" in refused.communicate()[1]
     assert refused.returncode == 2
-    derm(home, "forget", "--entity", "user", "--id", user)
+    said = json.loads(derm(home, "forget", "--entity", "user", "--id", user, "--json"))
+    assert said["unknown_ids"] == []
     assert traces(home, [user]) == []
     days = json.loads(derm(home, "status", "--json"))["days"]
     stale = {s["step"] for day in days for s in day["steps"] if s["state"] == "stale"}

@@ -25,9 +25,10 @@ from jobs.pipelines import catalog
 from jobs.repair import unfinished
 from jobs.repair.plan import BackfillPlan
 from jobs.settings import Settings
-from jobs.upkeep.forget import forget, prove_gone, scrub
+from jobs.upkeep.forget import forget
 from jobs.upkeep.rebucket import import_raw, rebucket
 from jobs.upkeep.retain import expired_days, protected_days
+from jobs.upkeep.scrub import prove_gone, scrub
 from tests.aggregation_fixtures import (
     FIRST,
     SPEC,
@@ -81,7 +82,8 @@ def test_a_forgotten_user_is_in_no_file_and_nothing_has_to_be_recomputed(
     lake_of_days: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx, table = lake_of_days, pool_table("ctr", "user")
-    monkeypatch.setattr("jobs.upkeep.forget.unpublish", lambda *_: {})
+    monkeypatch.setattr("jobs.upkeep.forget.unpublish", lambda *_: ({}, ()))
+    monkeypatch.setattr("jobs.upkeep.forget.published", lambda *_: set())
     known = ctx.lake.read(table, DAYS[0])["entity_id"].to_pylist()
     gone, before = known[3], {ds: ctx.lake.read(table, ds) for ds in DAYS}
     record = forget(ctx, "user", [gone])
@@ -104,7 +106,8 @@ def test_what_was_stale_before_someone_is_forgotten_is_stale_afterwards(
     lake_of_days: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = lake_of_days
-    monkeypatch.setattr("jobs.upkeep.forget.unpublish", lambda *_: {})
+    monkeypatch.setattr("jobs.upkeep.forget.unpublish", lambda *_: ({}, ()))
+    monkeypatch.setattr("jobs.upkeep.forget.published", lambda *_: set())
     # The first day is inferred and deduplicated again: the pools after it are of another past.
     commit_day(ctx.root, DAYS[0], seed=1)
     run(ctx.settings, DAYS[0], "dedup")

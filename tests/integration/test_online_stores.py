@@ -97,6 +97,18 @@ def test_after_a_purge_no_file_of_the_store_names_who_was_removed(store, request
         assert any(b"u2" in content for content in files)
 
 
+def test_who_is_erased_does_not_come_back_with_a_draft_of_a_killed_publish(store):
+    put(store, A, {"u1": b"one", "u2": b"two"})
+    store.seal(A)
+    put(store, A, {"u1": b"ONE", "new": b"new"}, remove=("u2",))  # and it dies before `seal`
+    assert store.slots() == (A,)
+    store.erase(A, pa.array(["u1", "new", "never"]))
+    assert store.read(A, ["u1", "new"]) == [None, None]
+    store.seal(A)
+    assert store.read(A, ["u1", "new", "u2"]) == [None, None, None]
+    assert store.purge() == ()
+
+
 def test_writing_the_same_bucket_twice_changes_nothing(store):
     for _ in range(2):
         put(store, A, {"u1": b"one", "u2": b"two"}, remove=("old",))

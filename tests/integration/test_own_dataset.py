@@ -163,16 +163,28 @@ def test_columns_that_were_not_promised_are_left_out(home: Home, tmp_path: Path)
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ('sku"', 'sku_id"', "pins.sku_id of 2025-06-01: expected the column"),
+        (
+            'sku"',
+            'sku_id"',
+            "pins.pin_id (your column 'sku_id') of 2025-06-01: expected the column",
+        ),
         (
             'surface = "channel"',
             'surface = "what"',
-            ".surface of 2025-06-01: expected one of web app",
+            "events.surface (your column 'what') of 2025-06-01: expected one of web app",
         ),
         ("dim = 4", "dim = 5", "pins.picture of 2025-06-01: expected type binary"),
         ("max_len = 5", "max_len = 1", "pins.tags of 2025-06-01: expected at most 1 elements"),
-        ('ts = "time"', 'ts = "seconds"', "events.ts of 2025-06-01: expected type timestamp"),
-        ("products.parquet", "goods.parquet", "expected a source file"),
+        (
+            'ts = "time"',
+            'ts = "seconds"',
+            "events.ts (your column 'seconds') of 2025-06-01: expected type timestamp",
+        ),
+        (
+            "products.parquet",
+            "goods.parquet",
+            "pins of 2025-06-01: expected a source file; found no file",
+        ),
     ],
 )
 def test_files_that_differ_from_the_declaration(
@@ -192,6 +204,7 @@ def test_files_that_differ_from_the_declaration(
         ('name = "shop"', "name = shop", "Invalid value"),
         ('name = "shop"', 'nom = "shop"', "nom"),
         ('role = "primary"', 'role = "first"', "role"),
+        ("products.parquet", "products.csv", "a CSV becomes one by pyarrow.csv.read_csv"),
         (
             'upstream = "cvr"\nrole = "primary"',
             'upstream = "cvr"\nrole = "task"',

@@ -43,6 +43,7 @@ def batch(rows: int, *, seed: int = 0, upstream: str = "ctr") -> dict[str, Tenso
     for label in declared.labels_of(upstream):
         arrays[f"label:{label.name}"] = random.integers(0, 2, rows).astype(np.float32)
         arrays[f"label:{label.name}"][:1] = 1
+    arrays["late"] = np.zeros(rows, bool)
     arrays["surface"] = random.integers(1, 3, rows).astype(np.int32)
     arrays["ts"] = 1.74e9 + random.random(rows) * 86_400
     arrays["key:user"] = random.integers(0, 2**60, rows)

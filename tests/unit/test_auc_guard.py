@@ -1,11 +1,15 @@
 """The AUC guard: how well a day knows its AUC, and which day it is compared with."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from sklearn.metrics import roc_auc_score
 
 from jobs.recipes import GuardConfig
+from jobs.settings import PROJECT
 from jobs.steps.training_guard import auc_metrics
 from models.training.auc_error import AucError
 
@@ -76,3 +80,27 @@ def test_where_every_day_is_small_the_reference_moves_on() -> None:
     parent = auc_metrics(None, {"auc": 0.5, "auc_se": 0.12}, GUARDS)
     assert auc_metrics(parent, {"auc": 0.6, "auc_se": 0.11}, GUARDS)["auc_reference"] == 0.6
     assert auc_metrics(parent, {"auc": 0.6, "auc_se": 0.2}, GUARDS)["auc_reference"] == 0.5
+
+
+def fires(fall: float, users: int, rows: int, days: int) -> float:
+    """How often the alert speaks of a day whose AUC really fell by so much."""
+    rules = yaml.safe_load((PROJECT / "infra/prometheus/alerts.yml").read_text())["groups"][0]
+    (expr,) = (r["expr"] for r in rules["rules"] if r["alert"] == "DermAucDropped")
+    found = re.search(r"reference offset 1d - ([\d.]+) - ([\d.]+) \* sqrt", expr)
+    assert found
+    margin, sigmas = map(float, found.groups())
+    generator, spoken = np.random.default_rng(2), 0
+    for _ in range(days):
+        (before, before_se), (now, now_se) = (
+            (roc_auc_score(labels, scores), measured(scores, labels, user))
+            for scores, labels, user in (day(users, rows, generator), day(users, rows, generator))
+        )
+        assert before_se is not None
+        assert now_se is not None
+        spoken += now - fall < before - margin - sigmas * np.hypot(before_se, now_se)
+    return spoken / days
+
+
+def test_the_alert_is_silent_on_healthy_small_days_and_speaks_of_a_bad_large_one() -> None:
+    assert fires(0.0, users=20, rows=250, days=60) <= 1 / 60
+    assert fires(0.25, users=400, rows=3000, days=10) == 1.0

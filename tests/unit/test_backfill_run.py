@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from feature_store.contracts.errors import InputError
+from jobs.cli import main
 from jobs.repair import backfill_run, plan, unfinished
 from jobs.services import airflow
 from jobs.services.airflow_api import AirflowApi
 from jobs.settings import Home, Settings
+from tests.report_fixtures import make_home
 
 FIRST, DAY = "2025-03-01", "2025-03-03"
 REPAIR = {"first_day": DAY, "last_day": DAY, "what": "embeddings", "models": "keep"}
@@ -31,6 +33,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: Airflow
 
     def do_GET(self) -> None:
+        if self.path.endswith("monitor/health"):
+            parts = ("metadatabase", "scheduler", "dag_processor")
+            self._answer({part: {"status": "healthy"} for part in parts})
+            return
         self._answer(
             {"dag_runs": [{"dag_run_id": "theirs", "conf": self.server.conf}]}
             if self.path.endswith("limit=1") and self.server.active
@@ -144,3 +150,24 @@ def test_what_is_triggered_here_is_found_again(
     server.active, server.conf = True, server.triggered[0]
     assert backfill_run.follow(Settings(home=tmp_path), asked) == 0
     assert len(server.triggered) == 1
+
+
+def test_an_approval_is_asked_for_in_airflow(
+    server: Airflow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.active = False
+    assert backfill_run.follow(Settings(home=tmp_path), progress(), approval=True) == 0
+    assert server.triggered[0]["approval"] is True
+    assert "/tasks/approve/required_actions" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_an_approval_without_airflow_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    make_home(home, days=2)
+    monkeypatch.setenv("DERM_HOME", str(home))
+    days = ["--from", "2025-03-02", "--to", "2025-03-02", "--what", "embeddings"]
+    monkeypatch.setattr(plan, "from_arguments", lambda *_: progress().plan)
+    assert main(["backfill", *days, "--approval"]) == 2
+    assert "derm up" in capsys.readouterr().err

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.derm.losses import multi_task_bce
+from models.derm.delayed import DelayedLabels
+from models.derm.losses import multi_task_bce as multi_task_bce_of_rows
 from models.nn.sampled_softmax import (
     NO_USER,
     Pool,
@@ -40,6 +41,13 @@ def pool(item, *, ids=(2,), users=None):
         user_id_P=torch.tensor(users or [NO_USER] * count),
         log_q_P=torch.zeros(count),
     )
+
+
+def multi_task_bce(logits, labels, weight):
+    """Of impressions, all of whose labels are known at once."""
+    delayed = DelayedLabels(logits.shape[1], "taken_back")
+    late = torch.zeros(len(logits), dtype=torch.bool)
+    return multi_task_bce_of_rows(logits, labels, late, weight, delayed)
 
 
 def test_bce_by_hand_with_a_masked_label():

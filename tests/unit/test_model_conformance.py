@@ -145,7 +145,9 @@ CASES: dict[str, Case] = {
     "DermModel": Case(model, whole, (2,)),
 }
 # Without weights, or not a function of rows: tested where they are used.
-ELSEWHERE = {"CountMinSketch", "NumericNormalizer", "SampledSoftmax", "DermObjective"}
+ELSEWHERE = {
+    *("CountMinSketch", "DelayedLabels", "NumericNormalizer", "SampledSoftmax", "DermObjective")
+}
 
 
 def run(module: nn.Module, arguments: tuple) -> Tensor:

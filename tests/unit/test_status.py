@@ -14,6 +14,7 @@ from deltalake import write_deltalake
 from rich.console import Console
 
 from feature_store.contracts.errors import GuardFailed, InputError
+from feature_store.contracts.manifests import Acceptance
 from jobs.cli import main
 from jobs.commands.status import read_status
 from jobs.engine import attempts
@@ -98,6 +99,31 @@ def test_repaired_data_makes_everything_after_it_stale(home: Path) -> None:
     # The data of the next day itself is untouched.
     assert not [f for f in found if f[:2] == ("2025-03-03", "ingest")]
     assert "Next: derm run --from 2025-03-02 --to 2025-03-03" in _text(home)
+
+
+def test_what_readers_once_saw_of_a_repaired_day_is_past_and_not_stale(home: Path) -> None:
+    _change(home, "verify", "2025-03-02", "ctr")
+    states = {s.step.name: s.state for s in _status(home).days[1].standings if s.upstream != "cvr"}
+    assert [states[n] for n in ("index", "publish", "release", "audit")] == ["past"] * 4
+    assert "past" in _text(home)
+    _change(home, "verify", "2025-03-03", "ctr")
+    assert ("2025-03-03", "index", "ctr", "stale") in _open(home)
+
+
+def test_what_a_person_decided_is_shown(home: Path) -> None:
+    store = ManifestStore(home / "manifests")
+    ingested = store.get("ingest", "2025-03-02", None)
+    empty = {"no_events": "skipped: the [site] was down"}
+    store.put(ingested.model_copy(update={"metrics": empty}))
+    accepted = Acceptance(
+        ds="2025-03-03", guard="verify.cosine_user", upstream="ctr", found=0.1, bound=0.2,
+        least=True, reason="a new season", at="2025-03-04T08:00:00+00:00",
+    )  # fmt: skip
+    verified = store.get("verify", "2025-03-03", "ctr")
+    store.put(verified.model_copy(update={"accepted": (accepted,)}))
+    text = _text(home)
+    assert "2025-03-02  no events: skipped: the [site] was down" in text
+    assert "accepted verify.cosine_user ctr 0.1, bound 0.2: a new season" in text
 
 
 def test_one_upstream_stands_apart_from_the_other(home: Path) -> None:

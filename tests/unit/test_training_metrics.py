@@ -41,6 +41,16 @@ def test_masked_labels_do_not_count():
     assert metrics.result()["auc"] == 1.0
 
 
+def test_late_labels_are_no_rows_but_have_arrived():
+    metrics = BinaryMetrics()
+    late = torch.tensor([False, False, False, True, True])
+    metrics.update(torch.zeros(5), torch.tensor([1.0, 0.0, 0.0, 1.0, float("nan")]), late)
+    found = metrics.result()
+    assert (found["rows"], found["base_rate"]) == (3, pytest.approx(1 / 3))
+    assert found["calibration"] == pytest.approx(1.5)
+    assert found["calibration_arrived"] == pytest.approx(0.75)
+
+
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_one_class_has_no_auc(label):
     metrics = BinaryMetrics()

@@ -65,8 +65,43 @@ class FileStore:
         """Remove a slot."""
         shutil.rmtree(self._slot(prefix), ignore_errors=True)
 
-    def purge(self) -> None:
-        """Nothing to do: `seal` has replaced the files of the slot."""
+    def slots(self) -> tuple[str, ...]:
+        """The prefixes that have a pair or drafts."""
+        folders = {p.parent for p in self.root.glob("derm/*/*/*/*")}
+        return tuple(sorted(":".join(f.relative_to(self.root).parts) + ":" for f in folders))
+
+    def erase(self, prefix: str, ids: pa.Array) -> None:
+        """Write the drafts and the pair anew without the rows.
+
+        A draft that a killed publish has left is sealed by the next one, and would bring them back.
+        """
+        slot, gone = self._slot(prefix), np.array([*_names(ids), b""], np.bytes_)
+        with _typed(self.location):
+            for draft in (slot / "drafts").glob("*.npz"):
+                with np.load(draft) as content:
+                    kept = ~np.isin(content["ids"], gone)
+                    part = {"ids": content["ids"][kept], "values": content["values"][kept]}
+                    removed = content["removed"]
+                fresh = draft.with_name(f".{draft.name}")
+                with fresh.open("wb") as file:
+                    np.savez(file, **part, removed=removed[~np.isin(removed, gone)])
+                fresh.replace(draft)
+            known, _ = _pair(slot)
+            if np.isin(known, gone).any():
+                nothing = np.zeros(0, "S1"), np.zeros((0, 0), np.uint8)
+                self._merge_parts(slot, [nothing], gone)
+
+    def purge(self) -> tuple[str, ...]:
+        """Remove what killed writers and readers that have let go have left in the slots."""
+        with _typed(self.location):
+            for prefix in self.slots():
+                slot = self._slot(prefix)
+                kept = {"current", "drafts", (slot / "current").resolve().name}
+                for entry in (p for p in slot.iterdir() if p.name not in kept):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                for draft in slot.glob("drafts/.*"):
+                    draft.unlink()
+        return ()
 
     def read(self, prefix: str, ids: Sequence[str]) -> list[bytes | None]:
         """The values of ids, by one binary search over all of them."""
@@ -91,15 +126,24 @@ class FileStore:
         return metadata + sum(len(_pair(slot)[0]) for slot in slots)
 
     def _merge(self, slot: Path, drafts: list[Path]) -> None:
-        ids, values = _pair(slot)
         parts, removed = [], [np.zeros(0, "S1")]
         for draft in drafts:
             with np.load(draft) as content:
                 parts.append((content["ids"], content["values"]))
                 removed.append(content["removed"])
+        self._merge_parts(slot, parts, np.concatenate(removed))
+
+    def _merge_parts(
+        self,
+        slot: Path,
+        parts: list[tuple[npt.NDArray, npt.NDArray[np.uint8]]],
+        removed: npt.NDArray,
+    ) -> None:
+        """Write the pair anew: what it holds, without `removed`, and with the rows of `parts`."""
+        ids, values = _pair(slot)
         changed = np.concatenate([p[0] for p in parts])
         fresh = np.concatenate([p[1] for p in parts if len(p[0])] or [values[:0]])
-        kept = np.flatnonzero(~np.isin(ids, np.concatenate([changed, *removed])))
+        kept = np.flatnonzero(~np.isin(ids, np.concatenate([changed, removed])))
         # A row that was written twice keeps the last one.
         changed, last = np.unique(changed[::-1], return_index=True)
         everything = np.concatenate([ids[kept], changed])
@@ -199,12 +243,12 @@ class FileWriter:
         expire_at: npt.NDArray[np.int64] | None = None,  # noqa: ARG002 - the protocol's
     ) -> None:
         """Set rows."""
-        self._ids.append(np.array(ids.cast(pa.binary()).to_pylist(), np.bytes_))
+        self._ids.append(_names(ids))
         self._values.append(values)
 
     def remove(self, ids: pa.Array) -> None:
         """Remove rows."""
-        self._removed.append(np.array(ids.cast(pa.binary()).to_pylist(), np.bytes_))
+        self._removed.append(_names(ids))
 
     def __enter__(self) -> Self:
         return self
@@ -248,6 +292,11 @@ class _typed:  # noqa: N801 - reads as a statement: with _typed(...)
                 found=str(error),
                 hint="free space or repair the permissions, then run the step again",
             ) from error
+
+
+def _names(ids: pa.Array) -> npt.NDArray[np.bytes_]:
+    """Ids as UTF-8 bytes of one width."""
+    return np.array(ids.cast(pa.binary()).to_pylist(), np.bytes_)
 
 
 def _pair(slot: Path) -> tuple[npt.NDArray, npt.NDArray[np.uint8]]:

@@ -42,8 +42,17 @@ class MemoryStore:
         """Remove every row of a slot."""
         self._slots[prefix].clear()
 
-    def purge(self) -> None:
+    def slots(self) -> tuple[str, ...]:
+        """The prefixes that hold a row."""
+        return tuple(sorted(prefix for prefix, rows in self._slots.items() if rows))
+
+    def erase(self, prefix: str, ids: pa.Array) -> None:
+        """Remove rows."""
+        self.writer(prefix).remove(ids)
+
+    def purge(self) -> tuple[str, ...]:
         """Nothing to do: there are no files."""
+        return ()
 
     def read(self, prefix: str, ids: Sequence[str]) -> list[bytes | None]:
         """The values of ids."""

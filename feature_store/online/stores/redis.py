@@ -22,9 +22,9 @@ from feature_store.contracts.errors import InputError
 from feature_store.online.stores import resp
 from feature_store.online.stores.cluster import slots_of
 from feature_store.online.stores.redis_errors import typed_errors
+from feature_store.online.stores.redis_files import rewrite_files
 
 _TIMEOUT_S = 30.0
-_POLL_S = 0.05
 _ROWS_PER_SEND = 2048
 _WINDOW = 8
 _SCAN_COUNT = 2000
@@ -91,18 +91,25 @@ class RedisStore:
                             pipe.unlink(key)
                         pipe.execute()
 
-    def purge(self) -> None:
-        """Write the snapshot, or the append-only file, of every node anew; wait for it."""
+    def slots(self) -> tuple[str, ...]:
+        """The prefixes of all user keys; every key is looked at."""
+        found: set[bytes] = set()
         with typed_errors(self.location):
             for client in self._primaries():
-                # One that is under way may have read what is removed by now: wait, then write.
-                _await_files(client)
-                if client.config_get("appendonly")["appendonly"] == "yes":
-                    client.bgrewriteaof()
-                    _await_files(client)
-                if client.config_get("save")["save"]:
-                    client.bgsave()
-                    _await_files(client)
+                for keys in _scan(client, "derm:"):
+                    found |= {b":".join(k.split(b":", 4)[:4]) for k in keys if k.count(b":") > 3}
+        others = (b"derm:slot", b"derm:release")
+        return tuple(sorted(f.decode() + ":" for f in found if not f.startswith(others)))
+
+    def erase(self, prefix: str, ids: pa.Array) -> None:
+        """UNLINK; nothing waits to be sealed here."""
+        with self.writer(prefix) as writer:
+            writer.remove(ids)
+
+    def purge(self) -> tuple[str, ...]:
+        """Write the snapshot, and the append-only file, of every node anew; wait for it."""
+        with typed_errors(self.location):
+            return tuple(left for client in self._primaries() for left in rewrite_files(client))
 
     def read(self, prefix: str, ids: Sequence[str]) -> list[bytes | None]:
         """One MGET per node."""
@@ -286,13 +293,6 @@ class _Limit:
             start = max(self._free_at, time.monotonic())
             self._free_at = start + size / self._rate
         time.sleep(max(0.0, start - time.monotonic()))
-
-
-def _await_files(client: Any) -> None:
-    """Wait while a node writes, or is about to write, one of its files."""
-    steps = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
-    while any(client.info("persistence")[step] for step in steps):
-        time.sleep(_POLL_S)
 
 
 def _parse_url(url: str) -> dict[str, Any]:

@@ -1,0 +1,26 @@
+"""What the model of an upstream reads: the data set's features, and pools of other upstreams."""
+
+import dataclasses
+
+from feature_store.reading.examples import DayExamples
+from jobs.engine.context import RunContext
+from models.derm.features import ModelInputs
+
+
+def model_inputs(ctx: RunContext) -> ModelInputs:
+    """The inputs of the step's upstream."""
+    pools = (pool.feature for pool in ctx.pool_inputs)
+    return ModelInputs.of(ctx.spec, ctx.own_upstream, pools)
+
+
+def examples(ctx: RunContext, ds: str, *, from_scratch: bool = False) -> DayExamples:
+    """The examples of a day.
+
+    Args:
+        from_scratch: for a training that begins a space: no pool of it stood before any of the days
+            of its window, so nobody is known to one.
+    """
+    pools = ctx.pool_inputs
+    if from_scratch:
+        pools = tuple(dataclasses.replace(pool, since=ctx.ds) for pool in pools)
+    return DayExamples(ctx.lake, ctx.spec, ds, ctx.own_upstream, ctx.counting, pools)

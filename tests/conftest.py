@@ -1,0 +1,43 @@
+"""Every test: what it started ends with it. See `tests/reaper.py`."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests import reaper
+
+_FAILED = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Mark this run; end what runs before it have left."""
+    os.environ[reaper.MARK] = reaper.mark()
+    reaper.reap(reaper.orphans())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what is left, however the tests ended."""
+    reaper.reap(reaper.left_by(os.environ[reaper.MARK]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember that a test failed, for what runs after it."""
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def a_failed_test_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The next chapter of a story must not meet the services that a struck one has started.
+
+    What was there before the test, such as a server of its module, stays.
+    """
+    began = reaper.now()
+    yield
+    if request.node.stash.get(_FAILED, False):
+        left = reaper.left_by(os.environ[reaper.MARK])
+        reaper.reap(p for p in left if reaper.began(p) >= began)

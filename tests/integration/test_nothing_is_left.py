@@ -1,0 +1,95 @@
+"""What a test started ends with it: when it fails or is struck, or pytest itself is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.settings import PROJECT
+from tests import reaper
+
+_STORY = """
+import subprocess, sys, time, pathlib
+import pytest
+
+def begin(name, **how):
+    # As a service does it: a session of its own, and nobody waits for it.
+    service = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True, **how
+    )
+    pathlib.Path(r"{folder}", name).write_text(str(service.pid))
+    return service
+
+@pytest.fixture(scope="module")
+def server():
+    service = begin("server")
+    yield service
+    service.kill()
+    service.wait()
+
+def test_a_chapter_that_is_struck(server):
+    begin("left").returncode = 0
+    {struck}
+
+def test_the_next_chapter_meets_the_server_and_nothing_else(server):
+    assert server.poll() is None
+    import psutil
+    pid = int(pathlib.Path(r"{folder}", "left").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+"""
+
+
+def story(folder: Path, struck: str) -> list[str]:
+    """The command that runs the story in a pytest of its own, beside the project's conftest."""
+    (folder / "conftest.py").write_text("from tests.conftest import *  # noqa\n")
+    (folder / "test_story.py").write_text(_STORY.format(folder=folder, struck=struck))
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir",
+            str(folder), "-c", str(folder / "none.ini"), str(folder)]  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(PROJECT)}
+
+
+def lives(folder: Path, name: str) -> bool:
+    pid = int((folder / name).read_text())
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"
+
+
+@pytest.mark.parametrize("struck", ["assert False", "import os; raise KeyboardInterrupt"])
+def test_a_chapter_that_is_struck_leaves_nothing(tmp_path: Path, struck: str) -> None:
+    (tmp_path / "none.ini").write_text("[pytest]\n")
+    done = subprocess.run(
+        story(tmp_path, struck),
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if struck == "assert False":
+        assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert not lives(tmp_path, "left")
+    assert not lives(tmp_path, "server")
+
+
+def test_what_a_killed_run_has_left_ends_when_the_next_one_begins(tmp_path: Path) -> None:
+    (tmp_path / "none.ini").write_text("[pytest]\n")
+    command = story(tmp_path, "import time; time.sleep(600)")
+    with subprocess.Popen(command, env=environment(), cwd=tmp_path) as run:
+        while not (tmp_path / "left").exists() or not (tmp_path / "left").read_text():
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.send_signal(signal.SIGKILL)
+    assert lives(tmp_path, "left")
+    assert lives(tmp_path, "server")
+    reaper.reap(reaper.orphans())
+    assert not lives(tmp_path, "left")
+    assert not lives(tmp_path, "server")
+    # What belongs to a run that goes on is nobody's orphan.
+    assert reaper.mark() == os.environ[reaper.MARK]
