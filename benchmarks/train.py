@@ -1,12 +1,11 @@
-"""How fast training and inference are, against the matrix multiplications they cannot do without.
+"""What surrounds training: reading, what settings change, how much memory it takes.
 
     python benchmarks/train.py --json train.json
     python benchmarks/train.py --recipe small --batch 1024 --json train.json
 
-The data is a toy day of the simulated world in a temporary lake. The floor runs the same matrix
-multiplications, recorded from one real step, as bare `torch.mm` calls of the same shapes: what is
-left when reading, attention, normalisation, optimizer and Python cost nothing. Both numbers come
-from alternating rounds on the same threads; medians are reported.
+How fast a step is against the matrix products in it: `benchmarks/floor.py`. The data is a toy day
+of the simulated world in a temporary lake, thirty days after the world began, so that sequences are
+as long as they get. Numbers come from alternating rounds on the same threads; medians are reported.
 
 `saving` compares the forward passes of inference: one per distinct entity (ours), one per last
 row (the same, since features are as of the start of the day), one per event. `memory` is the peak
@@ -34,8 +33,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.lake.lake import Lake
@@ -56,6 +53,7 @@ from simulator.spec import world_spec
 from simulator.world import World
 
 FIRST = "2025-03-01"
+AGE_DAYS = 30
 ROUNDS = 5
 STEPS = 8
 # Days larger than a chunk of the recipe: what grows with rows shows, what is bounded does not.
@@ -66,26 +64,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "prefetch_batches=0": {"prefetch_batches": 0},
 }
 GPU_CHANGES = {**CHANGES, "tf32=False": {"tf32": False}}
-
-
-class MatmulRecorder(TorchDispatchMode):
-    """Records the shapes of every matrix multiplication, forward and backward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: list[tuple[int, int, int]] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        name = func.__name__.split(".")[0]
-        if name in ("mm", "addmm"):
-            left, right = args[-2:]
-            self.shapes.append((left.shape[0], left.shape[1], right.shape[1]))
-        elif name == "bmm":
-            count, rows, inner = args[0].shape
-            self.shapes += [(rows, inner, args[1].shape[2])] * count
-        return func(*args, **(kwargs or {}))
 
 
 class Bench:
@@ -99,7 +77,7 @@ class Bench:
 
     def write_days(self, count: int, copies: int = 1) -> list[str]:
         """Write days, each with its events repeated `copies` times, and the counts before them."""
-        world = World(self.recipe.simulation, 0, FIRST)
+        world = World(self.recipe.simulation, 0, shift_day(FIRST, -AGE_DAYS))
         days = days_between(FIRST, shift_day(FIRST, count))
         tables = (self.spec.events_table(), self.spec.users_table(), self.spec.pins_table())
         for ds in days:
@@ -131,15 +109,17 @@ class Bench:
         """The day's examples."""
         return DayExamples(self.lake, self.spec, ds, "ctr", self.counting)
 
-    def order(self) -> Order:
-        """The order of training."""
+    def order(self, **changes: Any) -> Order:
+        """The order of training, with fields that differ from it."""
         training = self.recipe.training
-        return Order(
+        order = Order(
             batch_rows=training.batch_rows,
             chunk_rows=training.shuffle_rows,
+            together=training.together,
             seed=1,
             random_pins=self.recipe.model.loss.random_negatives,
         )
+        return dataclasses.replace(order, **changes)
 
 
 def main() -> None:
@@ -171,57 +151,16 @@ def main() -> None:
 
 
 def measure(bench: Bench) -> dict:
-    """Training and inference against their floors, the saving, and the profile."""
+    """Reading, the saving of one embedding a day, and the settings."""
     (ds,) = bench.write_days(1)
     examples = bench.examples(ds)
     trainer = bench.trainer(examples)
-    batches = list(itertools.islice(examples.batches(bench.order()), STEPS))
-    rows = sum(len(b["ts"]) for b in batches)
-
-    def train() -> None:
-        trainer.train(batches, seed=(1,))
-
-    def infer() -> None:
-        for batch in batches:
-            trainer.embed(batch)
-
-    contenders: dict[str, dict[str, float]] = {}
-    for name, work in (("train", train), ("infer", infer)):
-        work()
-        with MatmulRecorder() as recorder:
-            work()
-        floor = matmuls(recorder.shapes, bench.device)
-        ours_s, floor_s = alternate(work, floor)
-        contenders[name] = {
-            "rows_per_s": rows / ours_s,
-            "floor_rows_per_s": rows / floor_s,
-            "ratio": floor_s / ours_s,
-            "gflop_per_row": sum(2 * a * b * c for a, b, c in recorder.shapes) / rows / 1e9,
-        }
     return {
-        "contenders": contenders,
         "read_rows_per_s": reading(examples, bench.order()),
         "saving": saving(trainer, examples),
         "settings": settings(bench, examples),
-        "profile": profiled(train),
         "parameters": sum(p.numel() for p in trainer.objective.parameters()),
     }
-
-
-def matmuls(shapes: list[tuple[int, int, int]], device: torch.device) -> Callable[[], None]:
-    """The same multiplications and nothing else."""
-    operands = {
-        s: (torch.randn(s[0], s[1], device=device), torch.randn(s[1], s[2], device=device))
-        for s in set(shapes)
-    }
-
-    def run() -> None:
-        for shape in shapes:
-            torch.mm(*operands[shape])
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return run
 
 
 def alternate(*works: Callable[[], None]) -> list[float]:
@@ -244,7 +183,7 @@ def reading(examples: DayExamples, order: Order) -> float:
 
 def saving(trainer: Trainer, examples: DayExamples) -> dict[str, float]:
     """Forward passes of the user tower: one per event, and one per distinct user."""
-    (batch,) = examples.batches(Order(batch_rows=10**9))
+    (batch,) = examples.batches(Order(batch_rows=10**9, distinct=False))
     first = np.unique(batch["key:user"], return_index=True)[1]
     last = {k: v[first] for k, v in batch.items()}
 
@@ -276,16 +215,6 @@ def settings(bench: Bench, examples: DayExamples) -> dict[str, float]:
 
     plain_s, *changed_s = alternate(*(a_pass(t) for t in trainers))
     return {name: plain_s / s for name, s in zip(changes, changed_s, strict=True)}
-
-
-def profiled(work: Callable[[], None]) -> dict[str, float]:
-    """Share of the time of each operator, its own time only, largest first."""
-    with profile(activities=[ProfilerActivity.CPU]) as result:
-        work()
-    events = result.key_averages()
-    total = sum(e.self_cpu_time_total for e in events)
-    top = sorted(events, key=lambda e: -e.self_cpu_time_total)[:12]
-    return {e.key: round(e.self_cpu_time_total / total, 4) for e in top}
 
 
 def memory_cases(args: argparse.Namespace) -> list[dict]:

@@ -233,6 +233,7 @@ class _Life:
         seed = self.ctx.home.seed
         order = Order(
             batch_rows=self.config.batch_rows,
+            together=self.config.together,
             seed=seed_for(seed, self.upstream, ds, "shuffle"),
             random_pins=self.ctx.own_recipe.model.loss.random_negatives,
             # A tower that reads the context has another input for every event of a user.

@@ -3,14 +3,12 @@
     python infra/environment.py make .venv
     python infra/environment.py install .venv -r requirements/jobs.lock
 
-With uv where it is on PATH or can be had from the package index, else with venv and pip. uv fetches
-and unpacks side by side, keeps what it fetched for the next environment, and leaves bytecode to the
+With uv where it is on PATH, else with venv and pip. uv fetches and unpacks side by side, keeps what it fetched for the next environment, and leaves bytecode to the
 first import. It is told what pip is told (pip's configuration and variables). Where the torch that
 is to be had is a CPU build, CUDA's libraries are left out: gigabytes that nothing would load.
 """
 
 import ast
-import fcntl
 import os
 import re
 import shutil
@@ -19,14 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-_TOOLS = Path("build/uv")
 _CUDA = re.compile(r"^(cuda|nvidia|triton)")
 _PIP = ["--quiet", "--disable-pip-version-check", "--no-input"]
 
 
 def main(action: str, folder: Path, arguments: list[str]) -> int:
     """Do it; what the tools say is kept in the folder, and shown when they fail."""
-    uv = _uv()
+    uv = shutil.which("uv")
     if action == "make":
         shutil.rmtree(folder, ignore_errors=True)
         if not (uv and _run([uv, "venv", "--quiet", "--seed", "--python", sys.executable, folder])):
@@ -62,21 +59,6 @@ def _install(uv: str | None, folder: Path, arguments: list[str], log: Path) -> b
     if uv and _run([uv, "pip", "install", "--python", python, *_as_pip_is_told(), *arguments], log):
         return True
     return _run([python, "-m", "pip", "install", *_PIP, *arguments], log)
-
-
-def _uv() -> str | None:
-    """The uv program; got once from the package index where the machine has none."""
-    if found := shutil.which("uv"):
-        return found
-    program = _TOOLS / "bin" / "uv"
-    _TOOLS.parent.mkdir(parents=True, exist_ok=True)
-    with _TOOLS.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # two environments are made at once
-        if not program.exists():
-            pip = [_TOOLS / "bin" / "python", "-m", "pip", "install", *_PIP, "uv"]
-            if not (_run([sys.executable, "-m", "venv", "--clear", _TOOLS]) and _run(pip)):
-                return None
-    return str(program)
 
 
 def _as_pip_is_told() -> list[str]:

@@ -78,7 +78,7 @@ def _model() -> tuple[Panel, ...]:
     return (
         Panel(
             title="AUC",
-            note="on the new day, before training on it",
+            note="on the new day's impressions, before training on it",
             step="train",
             metric="auc",
             kind="ratio",
@@ -95,9 +95,24 @@ def _model() -> tuple[Panel, ...]:
         ),
         Panel(
             title="Calibration",
-            note="predicted over observed positives",
+            note="predicted by positives that arrived on the day",
             step="train",
-            metric="calibration",
+            metric="calibration_arrived",
+            kind="ratio",
+            reference=1.0,
+        ),
+        Panel(
+            title="AUC, labels final",
+            note="of the day whose labels became final, by the model that scored it then",
+            step="train",
+            metric="auc_mature",
+            kind="ratio",
+        ),
+        Panel(
+            title="Calibration, labels final",
+            note="the same day: predicted by positives, whenever they arrived",
+            step="train",
+            metric="calibration_mature",
             kind="ratio",
             reference=1.0,
         ),

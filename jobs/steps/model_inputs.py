@@ -13,14 +13,19 @@ def model_inputs(ctx: RunContext) -> ModelInputs:
     return ModelInputs.of(ctx.spec, ctx.own_upstream, pools)
 
 
-def examples(ctx: RunContext, ds: str, *, from_scratch: bool = False) -> DayExamples:
+def examples(
+    ctx: RunContext, ds: str, *, from_scratch: bool = False, known_by: str = ""
+) -> DayExamples:
     """The examples of a day.
 
     Args:
+        known_by: a later day, with whose end its labels are read; the day itself when empty.
         from_scratch: for a training that begins a space: no pool of it stood before any of the days
             of its window, so nobody is known to one.
     """
     pools = ctx.pool_inputs
     if from_scratch:
         pools = tuple(dataclasses.replace(pool, since=ctx.ds) for pool in pools)
-    return DayExamples(ctx.lake, ctx.spec, ds, ctx.own_upstream, ctx.counting, pools)
+    return DayExamples(
+        ctx.lake, ctx.spec, ds, ctx.own_upstream, ctx.counting, pools, known_by=known_by
+    )

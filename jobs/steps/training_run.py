@@ -17,6 +17,7 @@ from feature_store.reading.examples import DayExamples, Order
 from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
+from jobs.steps.maturity import matured
 from jobs.steps.model_inputs import examples, model_inputs
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Phase, Plan, model_digest
@@ -133,6 +134,7 @@ class TrainingRun:
         order = Order(
             batch_rows=self.config.batch_rows,
             chunk_rows=self.config.shuffle_rows,
+            together=self.config.together,
             seed=seed if training else None,
             shard=world(),
             minutes=minutes,
@@ -216,6 +218,7 @@ class TrainingRun:
             "loss_self_supervised": progress.last.mean("self_supervised"),
             "temperature": 1 / self.trainer.objective.softmax.scale().item(),
             **self._health(),
+            **matured(self.ctx, self.store),
             "rows": progress.rows,
             "days": len(self.plan.days),
         }
@@ -281,17 +284,17 @@ def first_window(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> 
     return FirstWindow(
         ranges=ranges,
         base_rates={label.name: found[label.name].mean for label in labels},
-        sample=_sample(ctx, days, upstream),
+        sample=_sample(ctx, days),
     )
 
 
-def _sample(ctx: RunContext, days: tuple[str, ...], upstream: Upstream) -> dict[str, torch.Tensor]:
+def _sample(ctx: RunContext, days: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Rows of the last day, whose counts are fullest, with the context of the day before."""
     order = Order(batch_rows=_SAMPLE_ROWS, seed=0, distinct=False)
 
     def rows_of(ds: str) -> Arrays:
-        examples = DayExamples(ctx.lake, ctx.spec, ds, upstream, ctx.counting)
-        return next(examples.batches(order), examples.empty())
+        day = examples(ctx, ds, from_scratch=True)
+        return next(day.batches(order), day.empty())
 
     rows = rows_of(days[-1])
     if len(days) > 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from feature_store.config import RetentionConfig
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between
-from feature_store.contracts.datasets import counts_name
+from feature_store.contracts.datasets import DatasetSpec, counts_name
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
@@ -19,6 +19,7 @@ from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.lake import Lake
 from feature_store.lake.maintenance import drop_days, newest, pools_to_keep, tidy
 from jobs.cli import out
+from jobs.datasets.registry import dataset_spec
 from jobs.engine import locks
 from jobs.engine.manifests import ManifestStore
 from jobs.recipes import recipe_of
@@ -45,13 +46,14 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     """Apply the retention of the home's recipe."""
     declared = Home.load(settings.home)
     config, upstreams = recipe_of(declared).retention, declared.upstreams
-    lake = Lake(settings.lake_root)
+    lake, names = Lake(settings.lake_root), [u.name for u in upstreams]
+    scoring = scoring_days(dataset_spec(declared.dataset, declared.source))
     removed: dict[str, int] = {}
     home = settings.home.resolve()
     if args.dry_run:
         protected = protected_days(settings, config)
         expired = expired_days(lake, upstreams, config, protected)
-        folders = expired_folders(home, [u.name for u in upstreams], config, protected)
+        folders = expired_folders(home, names, config, protected, scoring_days=scoring)
     else:
         with locks.alone(settings.home, "derm retain"):
             protected = protected_days(settings, config)
@@ -65,8 +67,8 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
             for name in lake.tables():
                 removed[name] = tidy(lake, name, orphan_hours=config.orphan_hours)
     if args.json:
-        names = {kind: [f.name for f in found] for kind, found in folders.items()}
-        out(json.dumps({"dropped": expired, "folders": names, "files_removed": removed}))
+        gone = {kind: [f.name for f in found] for kind, found in folders.items()}
+        out(json.dumps({"dropped": expired, "folders": gone, "files_removed": removed}))
         return 0
     verb = "would go" if args.dry_run else "dropped"
     for name, days in expired.items():
@@ -84,6 +86,14 @@ def _say_so(home: Path, days: Mapping[str, Sequence[str]], folders: Sequence[Pat
     ManifestStore(home / "manifests").mark_dropped(
         lambda a: (a.name, a.ds) in partitions or a.uri in uris
     )
+
+
+def scoring_days(spec: DatasetSpec) -> int:
+    """Newest days whose snapshots score their day again, when its labels are final.
+
+    The day that matures with the newest one was scored by the snapshot of the day before it.
+    """
+    return spec.attribution_days + 2 if spec.attribution_days else 0
 
 
 def expired_days(

@@ -24,18 +24,25 @@ def expired_folders(
     upstreams: Iterable[Upstream],
     config: RetentionConfig,
     protected: frozenset[str],
+    *,
+    scoring_days: int = 0,
 ) -> dict[str, tuple[Path, ...]]:
     """Folders to remove, by what they are: `snapshots/ctr`, `index/cvr`, ...
 
     Args:
         protected: days that readers, or an unfinished repair, need.
+        scoring_days: newest days whose snapshots will score their day again when labels are final.
     """
+
+    def snapshots(days: Collection[str]) -> frozenset[str]:
+        return pools_to_keep(days, config) | newest(days, scoring_days)
+
     manifests = ManifestStore(home / "manifests")
     expired: dict[str, tuple[Path, ...]] = {}
     for upstream in upstreams:
         for kind, step, names, keep in (
             # A draft of a snapshot is a checkpoint, which a training continues from.
-            ("snapshots", "train", "[!.]*", lambda days: pools_to_keep(days, config)),
+            ("snapshots", "train", "[!.]*", snapshots),
             ("index", "index", "*", lambda days: newest(days, _INDEX_DAYS)),
         ):
             recorded = dict(_recorded(manifests, home, step, upstream))

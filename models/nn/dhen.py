@@ -178,7 +178,13 @@ class DhenTower(nn.Module):
 
     def forward(self, x_BMD: Tensor) -> Tensor:
         """Map x_BMD to out_BLD."""
-        x_BMD = self.norm(x_BMD)
+        x_BMD = _narrowed(self.norm(x_BMD))
         for layer in self.layers:
             x_BMD = layer(x_BMD)
         return x_BMD
+
+
+def _narrowed(x: Tensor) -> Tensor:
+    """In the precision that autocast computes in, once and not by every module that reads it."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

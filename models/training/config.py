@@ -14,6 +14,8 @@ class TrainingConfig:
         learning_rate, incremental_learning_rate: of AdamW, from scratch and for a new day.
         weight_decay: on the weights of linear layers only.
         max_grad_norm: gradients are clipped to this norm.
+        together: rows of a user that a permutation leaves side by side, at most; more than 1 is
+            faster, since a batch then has fewer users to embed, and learns from fewer users a step.
         shuffle_rows: rows that are read, permuted and cut into batches together; it bounds memory.
         checkpoint_steps: steps of a pass between resumable checkpoints, beside the one after every
             pass; 0 writes none.
@@ -29,6 +31,7 @@ class TrainingConfig:
     incremental_learning_rate: float = 3e-4
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    together: int = 1
     shuffle_rows: int = 65_536
     checkpoint_steps: int = 1000
     health_rows: int = 2048
@@ -38,7 +41,7 @@ class TrainingConfig:
     prefetch_batches: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("window_days", "batch_rows", "shuffle_rows", "health_rows"):
+        for name in ("window_days", "batch_rows", "together", "shuffle_rows", "health_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected >= 1, found {getattr(self, name)}")
 

@@ -45,12 +45,8 @@ class BinaryMetrics:
         bins_B = (
             ((logit_B + _LOGIT_BOUND) * (_BINS / (2 * _LOGIT_BOUND))).long().clamp(0, _BINS - 1)
         )
-        self._hist_2C += torch.stack(
-            [
-                torch.bincount(bins_B, 1 - label_B, minlength=_BINS),
-                torch.bincount(bins_B, label_B, minlength=_BINS),
-            ]
-        )
+        for hist_C, share_B in zip(self._hist_2C, (1 - label_B, label_B), strict=True):
+            hist_C.index_add_(0, bins_B, share_B)
         losses = torch.nn.functional.binary_cross_entropy_with_logits(
             logit_B, label_B, reduction="sum"
         )

@@ -178,4 +178,7 @@ def _leftovers(home: Path) -> list[str]:
     found = [" ".join(p.cmdline()) for p in processes.marked(home)]
     services = home / "services"
     found += [str(p) for p in services.rglob("postmaster.pid")]
-    return found + [str(p) for p in services.rglob("server.json")]
+    # Redis keeps its port in its file, and no process.
+    return found + [
+        str(p) for p in services.rglob("server.json") if json.loads(p.read_text())["pid"]
+    ]

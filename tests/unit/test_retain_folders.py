@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from feature_store.config import RetentionConfig
-from feature_store.contracts.base import days_between
+from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.manifests import Artifact, StepManifest
+from jobs.datasets.registry import dataset_spec
 from jobs.engine.manifests import ManifestStore
+from jobs.upkeep.retain import scoring_days
 from jobs.upkeep.retain_folders import expired_folders
 from tests.pipelines import UPSTREAMS
 
@@ -49,6 +51,18 @@ def test_snapshots_stay_as_pools_do(home: Path) -> None:
     # The newest three days, and the Sundays of two weeks more.
     sundays = ["2025-04-20", "2025-04-27"]
     assert left(home, "snapshots") == [*sundays, "2025-04-28", "2025-04-29", "2025-04-30"]
+
+
+def test_snapshots_stay_until_they_have_scored_their_day_again(home: Path) -> None:
+    spec = dataset_spec("simulated", "")
+    days = scoring_days(spec)
+    gone = expired_folders(home, UPSTREAMS, CONFIG, frozenset(), scoring_days=days)
+    names = {p.name for p in gone["snapshots/ctr"]}
+    # What matures with the newest day was scored by the snapshot of the day before it.
+    matures = shift_day(DAYS[-1], -spec.attribution_days)
+    assert shift_day(matures, -1) not in names
+    assert shift_day(matures, -2) in names
+    assert scoring_days(spec.model_copy(update={"attribution_days": 0})) == 0
 
 
 def test_indexes_stay_while_somebody_may_read_them(home: Path) -> None:
