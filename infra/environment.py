@@ -3,9 +3,10 @@
     python infra/environment.py make .venv
     python infra/environment.py install .venv -r requirements/jobs.lock
 
-With uv where it is on PATH, else with venv and pip. uv fetches and unpacks side by side, keeps what it fetched for the next environment, and leaves bytecode to the
-first import. It is told what pip is told (pip's configuration and variables). Where the torch that
-is to be had is a CPU build, CUDA's libraries are left out: gigabytes that nothing would load.
+With uv where it is on PATH, else with venv and pip. uv fetches and unpacks side by side, keeps what
+it fetched for the next environment, and leaves bytecode to the first import. It is told what pip is
+told (pip's configuration and variables). Where the torch that is to be had is a CPU build, CUDA's
+libraries are left out: gigabytes that nothing would load.
 """
 
 import ast

@@ -105,6 +105,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm init --dataset simulated --recipe toy",
     ),
     Command(
+        name="keep",
+        module="jobs.commands.keep",
+        summary="let results stand that were made before a harmless change of the code",
+        example='derm keep --reason "0.3.1 only renames" --step merge',
+    ),
+    Command(
         name="metrics",
         module="jobs.commands.metrics",
         summary="print the newest numbers of the pipeline as Prometheus text",

@@ -27,6 +27,7 @@ from jobs.engine.digest import content_digest
 from jobs.settings import Home
 from models.derm.config import DermConfig, LossConfig
 from models.nn.config import DhenConfig, SequenceConfig
+from models.registry import default_config, reads
 from models.training.config import InferenceConfig, TrainingConfig
 from simulator import config as worlds
 
@@ -60,6 +61,7 @@ class Recipe:
     Attributes:
         simulation: the world of the simulated data set; other data sets ignore it.
         upstreams: beside those of the data set, or in their place.
+        families: by family other than DERM, its configuration; else the family's default.
         overrides: by upstream, fields of the model that differ; a declared upstream's own `model`
             comes after them.
     """
@@ -77,6 +79,7 @@ class Recipe:
     guards: GuardConfig = field(default_factory=GuardConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     upstreams: tuple[UpstreamDeclaration, ...] = ()
+    families: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, dict[str, ModelOption]] = field(default_factory=dict)
 
     def of(self, upstream: UpstreamDeclaration) -> "Recipe":
@@ -86,6 +89,15 @@ class Recipe:
             InputError: the declaration names a field that the family's model does not have.
         """
         options = self.overrides.get(upstream.name, {}) | upstream.model
+        if (found := reads(upstream.family)) != upstream.reads:
+            raise InputError(
+                "an upstream does not read what its family learns from",
+                where=f"upstream {upstream.name}: reads",
+                expected=found,
+                found=upstream.reads,
+            )
+        model = self.model if upstream.family == "derm" else self.families.get(upstream.family)
+        where = f"upstream {upstream.name}: model"
         own = {
             name: value
             for name in ("heuristic", "w", "inactive_days")
@@ -93,7 +105,7 @@ class Recipe:
         }
         return dataclasses.replace(
             self,
-            model=_overridden(self.model, options, f"upstream {upstream.name}: model"),
+            model=_overridden(model or default_config(upstream.family), options, where),
             aggregation=dataclasses.replace(self.aggregation, **own),
         )
 
@@ -108,7 +120,7 @@ class Recipe:
         return content_digest(json.dumps(chosen, sort_keys=True))
 
 
-def _overridden(config: DermConfig, options: Mapping[str, ModelOption], where: str) -> DermConfig:
+def _overridden(config: T, options: Mapping[str, ModelOption], where: str) -> T:
     """A configuration with some fields replaced, nested ones too."""
     for path, value in options.items():
         config = _replaced(config, path.split("."), value, f"{where}.{path}")

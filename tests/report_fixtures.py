@@ -15,6 +15,8 @@ from feature_store.contracts.manifests import (
     Release,
     StepManifest,
 )
+from jobs.engine.code import code_digest
+from jobs.engine.digest import content_digest
 from jobs.engine.manifests import ManifestStore, write_atomic
 from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Step
@@ -71,12 +73,17 @@ def manifest_of(
         inputs=_inputs(store, step, ds, upstream),
         outputs=outputs,
         metrics=metrics_of(step.name, upstream, index),
-        recipe=_recipe_of(upstream).digest(step.recipe_parts),
-        code="0.1.0",
+        recipe=_recipe_digest(step, upstream),
+        code=code_digest(step.name, "simulated", store.root.parent),
         started_at=f"{shift_day(ds, 1)}T01:{len(outputs):02d}:00+00:00",
         finished_at=f"{shift_day(ds, 1)}T01:30:00+00:00",
         duration_s=_SECONDS.get(step.name, 0.7) * (1 + 0.1 * math.sin(index)),
     )
+
+
+def _recipe_digest(step: Step, upstream: Upstream | None) -> str:
+    digest = _recipe_of(upstream).digest(step.recipe_parts)
+    return content_digest(digest, "0") if step.seeded else digest
 
 
 def _recipe_of(upstream: Upstream | None) -> Recipe:
@@ -87,7 +94,7 @@ def _inputs(
     store: ManifestStore, step: Step, ds: str, upstream: Upstream | None
 ) -> tuple[Artifact, ...]:
     found = []
-    for ref in step.inputs:
+    for ref in (r for r in step.inputs if not r.chosen):
         for name in PIPELINE.expand(ref.name, upstream):
             producer, of = PIPELINE.producer(name)
             manifest = store.get(producer.name, shift_day(ds, ref.offset), of)

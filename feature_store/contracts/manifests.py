@@ -56,12 +56,30 @@ class Acceptance(Contract):
         return found >= self.found if self.least else found <= self.found
 
 
+class MadeOn(Contract):
+    """What decides the last bits of a result beside its inputs; recorded, and not compared.
+
+    Attributes:
+        cpu: model, and the widest vectors it has.
+        device: what torch computed on.
+        threads, processes: of one step; 0 threads are as many as there are cores.
+        libraries: their versions.
+    """
+
+    cpu: str
+    device: str
+    threads: int
+    processes: int
+    libraries: dict[str, str]
+
+
 class StepManifest(Contract):
     """The record of one finished step of one day. A step without a manifest never finished.
 
     Attributes:
-        recipe: digest of the part of the configuration that the step depends on.
-        code: version of the software that ran it.
+        recipe: digest of the part of the configuration, and of the seed, that the step depends on.
+        code: digest of the code that decides what it writes.
+        made_on: the machine, as far as it decides bits.
         timings: seconds by phase.
         accepted: numbers outside their bounds that the step let pass, because a person had.
     """
@@ -74,6 +92,7 @@ class StepManifest(Contract):
     metrics: Metrics = Field(default_factory=dict)
     recipe: str = ""
     code: str = ""
+    made_on: MadeOn | None = None
     started_at: str
     finished_at: str
     duration_s: float

@@ -23,6 +23,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import numpy.typing as npt
+import xxhash
 from pydantic import Field, ValidationError
 
 from feature_store.contracts.base import Contract, Day
@@ -69,6 +70,11 @@ class IndexManifest(Contract):
     sizes: dict[str, int]
     columns: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     numbers: tuple[str, ...] = ()
+
+    def content_digest(self) -> str:
+        """Digest of what searches see, whenever and from whatever it was built."""
+        seen = self.model_dump_json(exclude={"ds", "built_ds", "recall_at_10", "sizes"})
+        return xxhash.xxh3_128_hexdigest(seen.encode())
 
 
 @dataclass(frozen=True, slots=True)

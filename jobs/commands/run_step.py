@@ -31,7 +31,7 @@ def _line(result: StepResult) -> str:
     manifest: StepManifest = result.manifest
     name = " ".join(filter(None, (manifest.ds, manifest.step, manifest.upstream)))
     if result.skipped:
-        return f"{name}: up to date"
+        return f"{name}: up to date" + (f"; made on {result.elsewhere}" if result.elsewhere else "")
     numbers = "  ".join(f"{k}={_number(v)}" for k, v in manifest.metrics.items())
     return f"{name}: done in {manifest.duration_s:.1f} s  {numbers}".rstrip()
 

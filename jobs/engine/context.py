@@ -13,6 +13,8 @@ from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
 from feature_store.reading.pools import PoolInput
+from jobs.engine.code import code_digest
+from jobs.engine.digest import content_digest
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.spaces import Spaces
 from jobs.pipelines import catalog
@@ -27,12 +29,16 @@ class Outcome:
 
     Attributes:
         accepted: numbers outside their bounds that it let pass, because a person had.
+        device: what it computed on.
+        also_read: inputs that only the work itself could choose (`Ref.chosen`).
     """
 
     outputs: tuple[Artifact, ...]
     metrics: Metrics = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     accepted: tuple[Acceptance, ...] = ()
+    device: str = "cpu"
+    also_read: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,8 +112,13 @@ class RunContext:
         )
 
     def recipe_digest(self, step: Step) -> str:
-        """Digest of the part of the recipe that a step's result depends on."""
-        return self.own_recipe.digest(step.recipe_parts)
+        """Digest of the part of the recipe, and of the seed, that a step's result depends on."""
+        digest = self.own_recipe.digest(step.recipe_parts)
+        return content_digest(digest, str(self.home.seed)) if step.seeded else digest
+
+    def code_digest(self, step: Step) -> str:
+        """Digest of the code that decides what a step writes."""
+        return code_digest(step.name, self.home.dataset, self.root)
 
     @property
     def counting(self) -> Counting:

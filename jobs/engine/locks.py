@@ -62,11 +62,40 @@ def alone(home: Path, what: str) -> Iterator[None]:
     """
     with _lock_file(home) as file:
         _acquire(file, fcntl.LOCK_EX)
-        _describe(file, {"what": what, "pid": os.getpid()})
+        _describe(file, {"what": f"{what} has the pipeline alone", "pid": os.getpid()})
         try:
             yield
         finally:
             _describe(file, None)
+
+
+@contextmanager
+def step_alone(home: Path, ds: str, step: str, upstream: Upstream | None) -> Iterator[None]:
+    """Be the only one that runs a step of a day; wait for whoever does, and say who it is.
+
+    Afterwards the other's result is usually current, and there is nothing left to do.
+    """
+    name = " ".join(filter(None, (ds, step, upstream)))
+    path = home / "services" / "steps" / f"{name.replace(' ', '.')}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _own_file(path, f"{name} is run") as file:
+        _describe(file, {"what": f"{name} is run", "pid": os.getpid()})
+        try:
+            yield
+        finally:
+            # Whoever waits notices that this is not the file any more.
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _own_file(path: Path, what: str) -> Iterator[TextIO]:
+    """The locked file of a name, whoever has removed it while it was waited for."""
+    while True:
+        with path.open("a+") as file:
+            _acquire(file, fcntl.LOCK_EX, nobody=what)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield file
+                return
 
 
 @contextmanager
@@ -102,7 +131,12 @@ def _lock_file(home: Path) -> Iterator[TextIO]:
         yield file
 
 
-def _acquire(file: TextIO, kind: int, look: Callable[[], None] = lambda: None) -> None:
+def _acquire(
+    file: TextIO,
+    kind: int,
+    look: Callable[[], None] = lambda: None,
+    nobody: str = "steps of a day are running",
+) -> None:
     """Take the lock, saying from time to time who is in the way; `look` may give up by raising."""
     said = -_SAY_EVERY_S
     while True:
@@ -111,20 +145,20 @@ def _acquire(file: TextIO, kind: int, look: Callable[[], None] = lambda: None) -
         except BlockingIOError:
             if time.monotonic() - said >= _SAY_EVERY_S:
                 said = time.monotonic()
-                log.info("waiting: %s", _in_the_way(file))
+                log.info("waiting: %s", _in_the_way(file, nobody))
             look()
             time.sleep(_POLL_S)
         else:
             return
 
 
-def _in_the_way(file: TextIO) -> str:
+def _in_the_way(file: TextIO, nobody: str) -> str:
     file.seek(0)
     try:
         holder = json.loads(file.read())
     except json.JSONDecodeError:
-        return "steps of a day are running"
-    return f"{holder['what']} (process {holder['pid']}) has the pipeline alone"
+        return nobody
+    return f"{holder['what']} (process {holder['pid']})"
 
 
 def _describe(file: TextIO, holder: dict[str, str | int] | None) -> None:

@@ -24,7 +24,7 @@ from feature_store.contracts.errors import (
 from feature_store.contracts.manifests import Artifact, StepManifest
 from feature_store.lake.lake import Lake
 from jobs.datasets.registry import dataset_spec
-from jobs.engine import presence, skips, sources, spaces
+from jobs.engine import kept, locks, machine, presence, skips, sources, spaces
 from jobs.engine.attempts import attempt
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import ManifestStore
@@ -41,10 +41,16 @@ _TIMES_AS_LONG = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """A finished step; `skipped` when its recorded result was current."""
+    """A finished step; `skipped` when its recorded result was current.
+
+    Attributes:
+        elsewhere: how the machine differs that a skipped result was made on, where that decides
+            its last bits: the result stands.
+    """
 
     manifest: StepManifest
     skipped: bool
+    elsewhere: str = ""
 
 
 def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) -> RunContext:
@@ -126,15 +132,17 @@ def run_step(
     """
     ctx = dataclasses.replace(open_context(settings, ds, upstream), force=force, repair=repair)
     refuse_history(ctx.home, step, ds)
-    existing = ctx.manifests.get(step.name, ds, upstream)
-    inputs = resolve_inputs(ctx, step, existing.inputs if existing else None)
-    if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:
-        return StepResult(manifest=existing, skipped=True)
-    module = importlib.import_module(f"jobs.steps.{step.name}")
-    return StepResult(
-        manifest=record(ctx, step, resolve_inputs(ctx, step), lambda: module.run(ctx)),
-        skipped=False,
-    )
+    with locks.step_alone(settings.home, ds, step.name, upstream):
+        existing = ctx.manifests.get(step.name, ds, upstream)
+        inputs = resolve_inputs(ctx, step, existing.inputs if existing else None)
+        if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:
+            other = machine.differences(existing.made_on, settings) if step.rounded else ""
+            return StepResult(manifest=existing, skipped=True, elsewhere=other)
+        module = importlib.import_module(f"jobs.steps.{step.name}")
+        return StepResult(
+            manifest=record(ctx, step, resolve_inputs(ctx, step), lambda: module.run(ctx)),
+            skipped=False,
+        )
 
 
 def refuse_history(home: Home, step: Step, ds: str) -> None:
@@ -200,11 +208,12 @@ def _recorded(
         step=step.name,
         ds=ctx.ds,
         upstream=ctx.upstream,
-        inputs=inputs,
+        inputs=(*inputs, *outcome.also_read),
         outputs=outcome.outputs,
         metrics=outcome.metrics,
         recipe=ctx.recipe_digest(step),
-        code=importlib.metadata.version("derm"),
+        code=ctx.code_digest(step),
+        made_on=machine.made_on(ctx.settings, outcome.device),
         started_at=started.isoformat(timespec="seconds"),
         finished_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         duration_s=round(time.perf_counter() - clock, 3),
@@ -242,6 +251,8 @@ def resolve_inputs(
     recorded = {a.name: a.ds for a in made_from or ()}
     found: list[Artifact] = []
     for ref, name in ctx.pipeline.inputs_of(step, ctx.upstream):
+        if ref.chosen and name not in recorded:
+            continue
         if name == "source" and (source := _source(ctx, made_from)):
             found.append(source)
             continue
@@ -300,6 +311,8 @@ def why_stale(
         changed = sorted({name for name, _ in recorded.items() ^ present.items()})
         return f"{' '.join(f'{name} of {ds}' for name, ds in changed)} changed since"
     if manifest.recipe != ctx.recipe_digest(step):
-        return f"the recipe changed since: {' '.join(step.recipe_parts)}"
+        return "the recipe or the seed changed since"
+    if not kept.stands(ctx.root, step.name, manifest.code, ctx.code_digest(step)):
+        return "the code of the step changed since (derm keep, where that is harmless)"
     problems = (presence.problem(ctx, a) for a in manifest.outputs)
     return next((p for p in problems if p), "")

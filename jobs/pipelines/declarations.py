@@ -16,6 +16,7 @@ class Ref:
             absent only on the first day with events.
         continued: absent also where a training begins from scratch, and on days of rest.
         or_later: a result stays current when it was made from a later day's artifact instead.
+        chosen: read only where the step itself decides so; it is an input where it was read.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Ref:
     optional: bool = False
     continued: bool = False
     or_later: bool = False
+    chosen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,8 @@ class Step:
         learns: where the upstream rests on some days, it reads those too, on the next day after.
         history: also runs on days before the first published one, which only feed the training.
         recipe_parts: fields of the recipe that its result depends on.
+        seeded: its result depends on the seed of the home.
+        rounded: the last bits of its result depend on the machine: CPU, threads, device, libraries.
         task: the Airflow task it belongs to; steps of one task share a process.
         retries: how often Airflow tries again; 0 where trying again cannot help.
         failure: what it means when this step fails.
@@ -54,6 +58,8 @@ class Step:
     reads_pools: Literal["never", "always", "unless from scratch"] = "never"
     history: bool = False
     recipe_parts: tuple[str, ...] = ()
+    seeded: bool = False
+    rounded: bool = False
     task: str
     resource: Resource = "cpu"
     retries: int = 0

@@ -22,6 +22,7 @@ log = logging.getLogger("derm.alerts")
 
 _TIMEOUT_S = 10.0
 _ERROR_CHARACTERS = 1000
+_SILENT = "it ended without a word: stopped, killed, or out of time; its log says how far it came"
 _LOOKS_EVERY_S, _TOLD_AGAIN_S = 600, 3600
 
 
@@ -46,12 +47,13 @@ def task_failed(
         "day": message.day or day,
         "task": task,
         "step": message.fields.get("step", ""),
-        "error": message.what[:_ERROR_CHARACTERS],
+        "error": message.what[:_ERROR_CHARACTERS] or _SILENT,
         "where": message.fields.get("where", ""),
         "expected": message.fields.get("expected", "")[:_ERROR_CHARACTERS],
         "found": message.fields.get("found", "")[:_ERROR_CHARACTERS],
         "hint": message.fields.get("hint", ""),
-        "repair": list(message.commands) or [command],
+        "repair": list(message.commands)
+        or ["derm status --days 14" if message.refused else command],
         "log_url": log_url,
         "runbook": steps[0]["runbook"] if steps else "",
         "steps": steps,

@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass
 
 _LOGGED = re.compile(r"\d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
-_FIELD = re.compile(r"  (step|where|expected|found|hint): +(.*)")
+_FIELD = re.compile(r"  (step|where|expected|found|hint):(?: +(.*))?$")
 _STEP = re.compile(r"\S+(?: \S+)? of (\d{4}-\d\d-\d\d)")
 _COMMAND = re.compile(r"derm [a-z]+(?: --?[a-z-]+(?: [\w.:,/-]*\w)?)*")
+_ACCEPT = "derm accept"
 _BEGIN, _TRACE = "derm: ", "Traceback (most recent call last):"
 _LEVELS = {"WARNING": logging.WARNING, "ERROR": logging.ERROR, "CRITICAL": logging.ERROR}
 
@@ -43,8 +44,14 @@ class Message:
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """The commands its hint names."""
-        return tuple(_COMMAND.findall(self.fields.get("hint", "")))
+        """The commands its hint names; to accept what was refused repairs nothing."""
+        named = _COMMAND.findall(self.fields.get("hint", ""))
+        return tuple(c for c in named if not c.startswith(_ACCEPT))
+
+    @property
+    def refused(self) -> bool:
+        """A guard refused a result, and a person could accept it."""
+        return _ACCEPT in self.fields.get("hint", "")
 
 
 class Listener:
@@ -90,9 +97,9 @@ def parse(text: str) -> Message | None:
     for line in lines:
         if field := _FIELD.match(line):
             label = field[1]
-            fields[label] = field[2]
+            fields[label] = field[2] or ""
         elif label:
-            fields[label] += "\n" + line
+            fields[label] = f"{fields[label]}\n{line.strip()}".strip()
         else:
             what += "\n" + line
     return Message(text=begin + rest, what=what, fields=fields)

@@ -118,7 +118,8 @@ def notify_failure(context: Any) -> None:
     document = alerts.task_failed(
         dag=context["dag"].dag_id,
         run=context["run_id"],
-        day=begin.date().isoformat() if begin else "",
+        # Of the others the interval is when they looked, not what they looked at.
+        day=begin.date().isoformat() if begin and context["dag"].dag_id == "derm_daily" else "",
         task=task.task_id,
         command=task.command,
         error=context.get("exception", ""),

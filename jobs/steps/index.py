@@ -29,6 +29,7 @@ from jobs.engine import guards
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.digest import content_digest
 from jobs.engine.presence import bytes_in
+from jobs.pipelines import catalog
 
 _READ_ROWS = 65_536
 
@@ -44,15 +45,16 @@ def run(ctx: RunContext) -> Outcome:
     """
     upstream = ctx.own_upstream
     lineage, digest = _lineage(ctx, upstream)
-    folder = ctx.root / "index" / upstream / digest
+    parent = None if ctx.force else _parent(ctx, upstream, lineage)
+    folder = ctx.root / "index" / upstream / content_digest(digest, parent.digest if parent else "")
     accepted = guards.accepted(ctx.root, ctx.ds, upstream, "index.recall_at_10")
     if (folder / "index.json").exists() and not ctx.force:
-        return _outcome(ctx, upstream, folder, read_manifest(folder), accepted, built_s=0.0)
+        return _outcome(ctx, folder, read_manifest(folder), parent, accepted, built_s=0.0)
     started = time.perf_counter()
     pins = _pin_table(ctx, upstream)
     queries = _queries(ctx, upstream, pins)
     read_s = time.perf_counter() - started
-    yesterday = None if ctx.force else _yesterday(ctx, upstream, lineage)
+    yesterday = PinIndex(ctx.root / parent.uri) if parent else None
     config = ctx.recipe.index
     if accepted:
         least = min(config.recall_at_10, accepted.found)
@@ -60,7 +62,7 @@ def run(ctx: RunContext) -> Outcome:
     built = build_checked(pins, queries, config, lineage, yesterday, ctx.settings.threads)
     build_s = time.perf_counter() - started - read_s
     manifest = write(folder, built, pins, lineage)
-    return _outcome(ctx, upstream, folder, manifest, accepted, built_s=build_s)
+    return _outcome(ctx, folder, manifest, parent, accepted, built_s=build_s)
 
 
 def _queries(ctx: RunContext, upstream: Upstream, pins: PinTable) -> npt.NDArray[np.float32]:
@@ -75,7 +77,7 @@ def _queries(ctx: RunContext, upstream: Upstream, pins: PinTable) -> npt.NDArray
 
 
 def _lineage(ctx: RunContext, upstream: Upstream) -> tuple[Lineage, str]:
-    """Where today's index comes from, and the digest of everything it depends on."""
+    """Where today's index comes from, and the digest of what it depends on beside yesterday's."""
     name = pool_table(upstream, "pin").name
     pool = ctx.artifact(f"lake:{name}")
     config = content_digest(json.dumps(dataclasses.asdict(ctx.recipe.index), sort_keys=True))
@@ -87,10 +89,11 @@ def _lineage(ctx: RunContext, upstream: Upstream) -> tuple[Lineage, str]:
     )
     users = ctx.artifact(f"lake:{pool_table(upstream, 'user').name}")
     features = ctx.artifact("lake:pins")
-    return lineage, content_digest(pool.digest, config, users.digest, features.digest)
+    code = ctx.code_digest(catalog.step("index"))
+    return lineage, content_digest(pool.digest, config, users.digest, features.digest, code)
 
 
-def _yesterday(ctx: RunContext, upstream: Upstream, lineage: Lineage) -> PinIndex | None:
+def _parent(ctx: RunContext, upstream: Upstream, lineage: Lineage) -> Artifact | None:
     """Yesterday's index, when its graph may serve another day."""
     try:
         artifact = ctx.previous(f"index:{upstream}")
@@ -103,7 +106,7 @@ def _yesterday(ctx: RunContext, upstream: Upstream, lineage: Lineage) -> PinInde
     same = (manifest.space_id, manifest.config_digest) == (lineage.space_id, lineage.config_digest)
     if not same or age.astype(int) >= ctx.recipe.index.rebuild_days:
         return None
-    return PinIndex(ctx.root / artifact.uri)
+    return artifact
 
 
 def _pin_table(ctx: RunContext, upstream: Upstream) -> PinTable:
@@ -224,18 +227,19 @@ def _packed_dtype(ctx: RunContext, table: str) -> str:
 
 def _outcome(
     ctx: RunContext,
-    upstream: Upstream,
     folder: Path,
     manifest: IndexManifest,
+    parent: Artifact | None,
     accepted: Acceptance | None,
     *,
     built_s: float,
 ) -> Outcome:
     below = manifest.recall_at_10 < ctx.recipe.index.recall_at_10
+    warm = manifest.built_ds != manifest.ds
     artifact = Artifact(
-        name=f"index:{upstream}",
+        name=f"index:{ctx.upstream}",
         ds=ctx.ds,
-        digest=folder.name,
+        digest=manifest.content_digest(),
         rows=manifest.pins,
         size=bytes_in(folder),
         uri=str(folder.relative_to(ctx.root)),
@@ -249,8 +253,9 @@ def _outcome(
             "recall_at_10": round(manifest.recall_at_10, 4),
             "ef_search": manifest.ef_search,
             "build_s": round(built_s, 3),
-            "warm": int(manifest.built_ds != manifest.ds),
+            "warm": int(warm),
         },
         timings={"build": round(built_s, 3)},
         accepted=(accepted,) if accepted and below else (),
+        also_read=(parent,) if parent and warm else (),
     )

@@ -34,9 +34,8 @@ from feature_store.reading.examples import DayExamples, read_share
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.scratch import scratch_folder
 from jobs.engine.snapshots import MODEL, SnapshotStore
-from jobs.steps.model_inputs import examples, model_inputs
-from models.derm.losses import DermObjective
-from models.derm.model import DermModel
+from jobs.steps.model_inputs import examples, new_objective
+from models.protocol import Objective
 from models.training.determinism import make_deterministic, torch_device
 
 _CHUNK_ROWS = 65_536
@@ -73,14 +72,15 @@ def embed_day(ctx: RunContext, snapshot: Artifact, *, nobody: bool = False) -> O
         outputs=outputs,
         metrics={**metrics, "rows": rows, "rows_per_s": round(rows / seconds, 1)},
         timings={"infer_s": round(seconds, 3)},
+        device=embedder.device.type,
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Embedder:
-    """A snapshot's two entity towers, ready to embed."""
+    """A snapshot, ready to embed."""
 
-    model: DermModel
+    objective: Objective
     snapshot: SnapshotManifest
     device: torch.device
     batch_rows: int
@@ -93,11 +93,11 @@ class Embedder:
             ManifestCorrupt: they are missing or damaged.
         """
         make_deterministic(threads=ctx.settings.threads)
-        objective = DermObjective(DermModel(model_inputs(ctx), ctx.own_recipe.model))
+        objective = new_objective(ctx)
         objective.load_state_dict(store.read(snapshot, MODEL))
         device = torch_device(ctx.settings.device)
         return cls(
-            model=objective.model.to(device).eval(),
+            objective=objective.to(device).eval(),
             snapshot=snapshot,
             device=device,
             batch_rows=ctx.recipe.inference.batch_rows,
@@ -115,7 +115,7 @@ class Embedder:
                 name: torch.from_numpy(array).to(self.device)
                 for name, array in features.take(rows[part]).items()
             }
-            out[part] = self.model.embed(entity, batch).float().cpu().numpy()
+            out[part] = self.objective.embed(entity, batch).float().cpu().numpy()
         return out
 
 

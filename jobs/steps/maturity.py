@@ -10,10 +10,8 @@ from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.reading.examples import Order
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import MODEL, SnapshotStore
-from jobs.steps.model_inputs import examples, model_inputs
+from jobs.steps.model_inputs import examples, new_objective
 from jobs.steps.training_plan import model_digest
-from models.derm.losses import DermObjective
-from models.derm.model import DermModel
 from models.training.determinism import torch_device
 from models.training.distributed import world
 from models.training.loop import Trainer
@@ -36,7 +34,7 @@ def matured(ctx: RunContext, store: SnapshotStore) -> Metrics:
     if snapshot is None:
         return nothing
     config, day = ctx.own_recipe.training, examples(ctx, ds, known_by=ctx.ds)
-    objective = DermObjective(DermModel(model_inputs(ctx), ctx.own_recipe.model))
+    objective = new_objective(ctx)
     objective.load_state_dict(store.read(snapshot, MODEL))
     scorer = Trainer(
         objective,
@@ -46,7 +44,7 @@ def matured(ctx: RunContext, store: SnapshotStore) -> Metrics:
         empty=day.empty(),
     )
     order = Order(batch_rows=config.batch_rows, rows="impressions", shard=world())
-    scores = scorer.score(day.batches(order))[objective.model.inputs.tasks[0]]
+    scores = scorer.score(day.batches(order))[objective.tasks[0]]
     return {"mature_day": ds, **{f"{name}_mature": scores[name] for name in _MEASURED}}
 
 

@@ -1,16 +1,23 @@
-"""What the model of an upstream reads: the data set's features, and pools of other upstreams."""
+"""What the model of an upstream is, and what it reads: its family, and pools of other upstreams."""
 
 import dataclasses
 
 from feature_store.reading.examples import DayExamples
 from jobs.engine.context import RunContext
-from models.derm.features import ModelInputs
+from models.protocol import Family, Objective
+from models.registry import family
 
 
-def model_inputs(ctx: RunContext) -> ModelInputs:
-    """The inputs of the step's upstream."""
+def family_of(ctx: RunContext) -> Family:
+    """The family of the step's upstream."""
+    found: Family = family(ctx.pipeline.upstream(ctx.own_upstream).family)
+    return found
+
+
+def new_objective(ctx: RunContext) -> Objective:
+    """The objective of the step's upstream, with weights drawn from torch's generator."""
     pools = (pool.feature for pool in ctx.pool_inputs)
-    return ModelInputs.of(ctx.spec, ctx.own_upstream, pools)
+    return family_of(ctx).objective(ctx.spec, ctx.own_upstream, ctx.own_recipe.model, pools)
 
 
 def examples(

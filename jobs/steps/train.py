@@ -22,6 +22,7 @@ from jobs.engine.snapshots import SnapshotStore, weights_digest
 from jobs.steps.training_guard import check_health
 from jobs.steps.training_plan import Plan, make_plan
 from jobs.steps.training_run import TrainingRun
+from models.training.determinism import torch_device
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -57,7 +58,13 @@ def run(ctx: RunContext) -> Outcome:
         size=bytes_in(folder),
         uri=folder.relative_to(ctx.root).as_posix(),
     )
-    return Outcome(outputs=(artifact,), metrics=metrics, timings=timings, accepted=accepted)
+    return Outcome(
+        outputs=(artifact,),
+        metrics=metrics,
+        timings=timings,
+        accepted=accepted,
+        device=torch_device(ctx.settings.device).type,
+    )
 
 
 def _standing(ctx: RunContext, store: SnapshotStore) -> Outcome:

@@ -11,7 +11,7 @@ from jobs.engine.context import RunContext
 from jobs.engine.digest import content_digest
 from jobs.engine.snapshots import SnapshotStore, weights_digest
 from jobs.pipelines import catalog
-from models.derm.config import ARCHITECTURE
+from jobs.steps.model_inputs import family_of
 
 _TABLES = ("lake:events", "lake:users", "lake:pins")
 
@@ -62,6 +62,7 @@ def make_plan(ctx: RunContext, store: SnapshotStore) -> Plan:
         ctx.own_recipe.digest(("model", "training")),
         model_digest(ctx),
         str(ctx.home.seed),
+        ctx.code_digest(catalog.step("train")),
         weights_digest(parent) if parent else "",
         parent.snapshot_id if parent else "",
         *inputs,
@@ -79,7 +80,7 @@ def model_digest(ctx: RunContext) -> str:
     parts = [f.model_dump_json() for f in (*inputs, *pools)]
     labels = [x.model_dump_json() for x in ctx.spec.labels_of(ctx.own_upstream)]
     return content_digest(
-        str(ARCHITECTURE),
+        str(family_of(ctx).version),
         ctx.own_recipe.digest(("model", "counting")),
         *ctx.spec.surfaces,
         *parts,

@@ -18,12 +18,11 @@ from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.steps.maturity import matured
-from jobs.steps.model_inputs import examples, model_inputs
+from jobs.steps.model_inputs import examples, family_of, new_objective
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Phase, Plan, model_digest
-from models.derm.losses import DermObjective
-from models.derm.model import DermModel, FirstWindow
 from models.nn.tokens import NumericRange
+from models.protocol import FirstWindow
 from models.training.checkpoint import (
     Tensors,
     module_tensors,
@@ -86,8 +85,7 @@ class TrainingRun:
         """A trainer that starts where the parent stopped, or from the first window's numbers."""
         ctx, parent = self.ctx, self.plan.parent
         seed_torch(ctx.home.seed, self.upstream, "initialise")
-        inputs = model_inputs(ctx)
-        objective = DermObjective(DermModel(inputs, ctx.own_recipe.model))
+        objective = new_objective(ctx)
         rate = self.config.incremental_learning_rate if parent else self.config.learning_rate
         if parent:
             objective.load_state_dict(self.store.read(parent, MODEL))
@@ -131,6 +129,7 @@ class TrainingRun:
             minutes = (0, middle) if phase.half == "first" else (middle, _DAY_MINUTES)
         seed = seed_for(self.ctx.home.seed, self.upstream, phase.ds, "shuffle")
         training = phase.kind == "train"
+        family, model = family_of(self.ctx), self.ctx.own_recipe.model
         order = Order(
             batch_rows=self.config.batch_rows,
             chunk_rows=self.config.shuffle_rows,
@@ -138,7 +137,7 @@ class TrainingRun:
             seed=seed if training else None,
             shard=world(),
             minutes=minutes,
-            random_pins=self.ctx.own_recipe.model.loss.random_negatives if training else 0,
+            random_pins=family.random_pins(model) if training else 0,
         )
         return day.batches(order)
 
@@ -167,7 +166,7 @@ class TrainingRun:
         """Continue from the checkpoint of an interrupted attempt; else fit the first window."""
         if not self._continued() and self.plan.parent is None:
             window = first_window(self.ctx, self.plan.days, self.upstream)
-            self.trainer.objective.model.fit(window)
+            family_of(self.ctx).fit(self.trainer.objective, window)
 
     def _continued(self) -> bool:
         """Load the checkpoint, if there is one that this attempt can continue from."""
@@ -203,8 +202,8 @@ class TrainingRun:
 
     def _metrics(self) -> Metrics:
         """Progressive validation, losses of the day, health of the embeddings."""
-        progress, model = self.progress, self.trainer.objective.model
-        primary, *others = model.inputs.tasks
+        progress, objective = self.progress, self.trainer.objective
+        primary, *others = objective.tasks
         metrics: Metrics = {name: progress.scores[primary][name] for name in _PRIMARY}
         for task in others:
             metrics[f"auc_{task}"] = progress.scores[task]["auc"]
@@ -214,9 +213,8 @@ class TrainingRun:
             **metrics,
             **auc_metrics(parent.metrics if parent else None, metrics, guards),
             "loss": progress.last.mean(),
-            "loss_supervised": progress.last.mean("supervised"),
-            "loss_self_supervised": progress.last.mean("self_supervised"),
-            "temperature": 1 / self.trainer.objective.softmax.scale().item(),
+            **{f"loss_{name}": progress.last.mean(name) for name in objective.losses[1:]},
+            **objective.numbers(),
             **self._health(),
             **matured(self.ctx, self.store),
             "rows": progress.rows,
@@ -227,7 +225,7 @@ class TrainingRun:
         """Effective rank and norms over a sample of the day's distinct entities."""
         order = Order(batch_rows=self.config.health_rows)
         batch = next(self._examples(self.plan.days[-1]).batches(order))
-        embedded = self.trainer.embed(batch)
+        embedded = self.trainer.embed(batch, self.ctx.own_entities)
         ranks: Metrics = {}
         worst, least = 0.0, self.ctx.recipe.guards.min_effective_rank
         for entity in self.ctx.own_entities:

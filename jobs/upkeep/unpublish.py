@@ -111,11 +111,14 @@ def _drop_from_indexes(ctx: RunContext, releases: Releases, gone: pa.Array) -> d
         for name in _PUBLISHING:
             step = catalog.step(name)
             for upstream in ctx.pipeline.upstreams_of(step):
-                run_step(ctx.settings, step, current.ds, upstream, force=True)
+                # Users stay where they are: written anew they would change slots, and an attempt
+                # that was killed and finished would end in another release than one that was not.
+                run_step(ctx.settings, step, current.ds, upstream, force=step.name != "publish")
         kept = {e.index_path for e in (releases.current() or current).upstreams}
-    for folder in ctx.root.glob("index/*/*"):
-        if str(folder.relative_to(ctx.root)) not in kept:
-            shutil.rmtree(folder)
+    gone = {str(f.relative_to(ctx.root)) for f in ctx.root.glob("index/*/*")} - kept
+    ctx.manifests.mark_dropped(lambda a: a.uri in gone)
+    for uri in sorted(gone):
+        shutil.rmtree(ctx.root / uri)
     for ds in ctx.manifests.days():
         if current is None or ds > current.ds:
             for upstream in ctx.pipeline.published:

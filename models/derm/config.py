@@ -68,3 +68,7 @@ class DermConfig:
     def embedding_dim(self) -> int:
         """Width of the user and Pin embeddings."""
         return self.tower.num_tokens * self.tower.token_dim
+
+
+DEFAULT = DermConfig()
+READS = "rows"

@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from feature_store.contracts.base import Entity, Upstream
+from feature_store.contracts.base import Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature, FeatureScope
 from models.derm.config import DermConfig
 from models.nn.tokens import (
@@ -173,12 +173,6 @@ def sequence_groups(features: Iterable[Feature]) -> tuple[tuple[Feature, ...], .
 
     chosen = sorted((f for f in features if f.kind == "sequence"), key=group)
     return tuple(tuple(members) for _, members in groupby(chosen, key=group))
-
-
-def of_rows(batch: Batch, entity: Entity, x_U: Tensor) -> Tensor:
-    """What belongs to the entity of each row, x_B, of what belongs to each distinct one."""
-    at_B = batch.get(f"row:{entity}")
-    return x_U if at_B is None else x_U.index_select(0, at_B)
 
 
 def numeric_groups(features: Iterable[Feature]) -> tuple[tuple[str, ...], ...]:

@@ -5,8 +5,9 @@ of all ranks, E embedding width, T tasks.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from feature_store.contracts.base import Entity
 from models.derm.delayed import DelayedLabels
 from models.derm.features import RANDOM, Batch, labels
 from models.derm.model import DermModel
@@ -21,7 +22,9 @@ from models.nn.sampled_softmax import (
     log_q_linear,
     log_q_of_either,
 )
-from models.training.distributed import gather, gather_with_gradient, sum_over_ranks, world
+from models.protocol import Metric, Objective
+from models.training.distributed import gather, gather_with_gradient, sum_over_ranks
+from models.training.impressions import ImpressionMetrics, PrimaryMetrics
 
 
 def multi_task_bce(
@@ -42,7 +45,10 @@ def multi_task_bce(
     return (weight_T * total_T / rows_T).sum()
 
 
-class DermObjective(nn.Module):
+LOSSES = ("total", "supervised", "self_supervised")
+
+
+class DermObjective(Objective):
     """The model and what it is trained for; the model inside stays exportable.
 
     total = sum_t w_t BCE_t + lambda * mean over positive rows of the sampled softmax. Negatives
@@ -65,6 +71,9 @@ class DermObjective(nn.Module):
         depth, width = self.loss.sketch_depth, self.loss.sketch_width
         self.sketch = CountMinSketch(depth, width)
         self.random_sketch = CountMinSketch(depth, width) if self.loss.random_negatives else None
+        self.tasks, self.losses = model.inputs.tasks, LOSSES
+        # Without the self-supervised loss the temperature is not used.
+        self.every_parameter_learns = self.loss.ssl_weight > 0
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Map a batch to this rank's part of `total`, `supervised` and `self_supervised`.
@@ -95,6 +104,23 @@ class DermObjective(nn.Module):
     def predict(self, batch: Batch) -> Tensor:
         """The logits_BT of every label, whenever it arrives."""
         return self.delayed.chances(self.model(batch)["logits"])
+
+    def targets(self, batch: Batch) -> Tensor:
+        """The labels_BT that are known."""
+        return labels(batch, self.tasks)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Of impressions alone; the primary task knows how precise its AUC is."""
+        primary, *others = self.tasks
+        return {primary: PrimaryMetrics()} | {task: ImpressionMetrics() for task in others}
+
+    def embed(self, entity: Entity, batch: Batch) -> Tensor:
+        """The embedding_UE of distinct users or Pins."""
+        return self.model.embed(entity, batch)
+
+    def numbers(self) -> dict[str, float]:
+        """The temperature of the softmax."""
+        return {"temperature": 1 / self.softmax.scale().item()}
 
     def self_supervised(self, out: dict[str, Tensor], batch: Batch, positive_B: Tensor) -> Tensor:
         """This rank's part of the mean softmax loss over the positive rows of all ranks."""
@@ -154,8 +180,3 @@ class DermObjective(nn.Module):
             return log_q_N
         random_N = estimate(other.count(pin_N), other.total.clamp(min=1), sizes[1])
         return log_q_of_either(log_q_N, random_N, exact=exact)
-
-
-def for_backward(total: Tensor) -> Tensor:
-    """This rank's part of a loss, scaled so that DDP's mean of gradients is their sum."""
-    return total * world()[1]

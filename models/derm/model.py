@@ -4,34 +4,18 @@ Shapes: B rows, U distinct entities, L tokens of width D, E = L * D embedding wi
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity
 from models.derm.config import DermConfig
-from models.derm.features import Batch, ModelInputs, of_rows
+from models.derm.features import Batch, ModelInputs
 from models.derm.towers import EntityTower, OverallTower
-from models.nn.tokens import NumericRange
+from models.nn.distinct import of_rows
+from models.protocol import FirstWindow
 
 _MIN_RATE = 1e-4
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FirstWindow:
-    """What the first window says about the data; fixed for the life of a space.
-
-    Attributes:
-        ranges: of every numeric feature.
-        base_rates: share of positives of every task, masked rows apart.
-        sample: rows that show how far the numeric features spread.
-    """
-
-    ranges: Mapping[str, NumericRange]
-    base_rates: Mapping[str, float]
-    sample: Batch
 
 
 class DermModel(nn.Module):

@@ -67,3 +67,8 @@ def _gather_ragged(x_B: Tensor) -> list[Tensor]:
     parts = [torch.empty_like(padded) for _ in range(ranks)]
     dist.all_gather(parts, padded)
     return [part[:count] for part, count in zip(parts, counts, strict=True)]
+
+
+def for_backward(total: Tensor) -> Tensor:
+    """This rank's part of a loss, scaled so that DDP's mean of gradients is their sum."""
+    return total * world()[1]

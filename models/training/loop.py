@@ -13,20 +13,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from feature_store.contracts.base import ENTITIES
-from models.derm.features import labels, of_rows
-from models.derm.losses import DermObjective, for_backward
-from models.training.auc_error import AucError
+from feature_store.contracts.base import ENTITIES, Entity
+from models.nn.distinct import of_rows
+from models.protocol import Objective
 from models.training.config import TrainingConfig
 from models.training.determinism import seed_torch
-from models.training.distributed import sum_over_ranks, world
-from models.training.metrics import BinaryMetrics
+from models.training.distributed import for_backward, sum_over_ranks, world
 from models.training.optimizer import FlatAdamW
 from models.training.prefetch import to_device
 
 Arrays = Mapping[str, npt.NDArray]
 Scores = dict[str, dict[str, float | None]]
-LOSSES = ("total", "supervised", "self_supervised")
 
 
 @dataclass(kw_only=True)
@@ -40,11 +37,11 @@ class PassState:
 
     steps: int = 0
     rows: int = 0
-    losses: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LOSSES, 0.0))
+    losses: dict[str, float] = field(default_factory=dict)
 
     def mean(self, name: str = "total") -> float:
         """The mean loss of a step."""
-        return self.losses[name] / max(self.steps, 1)
+        return self.losses.get(name, 0.0) / max(self.steps, 1)
 
 
 class Trainer:
@@ -56,7 +53,7 @@ class Trainer:
 
     def __init__(
         self,
-        objective: DermObjective,
+        objective: Objective,
         config: TrainingConfig,
         device: torch.device,
         *,
@@ -81,8 +78,7 @@ class Trainer:
                 self._step_module,
                 # The sketch is updated with gathered ids: equal on every rank by itself.
                 forward_sync_buffers=False,
-                # Without the self-supervised loss the temperature is not used.
-                find_unused_parameters=objective.loss.ssl_weight == 0,
+                find_unused_parameters=not objective.every_parameter_learns,
             )
 
     def train(
@@ -111,46 +107,38 @@ class Trainer:
             rows, *losses = self._step(batch)
             state.steps += 1
             state.rows += int(rows)
-            for name, value in zip(LOSSES, losses, strict=True):
-                state.losses[name] += value
+            for name, value in zip(self.objective.losses, losses, strict=True):
+                state.losses[name] = state.losses.get(name, 0.0) + value
             if on_step:
                 on_step(state)
         return state
 
     @torch.no_grad()
     def score(self, batches: Iterable[Arrays]) -> Scores:
-        """The metrics of every task on impressions that are not trained on; `auc_se` of the first.
-
-        Labels that arrive late are no rows of their own here: they are counted, see `calibration`
-        and `calibration_arrived` of `BinaryMetrics`.
-        """
+        """The metrics of every task on rows that are not trained on."""
         self.objective.eval()
-        tasks = self.objective.model.inputs.tasks
-        metrics = {task: BinaryMetrics() for task in tasks}
-        error = AucError()
+        metrics = self.objective.metrics()
         for batch in self._device_batches(batches):
             with self._autocast():
-                logits_BT = self.objective.predict(batch)
-            labels_BT = labels(batch, tasks)
-            for index, task in enumerate(tasks):
-                metrics[task].update(logits_BT[:, index], labels_BT[:, index], batch["late"])
-            shown = ~batch["late"]
-            error.update(logits_BT[shown, 0], labels_BT[shown, 0], batch["key:user"][shown])
-        results = {task: metric.result() for task, metric in metrics.items()}
-        return results | {tasks[0]: {**results[tasks[0]], "auc_se": error.result()}}
+                predicted_BT = self.objective.predict(batch)
+            target_BT = self.objective.targets(batch)
+            for index, task in enumerate(self.objective.tasks):
+                metrics[task].update(predicted_BT[:, index], target_BT[:, index], batch)
+        return {task: metric.result() for task, metric in metrics.items()}
 
     @torch.no_grad()
-    def embed(self, batch: Arrays) -> dict[str, Tensor]:
-        """The user and Pin embeddings of the rows of one batch, on the CPU."""
+    def embed(self, batch: Arrays, entities: Iterable[Entity] = ENTITIES) -> dict[str, Tensor]:
+        """The embeddings of the entities of the rows of one batch, on the CPU."""
         self.objective.eval()
         (tensors,) = to_device([batch], self.device, ahead=0)
         with self._autocast():
-            model = self.objective.model
-            return {e: of_rows(tensors, e, model.embed(e, tensors)).cpu() for e in ENTITIES}
+            return {
+                e: of_rows(tensors, e, self.objective.embed(e, tensors)).cpu() for e in entities
+            }
 
     @torch.no_grad()
     def predict(self, batch: Arrays) -> Tensor:
-        """The logits_BT of one batch, on the CPU."""
+        """What is predicted of one batch, [B, T], on the CPU."""
         self.objective.eval()
         (tensors,) = to_device([batch], self.device, ahead=0)
         with self._autocast():
@@ -165,7 +153,8 @@ class Trainer:
         self.optimizer.step()
         zero = torch.zeros((), device=self.device)
         rows = torch.full((), len(batch["key:user"]), dtype=torch.float32, device=self.device)
-        parts = torch.stack([rows, *(losses.get(name, zero).detach() for name in LOSSES)])
+        found = (losses.get(name, zero).detach() for name in self.objective.losses)
+        parts = torch.stack([rows, *found])
         values: list[float] = sum_over_ranks(parts).tolist()
         return values
 

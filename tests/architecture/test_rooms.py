@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from models.registry import names
 from tests.architecture.sources import PACKAGES, ROOT, imported, python_files, relative
 
 # Library -> where it may be imported. Everything else asks the modules listed here.
@@ -58,3 +59,28 @@ def test_the_catalog_and_the_command_line_are_light(module: str) -> None:
 def test_no_other_distribution_owns_our_names(package: str) -> None:
     owners = set(importlib.metadata.packages_distributions().get(package, ()))
     assert owners <= {"derm"}, f"{package} is also installed by {owners - {'derm'}}"
+
+
+def test_nobody_outside_a_family_imports_it() -> None:
+    """The steps and the loop know families by name; recipes may name their configurations."""
+    strays = [
+        f"{relative(path)}: {name}"
+        for path in python_files("jobs", "models/training", "models/nn")
+        for name in imported(path)
+        for family in names()
+        if name.startswith(f"models.{family}") and not name.startswith(f"models.{family}.config")
+    ]
+    assert not strays
+
+
+def test_a_family_is_imported_when_it_is_asked_for() -> None:
+    code = (
+        "import sys; from models.registry import default_config, names, reads; "
+        "print([(n, reads(n), default_config(n).embedding_dim > 0) for n in names()], "
+        "'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith("False"), done.stdout
+    assert "('derm', 'rows', True)" in done.stdout

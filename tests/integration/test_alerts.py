@@ -112,6 +112,29 @@ def test_without_a_command_in_the_hint_the_task_itself_is_named() -> None:
     assert told["repair"] == [_RUN["command"]]
 
 
+def test_to_accept_is_no_repair() -> None:
+    hint = (
+        "find the cause first; if the day is right: derm accept --ds 2025-03-08 --guard train.auc"
+    )
+    told = alerts.task_failed(
+        **_RUN, day="", task="ctr.train", error=f"derm: refused\n  hint:     {hint}", log_url=""
+    )
+    assert told["repair"] == ["derm status --days 14"]
+    assert told["hint"] == hint
+
+
+def test_a_list_of_what_was_found_is_found_and_not_part_of_the_step() -> None:
+    error = "derm: 1 problem\n  step:     ingest of 2025-03-08\n  found:\n    - events: cut off"
+    told = alerts.task_failed(**_RUN, day="", task="ingest", error=error, log_url="")
+    assert (told["step"], told["day"]) == ("ingest of 2025-03-08", "2025-03-08")
+    assert told["found"] == "- events: cut off"
+
+
+def test_a_task_that_ended_without_a_word_is_told_of_as_such() -> None:
+    told = alerts.task_failed(**_RUN, day="", task="ctr.train", error="", log_url="")
+    assert "without a word" in told["error"]
+
+
 def test_what_derm_says_is_logged_at_its_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     listener = Listener(logging.getLogger("task"))

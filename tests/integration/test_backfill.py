@@ -110,8 +110,13 @@ def settle(settings: Settings) -> None:
     for ds in DAYS:
         for manifest in list(open_context(settings, ds).manifests.of_day(ds)):
             ctx = open_context(settings, ds, manifest.upstream)
-            inputs = resolve_inputs(ctx, catalog.step(manifest.step))
-            ctx.manifests.put(manifest.model_copy(update={"inputs": inputs, "recipe": "recipe"}))
+            step = catalog.step(manifest.step)
+            settled = {
+                "inputs": resolve_inputs(ctx, step),
+                "recipe": ctx.recipe_digest(step),
+                "code": ctx.code_digest(step),
+            }
+            ctx.manifests.put(manifest.model_copy(update=settled))
 
 
 def digests(root: Path) -> dict[tuple[str, str, str], str]:

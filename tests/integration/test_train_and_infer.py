@@ -201,7 +201,7 @@ def test_a_refused_snapshot_leaves_nothing_behind(world, guard, number):
 
 def test_a_loss_that_is_not_finite_is_refused(world, monkeypatch):
     monkeypatch.setattr(Trainer, "_step", lambda *_: [64.0, *[float("nan")] * 3])
-    with pytest.raises(GuardFailed, match="not finite"):
+    with pytest.raises(GuardFailed, match="a finite loss"):
         world.train(FIRST)
 
 

@@ -156,7 +156,7 @@ def test_whoever_waits_is_told_for_whom(home: Path) -> None:
     waiting = start(home, "together")
     assert waiting.stderr
     said = waiting.stderr.readline()
-    assert f"waiting: derm repair (process {holder.process.pid}) has the pipeline alone" in said
+    assert f"waiting: derm repair has the pipeline alone (process {holder.process.pid})" in said
     holder.let_go()
     assert waiting.communicate("\n")[0] == "holds\n"
 

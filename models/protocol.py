@@ -1,0 +1,120 @@
+"""What the loop, the steps and the experiments know of a model; a family says the rest.
+
+A family is a folder of `models/`: `config.py` (sizes, without torch: `DEFAULT`, which knows its
+`embedding_dim`, and `READS`), `family.py` (a `Family` called `FAMILY`), and whatever it is made of.
+Nobody outside a family's folder imports it; the registry finds it by name.
+
+Shapes: B rows, U distinct entities, T tasks, E embedding width.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from feature_store.contracts.base import Entity, Upstream
+from feature_store.contracts.datasets import DatasetSpec, Feature
+from models.nn.tokens import NumericRange
+
+Batch = Mapping[str, Tensor]
+
+
+class Metric(Protocol):
+    """A streaming metric of one task; rows that are scored come with their user."""
+
+    def update(self, predicted_B: Tensor, label_B: Tensor, batch: Batch) -> None:
+        """Count scored rows of a batch; those with a NaN label are left out."""
+        ...
+
+    def result(self) -> dict[str, float | None]:
+        """The numbers by name, None where undefined; the same on every rank."""
+        ...
+
+
+class Objective(nn.Module):
+    """What the loop trains. Its weights and buffers are the snapshot.
+
+    Attributes:
+        tasks: what is scored, the primary one first; none where nothing is predicted for a pair.
+        losses: names that `forward` may yield, `total` first.
+        every_parameter_learns: whether each step gives every parameter a gradient.
+
+    Source: none, it is this project's own seam.
+    Deviations: none.
+    """
+
+    tasks: tuple[str, ...]
+    losses: tuple[str, ...]
+    every_parameter_learns: bool
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """This rank's part of each loss; the parts of all ranks add up."""
+        raise NotImplementedError
+
+    def begin_day(self) -> None:
+        """A new day of data begins; what was counted before may be made to weigh less."""
+
+    def predict(self, batch: Batch) -> Tensor:
+        """What it predicts of every row for every task, [B, T]."""
+        raise NotImplementedError
+
+    def targets(self, batch: Batch) -> Tensor:
+        """What `predict` should have said, [B, T]; NaN where it is not known."""
+        raise NotImplementedError
+
+    def metrics(self) -> dict[str, Metric]:
+        """A new metric for every task."""
+        raise NotImplementedError
+
+    def embed(self, entity: Entity, batch: Batch) -> Tensor:
+        """The embedding_UE of distinct entities, of norm 1; needs only their own features."""
+        raise NotImplementedError
+
+    def numbers(self) -> dict[str, float]:
+        """Numbers of its own that belong into a day's metrics."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstWindow:
+    """What the first window says about the data; fixed for the life of a space.
+
+    Attributes:
+        ranges: of every numeric feature.
+        base_rates: share of positives of every label, masked rows apart.
+        sample: rows that show how far the numeric features spread.
+    """
+
+    ranges: Mapping[str, NumericRange]
+    base_rates: Mapping[str, float]
+    sample: Batch
+
+
+class Family(Protocol):
+    """A way to make embeddings: from declarations to something that can be trained.
+
+    Attributes:
+        version: changes with the architecture; weights of another one cannot be continued.
+    """
+
+    version: int
+
+    def objective(
+        self, spec: DatasetSpec, upstream: Upstream, config: Any, pools: Iterable[Feature]
+    ) -> Objective:
+        """A new one, with weights drawn from torch's generator.
+
+        Args:
+            config: of the type of the family's `config.DEFAULT`.
+            pools: features that are read from other upstreams' pools.
+        """
+        ...
+
+    def fit(self, objective: Objective, window: FirstWindow) -> None:
+        """Take over what the first window says; once, before the first step."""
+        ...
+
+    def random_pins(self, config: Any) -> int:
+        """Pins of the day that are drawn beside every batch of a training."""
+        ...
