@@ -7,8 +7,9 @@ from jobs.commands import run_step
 from jobs.rendering.published import read_published
 from jobs.settings import Home, Settings
 
-# Without a day, what is current is compared, whatever is on record.
-DAY_IS_OPTIONAL = True
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Nothing beside the day: without one, what is current is compared, whatever is on record."""
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:

@@ -12,6 +12,8 @@ from jobs.engine.runner import open_context
 from jobs.pipelines import catalog
 from jobs.settings import Home, Settings
 
+NEEDS_DAY = True
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm validate`."""

@@ -25,9 +25,6 @@ from jobs.steps.infer import embed_day
 
 LATEST = "latest"
 
-# Several days may be asked for in its place.
-DAY_IS_OPTIONAL = True
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of a window, beside those of a step."""
