@@ -20,7 +20,7 @@ from feature_store.config import (
     PublishingConfig,
     RetentionConfig,
 )
-from feature_store.contracts.datasets import Bounds
+from feature_store.contracts.bounds import Bounds
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import ModelOption, UpstreamDeclaration
 from jobs.engine.digest import content_digest
