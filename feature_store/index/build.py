@@ -16,6 +16,7 @@ import xxhash
 
 from feature_store.config import IndexConfig
 from feature_store.contracts.errors import Broken, GuardFailed, StoreError
+from feature_store.contracts.sealed import sealed
 from feature_store.index.graph import Nodes, build, distinct, flat, replace_vectors
 from feature_store.index.index import (
     BY_ID,
@@ -223,7 +224,7 @@ def write(folder: Path, built: Built, pins: PinTable, lineage: Lineage) -> Index
             columns=columns,
             numbers=tuple(pins.numbers),
         )
-        (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+        (draft / MANIFEST).write_text(sealed(manifest.model_dump_json()))
         for path in draft.iterdir():
             _flush(path)
         _replace(folder, draft)

@@ -28,6 +28,7 @@ from pydantic import Field, ValidationError
 
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import InputError, ManifestCorrupt, StoreError
+from feature_store.contracts.sealed import unsealed
 from feature_store.index.search import NodeSearch, Rows, Vectors, expand
 
 MANIFEST = "index.json"
@@ -227,7 +228,7 @@ def read_manifest(folder: Path) -> IndexManifest:
             hint="derm index --ds DAY --upstream U",
         )
     try:
-        return IndexManifest.model_validate_json(path.read_text())
+        return IndexManifest.model_validate_json(unsealed(path))
     except (ValidationError, UnicodeDecodeError) as error:
         raise ManifestCorrupt(
             "the manifest of a Pin index cannot be read", where=str(path), found=str(error)

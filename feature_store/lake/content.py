@@ -23,6 +23,7 @@ import xxhash
 from feature_store.contracts.errors import ContractViolation, DamagedFile
 
 _NAME = re.compile(r"[0-9a-f]{32}-(?P<rows>[0-9a-f]{32})-(?P<content>[0-9a-f]{32})\.parquet")
+_AT_ONCE = 4 << 20
 _REPAIR = "derm verify reads everything, and names the command that makes the file again"
 
 
@@ -103,14 +104,33 @@ def check_bytes(path: str, data: pa.Buffer | mmap.mmap | bytes) -> None:
         ContractViolation: the name says nothing.
     """
     expected, found = digests_of(path).content, xxhash.xxh3_128_hexdigest(data)
+    _compare(path, expected, found, len(data))
+
+
+def _compare(path: str, expected: str, found: str, size: int) -> None:
     if found != expected:
         raise DamagedFile(
             "a file of the lake is not the one that was written",
             where=path,
             expected=f"bytes with digest {expected}",
-            found=f"{len(data):,} bytes with digest {found}",
+            found=f"{size:,} bytes with digest {found}",
             hint=_REPAIR,
         )
+
+
+def check_stream(path: str, stream: pa.NativeFile) -> int:
+    """Compare the bytes of a stream with the name of the file they are of; how many they are.
+
+    Raises:
+        DamagedFile: they are others.
+        ContractViolation: the name says nothing.
+    """
+    expected, state, size = digests_of(path).content, xxhash.xxh3_128(), 0
+    while data := stream.read(_AT_ONCE):
+        state.update(data)
+        size += len(data)
+    _compare(path, expected, state.hexdigest(), size)
+    return size
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -146,6 +146,22 @@ def check_file(uri: str) -> None:
         ) from error
 
 
+def read_through(uri: str) -> int:
+    """Read all of a file of the lake, an object too, and compare it with its name.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        OSError: it is not there.
+        DamagedFile: it is not the one that was written.
+        ContractViolation: another program wrote it.
+    """
+    filesystem, path = locate(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return content.check_stream(uri, stream)
+
+
 def open_parquet(uri: str, **options: object) -> pq.ParquetFile:
     """A file of the lake: mapped, so that plain pages are decoded where they lie, or fetched.
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import GuardFailed, ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact, PublishedUpstream, Release
+from feature_store.contracts.sealed import sealed, unsealed
 from feature_store.online.codec import CURRENT_KEY, release_key
 from feature_store.online.store import OnlineStore, put_slot_state, slot_state
 
@@ -43,7 +44,10 @@ class Releases:
             ManifestCorrupt: it cannot be read.
         """
         path = self._path(release_id)
-        raw = path.read_bytes() if path.exists() else self.store.get(release_key(release_id))
+        hint = "remove the file: the online store has the same"
+        raw = (
+            unsealed(path, hint=hint) if path.exists() else self.store.get(release_key(release_id))
+        )
         if raw is None:
             raise MissingInput(
                 f"release {release_id} is not known",
@@ -57,8 +61,18 @@ class Releases:
                 "a release cannot be read",
                 where=str(path),
                 found=str(error),
-                hint="remove the file: the online store has the same",
+                hint=hint,
             ) from error
+
+    @staticmethod
+    def read(path: Path) -> Release:
+        """A release from its file.
+
+        Raises:
+            ManifestCorrupt: it was changed since it was written.
+            ValueError: it is none.
+        """
+        return Release.model_validate_json(unsealed(path))
 
     def known(self) -> tuple[Release, ...]:
         """Every release recorded below the home, by id."""
@@ -84,7 +98,7 @@ class Releases:
                 previous=current.release_id if current else None,
             )
         if not path.exists():
-            _write_atomic(path, release.model_dump_json(indent=2) + "\n")
+            _write_atomic(path, sealed(release.model_dump_json()))
         self.point_at(release)
         return release
 
@@ -137,8 +151,7 @@ class Releases:
             )
             if entries != release.upstreams:
                 changed = release.model_copy(update={"upstreams": entries})
-                body = changed.model_dump_json(indent=2) + "\n"
-                _write_atomic(self._path(release.release_id), body)
+                _write_atomic(self._path(release.release_id), sealed(changed.model_dump_json()))
                 self.store.put(release_key(release.release_id), changed.model_dump_json().encode())
         for prefix in sorted(prefixes):
             state = slot_state(self.store, prefix)

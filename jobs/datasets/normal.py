@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.embeddings.noise import SIGMAS, mean_error
-from feature_store.lake.filing import filed_at, is_late
+from feature_store.lake.filing import filed_at, impressions, is_late
 from jobs.engine.guards import Check
 
 # Of so many rows at least one should carry a label; on a smaller day it may apply to none.
@@ -63,7 +63,10 @@ def normal_day(spec: DatasetSpec, events: pa.Table, ds: str) -> Iterator[Check]:
                 least=least,
             )
     end = dt.datetime.fromisoformat(ds).replace(tzinfo=dt.UTC) + dt.timedelta(days=1)
-    hours = (end - pc.max(filed_at(events)).as_py()).total_seconds() / 3600
+    # Labels go on arriving when impressions have stopped coming in: they do not make a day fresh.
+    shown = impressions(events)
+    newest = pc.max(shown["ts"] if len(shown) else filed_at(events)).as_py()
+    hours = (end - newest).total_seconds() / 3600
     yield Check(number="freshness_hours", found=hours, bound=spec.freshness_hours, least=False)
 
 

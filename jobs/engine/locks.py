@@ -51,6 +51,18 @@ def together(home: Path, ds: str, *, from_its_gate: bool = False) -> Iterator[No
 
 
 @contextmanager
+def reading(home: Path) -> Iterator[None]:
+    """Read what days have written, beside steps; wait while somebody has the home alone.
+
+    Raises:
+        InputError: it is not a home.
+    """
+    with _lock_file(home) as file:
+        _acquire(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
 def alone(home: Path, what: str) -> Iterator[None]:
     """Have the home alone; wait until no step runs.
 

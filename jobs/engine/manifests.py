@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Artifact, StepManifest
+from feature_store.contracts.sealed import sealed, unsealed
 
 
 class ManifestStore:
@@ -34,7 +35,7 @@ class ManifestStore:
             return None
         hint = f"remove the file and run again: derm {step} --ds {ds}"
         try:
-            manifest = StepManifest.model_validate_json(path.read_text())
+            manifest = StepManifest.model_validate_json(unsealed(path, hint=hint))
         except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ManifestCorrupt(
                 "a manifest cannot be read", where=str(path), found=str(error), hint=hint
@@ -52,7 +53,7 @@ class ManifestStore:
     def put(self, manifest: StepManifest) -> Path:
         """Write a manifest so that it is either whole or absent."""
         path = self.path(manifest.step, manifest.ds, manifest.upstream)
-        write_atomic(path, manifest.model_dump_json(indent=2) + "\n")
+        write_atomic(path, sealed(manifest.model_dump_json()))
         return path
 
     def relabel(

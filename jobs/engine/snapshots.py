@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
+from feature_store.contracts.sealed import sealed, unsealed
 from jobs.engine.digest import content_digest, file_digest
 from jobs.engine.manifests import write_atomic
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
@@ -58,7 +59,9 @@ class SnapshotStore:
     def _manifest(self, folder: Path, snapshot_id: str) -> SnapshotManifest:
         path = folder / _MANIFEST
         try:
-            manifest = SnapshotManifest.model_validate_json(path.read_text())
+            manifest = SnapshotManifest.model_validate_json(
+                unsealed(path, hint=self._hint(snapshot_id))
+            )
         except (OSError, ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ManifestCorrupt(
                 "a snapshot's manifest cannot be read",
@@ -137,7 +140,7 @@ class SnapshotStore:
             write_tensors(draft / name, dict(tensors))
         digests = {name: file_digest(draft / name) for name in sorted(files)}
         complete = manifest.model_copy(update={"files": digests})
-        write_atomic(draft / _MANIFEST, complete.model_dump_json(indent=2) + "\n")
+        write_atomic(draft / _MANIFEST, sealed(complete.model_dump_json()))
         (draft / CHECKPOINT).unlink(missing_ok=True)
 
     def begin_anew(self, snapshot_id: str, repair: str) -> None:

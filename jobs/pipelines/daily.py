@@ -150,6 +150,7 @@ STEPS: tuple[Step, ...] = (
         per_upstream=True,
         recipe_parts=("guards",),
         task="verify",
+        command="jobs.upkeep.verify_home",
         failure="A number broke its bound; readers keep yesterday's embeddings.",
         remedy="The message names the number and the bound. Find the cause before publishing.",
     ),

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Release
+from feature_store.contracts.sealed import unsealed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +35,8 @@ def read_published(root: Path) -> Published | None:
     release_id = pointer.read_text().strip()
     path = root / "releases" / f"{release_id}.json"
     try:
-        release = Release.model_validate_json(path.read_text())
-    except (OSError, ValidationError) as error:
+        release = Release.model_validate_json(unsealed(path))
+    except (OSError, ValidationError, ManifestCorrupt) as error:
         raise ManifestCorrupt(
             "the current release cannot be read",
             where=str(path),

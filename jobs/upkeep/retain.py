@@ -14,6 +14,7 @@ from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_betwee
 from feature_store.contracts.datasets import DatasetSpec, counts_name
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Release
+from feature_store.contracts.sealed import unsealed
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.lake import Lake
@@ -144,8 +145,8 @@ def _releases(settings: Settings) -> list[Release]:
     found = []
     for path in sorted((settings.home / "releases").glob("*.json")):
         try:
-            found.append(Release.model_validate_json(path.read_text()))
-        except ValueError as error:
+            found.append(Release.model_validate_json(unsealed(path)))
+        except (ValueError, ManifestCorrupt) as error:
             raise ManifestCorrupt(
                 "a release cannot be read, so what it needs is not known",
                 where=str(path),

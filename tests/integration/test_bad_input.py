@@ -168,7 +168,7 @@ GUARDS: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "all_clicks": (
         replaced("click", lambda t: pa.array([1] * t.num_rows, pa.int8())),
-        ("rate_click 1 > ",),
+        ("rate_click 1", " > 0."),
     ),
     "no_label": (
         replaced("click", lambda t: pa.nulls(t.num_rows, pa.int8())),
