@@ -66,6 +66,7 @@ class References:
         self._categorical = np.arange(len(self._columns)) >= len(numeric)
         self._past: list[Day] = []
         self._tree: HistGradientBoostingClassifier | None = None
+        self._known = np.empty(0, bool)
         self._mean: HistGradientBoostingRegressor | None = None
 
     def see(self, day: Day) -> None:
@@ -97,10 +98,13 @@ class References:
         if self._tree is None or not len(self._past) % _REFIT_DAYS:
             x_NF = np.concatenate([self._features(past) for past in self._past])
             y_N = np.concatenate([past.truth.label_N(day.number - 1) for past in self._past])
-            self._tree = HistGradientBoostingClassifier(
-                categorical_features=self._categorical, random_state=0, **_TREES
-            ).fit(x_NF, y_N)
-        chance_N: Floats = self._tree.predict_proba(self._features(day))[:, 1]
+            # Counts of a first day are all missing, which a histogram cannot hold.
+            self._known = ~np.isnan(x_NF).all(axis=0)
+            tree = HistGradientBoostingClassifier(
+                categorical_features=self._categorical[self._known], random_state=0, **_TREES
+            )
+            self._tree = tree.fit(x_NF[:, self._known], y_N)
+        chance_N: Floats = self._tree.predict_proba(self._features(day)[:, self._known])[:, 1]
         return chance_N
 
     def _by_lasting_truth(self, day: Day) -> Floats:

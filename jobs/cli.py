@@ -302,7 +302,8 @@ def _add(
 def _configure_step(parser: argparse.ArgumentParser, step: Step) -> None:
     module = importlib.import_module(step.command)
     configure = getattr(module, "configure", None)
-    parser.add_argument("--ds", required=not configure, type=day, help="the day, YYYY-MM-DD")
+    needs_day = not configure or getattr(module, "NEEDS_DAY", False)
+    parser.add_argument("--ds", required=needs_day, type=day, help="the day, YYYY-MM-DD")
     if step.per_upstream:
         parser.add_argument("--upstream", metavar="NAME", help="one model; default: all")
     parser.add_argument("--force", action="store_true", help="run even if nothing changed")

@@ -20,7 +20,7 @@ from feature_store.config import (
     PublishingConfig,
     RetentionConfig,
 )
-from feature_store.contracts.datasets import Bounds
+from feature_store.contracts.bounds import Bounds
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import ModelOption, UpstreamDeclaration
 from jobs.engine.digest import content_digest
@@ -40,8 +40,13 @@ class GuardConfig:
 
     They are meant for a day of many: on a small one each lies as much lower as chance can do
     (`feature_store/embeddings/noise.py`). A data set may declare others (`[guards]`).
+
+    Attributes:
+        max_late_auc: how well the declared features may tell late labels from those of the same
+            days that were not late; .5 is not at all.
     """
 
+    max_late_auc: float = 0.6
     max_auc_drop: float = 0.05
     min_effective_rank: float = 1.2
     min_day_to_day_cosine: float = 0.2

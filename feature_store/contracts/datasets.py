@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from feature_store.contracts.base import Contract, Entity, Upstream, shift_day
+from feature_store.contracts.bounds import Bounds
 from feature_store.contracts.tables import Column, Dtype, Table
 from feature_store.contracts.upstreams import UpstreamDeclaration, check_together
 
@@ -94,26 +95,6 @@ class Label(Contract):
     upstream: Upstream
     role: Literal["primary", "task", "auxiliary"]
     meaning: str
-
-
-class Bounds(Contract):
-    """Bounds of guards that fit a data set better than the recipe's; None leaves the recipe's.
-
-    They are meant for a day of many: on a small one each lies as much lower as chance can do.
-
-    Attributes:
-        max_auc_drop: how far the AUC may fall below the last day that knew its own.
-        min_effective_rank: lowest effective rank of embeddings; 1 is a collapse.
-        min_day_to_day_cosine: lowest mean cosine of a pool to yesterday's.
-        min_coverage: lowest share of the day's rows, and of its entities, that yesterday knew.
-        max_pool_shrink: largest share of a pool that may go in a day.
-    """
-
-    max_auc_drop: float | None = Field(default=None, ge=0)
-    min_effective_rank: float | None = Field(default=None, ge=1)
-    min_day_to_day_cosine: float | None = Field(default=None, ge=-1, le=1)
-    min_coverage: float | None = Field(default=None, ge=0, le=1)
-    max_pool_shrink: float | None = Field(default=None, ge=0, le=1)
 
 
 class DatasetSpec(Contract):

@@ -73,37 +73,37 @@ class EntityCounts:
         self._lake, self._spec, self._entity, self._counting = lake, spec, entity, counting
         self._names = tuple(f.name for f in spec.counting_features(entity))
         self._smoothing, self._unknown = np.float32(counting.smoothing), len(rows)
-        # One row per entity, then one for the unknown; everybody's rates, and whose a row's are.
-        self._counts_NWC, prior_WL = self._as_of(ds, rows)
-        self._prior_DWL = prior_WL[None]
-        self._day_of = np.zeros(len(self._counts_NWC), np.int64)
+        # One row per entity, then one for the unknown.
+        self._counts_NWC, totals_WC = self._as_of(ds, rows)
+        shown_W1, positives_WL = totals_WC[:, :1], totals_WC[:, 1:]
+        prior_WL = np.full(positives_WL.shape, np.nan)
+        np.divide(positives_WL, shown_W1, out=prior_WL, where=shown_W1 > 0)
+        self._prior_WL = prior_WL.astype(np.float32)
 
     def recall(self, rows_of_days: Mapping[str, Rows]) -> None:
-        """Append entities as of earlier days, a day after the other, with the rates of that day.
+        """Append the counts of entities as of earlier days, one day after the other.
+
+        Their rates are drawn towards everybody's rate before this day, like all others: that of
+        their own day, which whoever has no history has to the last digit, would be a date.
 
         Raises:
             MissingInput: the day before one of them was not counted, and had events.
         """
-        for ds, rows in rows_of_days.items():
-            counts_NWC, prior_WL = self._as_of(ds, rows)
-            day = np.full(len(rows), len(self._prior_DWL))
-            self._counts_NWC = np.concatenate([self._counts_NWC, counts_NWC[:-1]])
-            self._prior_DWL = np.concatenate([self._prior_DWL, prior_WL[None]])
-            self._day_of = np.concatenate([self._day_of, day])
+        recalled = [self._as_of(ds, rows)[0][:-1] for ds, rows in rows_of_days.items()]
+        self._counts_NWC = np.concatenate([self._counts_NWC, *recalled])
 
     def take(self, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float32]]:
         """The features of chosen rows: name -> float32 [B], NaN for unknown entities."""
         counts_BWC = self._counts_NWC[rows].astype(np.float32)
         counts_BWC[rows == self._unknown] = np.nan
-        prior_BWL = self._prior_DWL[self._day_of[rows]]
-        positives_BWL = counts_BWC[:, :, 1:] + self._smoothing * prior_BWL
+        positives_BWL = counts_BWC[:, :, 1:] + self._smoothing * self._prior_WL
         rates_BWL = positives_BWL / (counts_BWC[:, :, :1] + self._smoothing)
         together = np.concatenate([counts_BWC, rates_BWL], axis=2)
         columns = np.ascontiguousarray(together.reshape(len(rows), len(self._names)).T)
         return dict(zip(self._names, columns, strict=True))
 
-    def _as_of(self, ds: str, rows: Rows) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Counts [rows + 1, W, C] before a day, and everybody's rates [W, L]."""
+    def _as_of(self, ds: str, rows: Rows) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Counts [rows + 1, W, C] before a day, and those of everybody together [W, C]."""
         shape = (len(WINDOWS), len(self._spec.counted))
         counts_NWC = np.zeros((len(rows) + 1, *shape), np.int32)
         totals_WC = np.zeros(shape, np.int64)
@@ -113,10 +113,7 @@ class EntityCounts:
             at = rows.rows_of(hashes)
             known = at < len(rows)
             counts_NWC[at[known]] = counts[known]
-        shown_W1, positives_WL = totals_WC[:, :1], totals_WC[:, 1:]
-        prior_WL = np.full(positives_WL.shape, np.nan)
-        np.divide(positives_WL, shown_W1, out=prior_WL, where=shown_W1 > 0)
-        return counts_NWC, prior_WL.astype(np.float32)
+        return counts_NWC, totals_WC
 
 
 def largest_counts(

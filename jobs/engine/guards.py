@@ -48,6 +48,7 @@ def names(spec: DatasetSpec) -> tuple[str, ...]:
     return (
         *("validate.daily_rows", "validate.freshness_hours"),
         *(f"validate.rate_{label}" for label in spec.label_rates),
+        *(("validate.late_auc",) if spec.attribution_days else ()),
         "train.auc",
         *(f"train.effective_rank_{e}" for e in ENTITIES),
         *(f"verify.{number}_{e}" for number in (*_POOL, "pool") for e in ENTITIES),

@@ -53,6 +53,7 @@ STEPS: tuple[Step, ...] = (
         recipe_parts=("guards",),
         history=True,
         task="validate",
+        command="jobs.commands.validate",
         failure="The day's data breaks its contract; nothing was trained on it.",
         remedy="The message names table, column, rule and counts. Repair the source, ingest again.",
     ),

@@ -1,5 +1,6 @@
 """What to train on, decided from manifests alone, and the id that follows from it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,8 +56,8 @@ def make_plan(ctx: RunContext, store: SnapshotStore) -> Plan:
     if parent:
         _check_parent(ctx, parent)
     days = _days_since(ctx, parent) if parent else window_days(ctx)
-    read = [*(a for d in days for a in _tables_of(ctx, d)), *_pools_of(ctx)]
-    inputs = [f"{a.name}:{a.ds}:{a.digest}" for a in read]
+    read = [*_referred_to(ctx, days[0]), *(a for d in days for a in _tables_of(ctx, d))]
+    inputs = [f"{a.name}:{a.ds}:{a.digest}" for a in (*read, *_pools_of(ctx))]
     digest = content_digest(
         ctx.own_recipe.digest(("model", "training")),
         model_digest(ctx),
@@ -135,6 +136,18 @@ def _check_parent(ctx: RunContext, parent: SnapshotManifest) -> None:
             found=parent.recipe,
             hint=f"a changed model begins a new space: derm bootstrap --ds {ctx.ds}",
         )
+
+
+def _referred_to(ctx: RunContext, first: str) -> Iterator[Artifact]:
+    """What late labels may refer to before the first day: users, Pins and counts of their day."""
+    attribution, begin = ctx.spec.attribution_days, ctx.home.first_ds
+    for ds in days_between(shift_day(first, -attribution - 1), shift_day(first, -1)):
+        for step, names in (
+            ("ingest", ("lake:users", "lake:pins")),
+            ("count", tuple(f"lake:counts/{e}" for e in ENTITIES)),
+        ):
+            if attribution and ds >= begin and (made := ctx.manifests.get(step, ds, None)):
+                yield from (made.output(name) for name in names)
 
 
 def _tables_of(ctx: RunContext, ds: str) -> tuple[Artifact, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from feature_store.contracts.base import ENTITIES, Entity, shift_day
@@ -36,7 +37,7 @@ def late_rows(world: World) -> dict[str, npt.NDArray]:
     """What the model of conversions reads of the labels of SHOWN that came on ARRIVED."""
     counting = world.context(ARRIVED, "cvr").counting
     examples = DayExamples(world.lake, world.spec, ARRIVED, "cvr", counting)
-    (batch,) = examples.batches(Order(batch_rows=10_000))
+    (batch,) = examples.batches(Order(batch_rows=10_000, distinct=False))
     start = np.datetime64(SHOWN, "s").astype(float)
     mine = batch["late"] & (batch["ts"] >= start) & (batch["ts"] < start + 86_400)
     assert mine.sum() > 5
@@ -60,6 +61,9 @@ def test_each_feature_is_as_of_the_impression(world: World) -> None:
             expected[feature.name] = {(f"{entity}s", SHOWN)}
         for feature in world.spec.counting_features(entity):
             expected[feature.name] = {(f"counts/{entity}", BEFORE)}
+            # Everybody's rate is that of the day on which the row is read: a date, if it were not.
+            if feature.group == "rates":
+                expected[feature.name].add((f"counts/{entity}", BETWEEN))
     assert depends == expected
     context = {f.name for f in world.spec.features_of("context")} | {"ts", "surface"}
     assert context.isdisjoint(depends)
@@ -68,14 +72,34 @@ def test_each_feature_is_as_of_the_impression(world: World) -> None:
 def test_what_they_carry_is_what_their_impressions_carry(world: World) -> None:
     counting = world.context(SHOWN, "cvr").counting
     examples = DayExamples(world.lake, world.spec, SHOWN, "cvr", counting)
-    (shown,) = examples.batches(Order(batch_rows=10_000, rows="impressions"))
+    (shown,) = examples.batches(Order(batch_rows=10_000, rows="impressions", distinct=False))
     late = late_rows(world)
     at = np.searchsorted(shown["ts"], late["ts"])
     assert not shown["late"].any()
     inputs = set(late) - {"late"} - {n for n in late if n.startswith("label:")}
-    assert {"seen_pins", "topic", "pin_checkout_rate_7d", "query", "key:user"} <= inputs
-    for name in inputs:
+    assert {"seen_pins", "topic", "pin_checkout_count_7d", "query", "key:user"} <= inputs
+    for name in {n for n in inputs if "_rate_" not in n or n == "user_rate"}:
         np.testing.assert_array_equal(late[name], shown[name][at], err_msg=name)
+
+
+def test_labels_as_they_were_known_in_the_end(world: World) -> None:
+    counting = world.context(SHOWN, "cvr").counting
+    order = Order(batch_rows=64, rows="impressions")
+
+    def labels(known_by: str) -> dict[float, float]:
+        examples = DayExamples(world.lake, world.spec, SHOWN, "cvr", counting, known_by=known_by)
+        batches = list(examples.batches(order))
+        ts, bought = (np.concatenate([b[n] for b in batches]) for n in ("ts", "label:checkout"))
+        return dict(zip(ts.tolist(), bought.tolist(), strict=True))
+
+    first, between, last = (labels(ds) for ds in ("", BETWEEN, ARRIVED))
+    told = set(late_rows(world)["ts"].tolist())
+    table = world.spec.events_table()
+    heard = world.lake.read(table, BETWEEN).filter(pc.is_valid(pc.field("arrived_at")))
+    sooner = set((heard["ts"].cast(pa.int64()).to_numpy() / 1e6).tolist())
+    assert {ts for ts in first if first[ts] != between[ts]} == sooner
+    assert {ts for ts in first if first[ts] != last[ts]} == sooner | told
+    assert all(first[ts] == 0 and last[ts] == 1 for ts in sooner | told)
 
 
 def test_an_upstream_reads_the_rows_on_which_it_knows_a_label(world: World) -> None:

@@ -1,0 +1,163 @@
+"""What tells late labels from the positives of the day itself: nothing that a model reads."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from feature_store.contracts.base import days_between, shift_day
+from feature_store.lake.lake import Lake
+from jobs.datasets.feature_audit import late_labels_told
+from jobs.datasets.separation import Rows, auc, auc_alone, codes_of
+from simulator.config import ConversionConfig, WorldConfig
+from simulator.world import World
+from tests.data_fixtures import FIRST, tiny_world
+
+DAYS = days_between(FIRST, shift_day(FIRST, 15))
+SETTLED = DAYS[8:]
+BUYERS = tiny_world(users=4_000, pins=300, conversion=ConversionConfig(bias=-1.0))
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Days of a world in which conversions are frequent."""
+    return live(tmp_path_factory.mktemp("lake"), BUYERS)
+
+
+def live(root: Path, config: WorldConfig) -> Lake:
+    world, lake = World(config, 5, FIRST), Lake(root)
+    for ds in DAYS:
+        day = world.day(ds)
+        lake.overwrite(world.spec.events_table(), ds, day.events)
+        lake.overwrite(world.spec.users_table(), ds, day.users)
+        lake.overwrite(world.spec.pins_table(), ds, day.pins)
+    return lake
+
+
+def spec_of(config: WorldConfig = BUYERS):
+    return World(config, 5, FIRST).spec
+
+
+@pytest.fixture(scope="module")
+def rows(lake: Lake) -> pd.DataFrame:
+    """The rows of the settled days, with their user's sequence as of the day of the impression."""
+    events = pa.concat_tables([lake.read(spec_of().events_table(), ds) for ds in SETTLED])
+    frame = events.to_pandas().assign(ds=pc.strftime(events["ts"], "%Y-%m-%d").to_pandas())
+    users = [
+        lake.read(spec_of().users_table(), ds, columns=["user_id", "engaged_pins"])
+        .to_pandas()
+        .assign(ds=ds)
+        for ds in DAYS
+    ]
+    return frame.merge(pd.concat(users), on=["user_id", "ds"], how="left", validate="many_to_one")
+
+
+def against(late: npt.NDArray, weight: npt.NDArray | None = None) -> Rows:
+    ones = np.ones(len(late))
+    return Rows(
+        positive=late, weight=ones if weight is None else weight, fold=np.zeros(len(late), int)
+    )
+
+
+def converted(rows: pd.DataFrame) -> pd.DataFrame:
+    positives = rows[rows["conversion"] == 1]
+    late = positives["arrived_at"].notna()
+    assert late.sum() > 1_000
+    assert (~late).sum() > 500
+    return positives.assign(late=late)
+
+
+def heard_by_midnight(rows: pd.DataFrame) -> npt.NDArray:
+    """The chance [N] that a conversion is heard of on the day of its impression."""
+    rules = BUYERS.conversion
+    left = (rows["ts"].dt.ceil("D") - rows["ts"]).dt.total_seconds().to_numpy() / 86_400
+    window = np.where(rows["by_click"], rules.click_days, rules.view_days)
+    mean = math.log(rules.delay_mean_days) - rules.delay_sigma**2 / 2
+
+    def passed(days: npt.NDArray) -> npt.NDArray:
+        z = (np.log(days) - mean) / (rules.delay_sigma * math.sqrt(2))
+        return np.array([0.5 * math.erfc(-x) for x in z])
+
+    return passed(left) / passed(window)
+
+
+def test_the_hour_tells_what_midnight_cuts_off_and_nothing_else(rows: pd.DataFrame) -> None:
+    """A day ends at midnight: the later an impression, the likelier its conversion is late.
+
+    Weighed by how likely each was to be heard of when it was, both kinds have the same hours.
+    """
+    found = converted(rows)
+    typed = [c for c in found.columns if c.endswith("_after_click")]
+    found = found.assign(by_click=(found[typed] == 1).any(axis=1))
+    found = found[found["ts"].dt.hour < 20]
+    chance = heard_by_midnight(found)
+    late = found["late"].to_numpy()
+    weight = 1 / np.where(late, 1 - chance, chance)
+    hour = found["hour"].str[1:].astype(int).to_numpy()
+    assert auc(hour, against(late, weight)) == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_declared_hour_is_that_of_the_time(rows: pd.DataFrame) -> None:
+    found = converted(rows)
+    differs = found["hour"].str[1:].astype(int).to_numpy() != found["ts"].dt.hour.to_numpy()
+    assert auc(differs, against(found["late"].to_numpy())) == pytest.approx(0.5, abs=0.03)
+    assert not differs.any()
+
+
+def test_the_pin_is_as_often_in_the_users_own_sequence(rows: pd.DataFrame) -> None:
+    found = converted(rows)
+    inside = [p in set(s) for p, s in zip(found["pin_id"], found["engaged_pins"], strict=True)]
+    assert 0.05 < np.mean(inside) < 0.95
+    told = auc(np.array(inside), against(found["late"].to_numpy()))
+    assert told == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_hour_alone_says_little_of_a_conversion(rows: pd.DataFrame) -> None:
+    by_user = pd.util.hash_array(rows["user_id"].to_numpy()) % 4
+    ones = np.ones(len(rows))
+    all_rows = Rows(
+        positive=(rows["conversion"] == 1).to_numpy(), weight=ones, fold=by_user.astype(int)
+    )
+    assert auc_alone(codes_of(rows["hour"].to_numpy(str)), all_rows) <= 0.55
+
+
+def test_a_tree_over_all_features_tells_nothing(lake: Lake) -> None:
+    told = late_labels_told(lake, spec_of(), DAYS[-1], "cvr")
+    assert told.late > 200
+    assert told.prompt > 100
+    assert told.auc < 0.56
+
+
+@pytest.mark.parametrize("leak", ["hour", "user_interest_engagements"])
+def test_a_feature_of_the_arrival_is_named(lake: Lake, leak: str) -> None:
+    """The mistake that the contract forbids, made in the lake itself."""
+    ds, table = DAYS[-1], spec_of().events_table()
+    events = lake.read(table, ds)
+    arrival = {
+        "hour": pc.binary_join_element_wise("h", pc.strftime(events["arrived_at"], "%H"), ""),
+        # By then the click on this very Pin has been counted, too.
+        "user_interest_engagements": pc.add(events["user_interest_engagements"], 1),
+    }
+    changed = pc.if_else(pc.is_valid(events["arrived_at"]), arrival[leak], events[leak])
+    spoilt = events.set_column(events.schema.get_field_index(leak), leak, changed)
+    lake.overwrite(table, ds, spoilt.cast(events.schema))
+    try:
+        told = late_labels_told(lake, spec_of(), ds, "cvr")
+    finally:
+        lake.overwrite(table, ds, events)
+    assert told.auc - 3 * told.error > 0.6
+    assert told.by[0] == leak
+
+
+def test_a_world_without_delay_has_nothing_to_compare(tmp_path: Path) -> None:
+    prompt = replace(BUYERS, users=300, conversion=replace(BUYERS.conversion, delayed=0.0))
+    lake = live(tmp_path, prompt)
+    told = late_labels_told(lake, spec_of(prompt), DAYS[-1], "cvr")
+    assert told.late == told.prompt == 0
+    assert math.isnan(told.auc)
