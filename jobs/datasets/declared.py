@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from feature_store.contracts.base import Contract, Day, Entity
+from feature_store.contracts.bounds import Bounds
 from feature_store.contracts.datasets import (
-    Bounds,
     DatasetSpec,
     EmptyDays,
     Feature,
