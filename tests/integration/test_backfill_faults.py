@@ -5,6 +5,7 @@ every later day runs on them. Nothing is stale then; only the plan says what is 
 Steps that need a model or a store have deterministic stand-ins: a repair only calls them.
 """
 
+import os
 import shutil
 import sys
 import types
@@ -161,6 +162,11 @@ WRONG: dict[str, Run] = {
     "index": known_by("index:{u}", _PINS, wrong=True),
     "publish": known_by("users:{u}", _USERS, wrong=True),
 }
+# Every faulty step, for one day and for two, in every mode; without DERM_TEST_EVERY_FAULT in one
+# mode each, taking turns.
+_EVERY = [((fault, days), *mode) for fault in WRONG for days in (1, 2) for mode in MODES]
+_TURNS = [_EVERY[4 * i + i % 4] for i in range(len(_EVERY) // 4)]
+CASES = _EVERY if os.environ.get("DERM_TEST_EVERY_FAULT") else _TURNS
 
 
 @pytest.fixture(scope="module")
@@ -242,8 +248,7 @@ def spoilt(
     return faulty, wrong, root
 
 
-@pytest.mark.parametrize(("what", "retrain"), MODES)
-@pytest.mark.parametrize("spoilt", [(f, n) for f in WRONG for n in (1, 2)], indirect=True)
+@pytest.mark.parametrize(("spoilt", "what", "retrain"), CASES, indirect=["spoilt"])
 def test_what_a_step_did_wrong_is_made_again(
     what: plan.What,
     retrain: bool | None,
