@@ -13,6 +13,7 @@ import pytest
 
 from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.manifests import Release
+from feature_store.contracts.sealed import unsealed
 from feature_store.contracts.tables import pool_table
 from jobs.engine.manifests import ManifestStore
 from jobs.repair import unfinished
@@ -69,7 +70,7 @@ def digests(home: Path, ds: str) -> dict[str, str]:
 
 def released(home: Path) -> Release:
     name = (home / "releases" / "current").read_text().strip()
-    return Release.model_validate_json((home / "releases" / f"{name}.json").read_text())
+    return Release.model_validate_json(unsealed(home / "releases" / f"{name}.json"))
 
 
 def spaces(home: Path) -> set[str]:
