@@ -169,7 +169,8 @@ def _published_day(home: Path) -> str:
 def _truncate_a_source_file(home: Path, ds: str) -> Path:
     manifest = ManifestStore(home / "manifests").get("simulate", ds, None)
     assert manifest is not None
-    path = sorted(Path(manifest.output("source").uri).rglob("*events*.parquet"))[0]
+    folder = home / manifest.output("source").uri
+    path = sorted(folder.rglob("*events*.parquet"))[0]
     content = path.read_bytes()
     # Of the length it had: a file that is shorter is written again by its generator.
     half = len(content) // 2
