@@ -104,7 +104,7 @@ def test_what_nobody_expected_is_said_in_a_line_and_traced_on_demand(tmp_path: P
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "IsADirectoryError" in done.stderr
-    assert "jobs/engine/manifests.py:" in done.stderr
+    assert "feature_store/contracts/sealed.py:" in done.stderr
     traced = run(
         tmp_path / "home",
         "status",
