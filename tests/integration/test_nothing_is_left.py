@@ -28,6 +28,7 @@ def begin(name, **how):
 @pytest.fixture(scope="module")
 def server():
     service = begin("server")
+    time.sleep(0.1)  # longer than the clock of processes is coarse
     yield service
     service.kill()
     service.wait()
