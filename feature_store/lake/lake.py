@@ -81,6 +81,12 @@ class Lake:
                 hint="no step has written it yet, or the lake is elsewhere: DERM_LAKE says where",
             ) from error
 
+    def close(self, name: str) -> None:
+        """Know nothing of a table any more: its folder was moved or removed."""
+        path = self.path(name)
+        self._handles = {key: handle for key, handle in self._handles.items() if key[0] != path}
+        self._listed.pop(name, None)
+
     def exists(self, name: str) -> bool:
         """Whether the table has been created."""
         return DeltaTable.is_deltatable(self.path(name), self.root.delta_options)

@@ -99,10 +99,12 @@ def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
         if old.buckets == buckets:
             return []
         shutil.rmtree(made, ignore_errors=True)
+        ctx.lake.close(target)
         layout = Layout(dim=old.dim, buckets=buckets, dtype=old.dtype)
         for ds in ctx.lake.days(table.name):
             _move_day(ctx, table, target, ds, old.buckets, layout)
         final.rename(retired)
+        ctx.lake.close(table.name)
     # From here on a killed run is finished by the next one: the old table marks what is left to do.
     if not final.exists():
         made.rename(final)
