@@ -4,7 +4,6 @@ A variant calls a base recipe and replaces fields; there is no flag for each kno
 """
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from feature_store.config import (
 from feature_store.contracts.bounds import Bounds
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import ModelOption, UpstreamDeclaration
-from jobs.engine.digest import content_digest
+from jobs.engine.digest import content_digest, file_digest
 from jobs.settings import Home
 from models.derm.config import DermConfig, LossConfig
 from models.nn.config import DhenConfig, SequenceConfig
@@ -239,7 +238,7 @@ def recipe_of(home: Home) -> Recipe:
     Raises:
         InputError: it is in a file that is gone, or that changed since the home recorded it.
     """
-    if home.recipe_digest and (found := file_digest(home.recipe)) != home.recipe_digest:
+    if home.recipe_digest and (found := recipe_digest(home.recipe)) != home.recipe_digest:
         raise InputError(
             "the file of the recipe changed since the home recorded it",
             where=home.recipe,
@@ -251,7 +250,7 @@ def recipe_of(home: Home) -> Recipe:
     return recipe(home.recipe)
 
 
-def file_digest(name: str) -> str:
+def recipe_digest(name: str) -> str:
     """SHA-256 of the file that a recipe is in; empty for those of this module.
 
     Raises:
@@ -261,7 +260,7 @@ def file_digest(name: str) -> str:
         return ""
     path = name.rpartition(":")[0]
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return file_digest(Path(path))
     except OSError as error:
         raise InputError(
             "the file of the recipe cannot be read", where=path, found=error.strerror or str(error)
@@ -276,7 +275,7 @@ def absolute(name: str) -> str:
 
 def _from_file(name: str) -> Recipe:
     path, _, function = name.rpartition(":")
-    file_digest(name)
+    recipe_digest(name)
     spec = importlib.util.spec_from_file_location("derm_recipe", path)
     if spec is None or spec.loader is None:
         raise InputError("a recipe is a function of a Python file", expected="*.py", found=path)

@@ -9,7 +9,7 @@ from feature_store.contracts.errors import InputError
 from jobs.cli import day, out
 from jobs.datasets.registry import REAL, SIMULATED, dataset_spec, open_adapter
 from jobs.pipelines import catalog
-from jobs.recipes import RECIPES, absolute, file_digest, recipe
+from jobs.recipes import RECIPES, absolute, recipe, recipe_digest
 from jobs.settings import Home, Settings
 
 
@@ -84,7 +84,7 @@ def declare(args: argparse.Namespace, settings: Settings) -> Home:
         dataset=dataset,
         source=source,
         recipe=name,
-        recipe_digest=file_digest(name),
+        recipe_digest=recipe_digest(name),
         first_ds=first,
         start_ds=start,
         seed=args.seed,
