@@ -4,8 +4,8 @@
 
 The first digest is lineage: equal rows have it wherever and by whichever writer they were written.
 The second guards the file: its bytes are hashed by the first reader of each process, at memory
-speed (XXH3, 13 GB/s on the machine that docs/reliability.md speaks of). So a file that was changed,
-cut short or put in the place of another is refused instead of read.
+speed (XXH3). So a file that was changed, cut short or put in the place of another is refused
+instead of read.
 """
 
 import functools

@@ -7,7 +7,8 @@ pair into a new one and swaps the folder's `current` link, so a reader has the o
 
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -270,28 +271,18 @@ class FileWriter:
             draft.replace(draft.with_name(draft.name.removeprefix(".")))
 
 
-class _typed:  # noqa: N801 - reads as a statement: with _typed(...)
-    """Turns what the file system refuses into a StoreError that says what to do."""
-
-    def __init__(self, location: str) -> None:
-        self._location = location
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, OSError):
-            raise StoreError(
-                "the file store could not be written",
-                where=self._location,
-                found=str(error),
-                hint="free space or repair the permissions, then run the step again",
-            ) from error
+@contextmanager
+def _typed(location: str) -> Iterator[None]:
+    """Turn what the file system refuses into a StoreError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            "the file store could not be written",
+            where=location,
+            found=str(error),
+            hint="free space or repair the permissions, then run the step again",
+        ) from error
 
 
 def _names(ids: pa.Array) -> npt.NDArray[np.bytes_]:

@@ -1,29 +1,20 @@
 """What redis-py raises, as a StoreError that says what to do."""
 
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import redis
 
 from feature_store.contracts.errors import StoreError
 
 
-class typed_errors:  # noqa: N801 - reads as a statement: with typed_errors(...)
-    """Turns what redis-py raises into a StoreError that says what to do."""
-
-    def __init__(self, location: str) -> None:
-        self._location = location
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, redis.RedisError | OSError):
-            raise store_error(error, self._location) from error
+@contextmanager
+def typed_errors(location: str) -> Iterator[None]:
+    """Turn what redis-py raises into a StoreError that says what to do."""
+    try:
+        yield
+    except (redis.RedisError, OSError) as error:
+        raise store_error(error, location) from error
 
 
 _REMEDIES: tuple[tuple[type[Exception], str, str], ...] = (
