@@ -17,7 +17,7 @@ from typing import NoReturn
 from feature_store.contracts.base import check_day
 from feature_store.contracts.errors import InputError
 from jobs import exits
-from jobs.pipelines import daily
+from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Step
 from jobs.services import private
 from jobs.settings import Settings
@@ -133,6 +133,12 @@ COMMANDS: tuple[Command, ...] = (
         module="jobs.upkeep.probe",
         summary="look at the store, the disk, the steps at work and the day that is due",
         example="derm probe --json",
+    ),
+    Command(
+        name="rank",
+        module="jobs.commands.rank",
+        summary="bring the rankers up to a released day, and past days that were repaired",
+        example="derm rank --ds 2025-03-01",
     ),
     Command(
         name="rebucket",
@@ -277,7 +283,7 @@ def build_parser(chosen: str) -> argparse.ArgumentParser:
         epilog="example: derm run --from 2025-03-01 --to 2025-03-07",
     )
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for step in daily.STEPS:
+    for step in catalog.every_step():
         example = f"derm {step.name} --ds 2025-03-01"
         command = _add(parsers, step.name, step.summary, example, step.command)
         command.set_defaults(step=step)
@@ -312,6 +318,9 @@ def _configure_step(parser: argparse.ArgumentParser, step: Step) -> None:
     parser.add_argument("--ds", required=needs_day, type=day, help="the day, YYYY-MM-DD")
     if step.per_upstream:
         parser.add_argument("--upstream", metavar="NAME", help="one model; default: all")
+    if step.per_ranker:
+        names = ("--ranker", "--upstream")
+        parser.add_argument(*names, dest="upstream", metavar="NAME", help="one; default: all")
     parser.add_argument("--force", action="store_true", help="run even if nothing changed")
     if configure:
         configure(parser)

@@ -20,12 +20,15 @@ from feature_store.config import (
     RetentionConfig,
 )
 from feature_store.contracts.bounds import Bounds
+from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError
+from feature_store.contracts.rankers import RankerDeclaration, check_rankers, usual_rankers
 from feature_store.contracts.upstreams import ModelOption, UpstreamDeclaration
 from jobs.engine.digest import content_digest, file_digest
 from jobs.settings import Home
 from models.derm.config import DermConfig, LossConfig
 from models.nn.config import DhenConfig, SequenceConfig
+from models.rankers.config import RankingConfig
 from models.registry import default_config, reads
 from models.training.config import InferenceConfig, TrainingConfig
 from simulator import config as worlds
@@ -63,6 +66,7 @@ class Recipe:
         families: by family other than DERM, its configuration; else the family's default.
         overrides: by upstream, fields of the model that differ; a declared upstream's own `model`
             comes after them.
+        rankers: what learns from the released vectors; None: one for the labels of each upstream.
     """
 
     name: str
@@ -80,6 +84,8 @@ class Recipe:
     upstreams: tuple[UpstreamDeclaration, ...] = ()
     families: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, dict[str, ModelOption]] = field(default_factory=dict)
+    ranking: RankingConfig = field(default_factory=RankingConfig)
+    rankers: tuple[RankerDeclaration, ...] | None = None
 
     def of(self, upstream: UpstreamDeclaration) -> "Recipe":
         """The recipe as one upstream has it: its own model and aggregation.
@@ -108,6 +114,29 @@ class Recipe:
             aggregation=dataclasses.replace(self.aggregation, **own),
         )
 
+    def of_ranker(self, ranker: RankerDeclaration) -> "Recipe":
+        """The recipe as one ranker has it: its own model, and what it is declared to be.
+
+        Raises:
+            InputError: there is no such family, or the declaration names a field it does not have.
+        """
+        families = self.ranking.families
+        where = f"ranker {ranker.name}"
+        if ranker.family not in families:
+            raise InputError(
+                "there is no such family of rankers",
+                where=where,
+                expected=" | ".join(sorted(families)),
+                found=ranker.family,
+            )
+        model = _overridden(families[ranker.family], ranker.model, f"{where}: model")
+        own = dataclasses.replace(
+            self.ranking,
+            families={ranker.family: model},
+            declaration=ranker.model_dump_json(),
+        )
+        return dataclasses.replace(self, ranking=own)
+
     def bounded(self, declared: Bounds) -> "Recipe":
         """The recipe with the bounds that a data set declares in place of its own."""
         chosen = declared.model_dump(exclude_none=True)
@@ -117,6 +146,27 @@ class Recipe:
         """Digest of the named parts: what the result of a step depends on."""
         chosen = {p: dataclasses.asdict(getattr(self, p)) for p in parts}
         return content_digest(json.dumps(chosen, sort_keys=True))
+
+
+def rankers_of(chosen: Recipe, spec: DatasetSpec) -> tuple[RankerDeclaration, ...]:
+    """The rankers of a recipe on a data set.
+
+    Raises:
+        InputError: they do not fit the data set, its upstreams, or the sizes of the recipe.
+    """
+    taught = tuple(dict.fromkeys(x.upstream for x in spec.labels))
+    declared = chosen.rankers
+    if declared is None:
+        declared = usual_rankers(spec.declared_upstreams, taught)
+    try:
+        found = check_rankers(declared, spec.declared_upstreams, taught)
+    except ValueError as error:
+        raise InputError(
+            "these rankers do not fit the data set", where=spec.name, found=str(error)
+        ) from error
+    for ranker in found:
+        chosen.of_ranker(ranker)
+    return found
 
 
 def _overridden(config: T, options: Mapping[str, ModelOption], where: str) -> T:

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import InputError, ManifestCorrupt
+from feature_store.contracts.rankers import RankerDeclaration
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.online.address import check_address
 
@@ -115,6 +116,8 @@ class Home(Contract):
         first_ds: first day with events.
         start_ds: first day the pipeline publishes; earlier days only feed the first training.
         upstreams: what its days are made for, as its data set and recipe declared them.
+        rankers: what learns from its releases; others may take their place, since nothing is made
+            of a ranker.
     """
 
     dataset: str
@@ -125,6 +128,7 @@ class Home(Contract):
     start_ds: Day
     seed: int = 0
     upstreams: tuple[UpstreamDeclaration, ...] = _BEFORE_DECLARATIONS
+    rankers: tuple[RankerDeclaration, ...] = ()
 
     @classmethod
     def load(cls, root: Path) -> Self:
@@ -149,14 +153,15 @@ class Home(Contract):
             ) from error
 
     def save(self, root: Path) -> None:
-        """Write the declaration; an equal one is left alone, a changed recipe file recorded.
+        """Write the declaration; a changed recipe file and other rankers are recorded.
 
         Raises:
             InputError: the home exists and was declared differently.
         """
         path = root / "home.json"
         existing = Home.load(root) if path.exists() else self
-        if existing.model_copy(update={"recipe_digest": self.recipe_digest}) != self:
+        changeable = {"recipe_digest": self.recipe_digest, "rankers": self.rankers}
+        if existing.model_copy(update=changeable) != self:
             raise InputError(
                 f"{root} already holds another pipeline",
                 where=str(path),

@@ -82,6 +82,7 @@ class DayExamples:
     Args:
         known_by: a later day: impressions have the labels that were known at its end, those that
             arrived late in the place of the day's own. Without one, what the day itself knew.
+        late_since: late labels of impressions before this day are not read.
     """
 
     def __init__(
@@ -94,8 +95,10 @@ class DayExamples:
         pools: Sequence[PoolInput] = (),
         *,
         known_by: str = "",
+        late_since: str = "",
     ) -> None:
         self.ds, self._known_by = ds, known_by
+        self._late_from = _midnight(late_since) if late_since else None
         self._spec, self._lake = spec, lake
         self._labels = tuple(x.name for x in spec.labels_of(upstream))
         self._context = spec.features_of("context")
@@ -190,7 +193,7 @@ class DayExamples:
         """The late labels of the day's impressions: each impression once, with all it was told."""
         events = self._spec.events_table()
         days = [d for d in self._lake.days(events.name) if self.ds < d <= self._known_by]
-        start = pa.scalar(dt.datetime.fromisoformat(f"{self.ds}T00:00:00Z"), _TIME)
+        start = _midnight(self.ds)
         end = pa.scalar(start.as_py() + dt.timedelta(days=1), _TIME)
         of_day = (pc.field("ts") >= start) & (pc.field("ts") < end)
         rows = self._lake.dataset(events, days).to_table(
@@ -217,6 +220,8 @@ class DayExamples:
         """Bring in the entities of late labels, as of the days of their impressions."""
         columns = ["ts", *(f"{entity}_id" for entity in ENTITIES)]
         late = pc.field("arrived_at").is_valid() & self._known()
+        if self._late_from is not None:
+            late &= pc.field("ts") >= self._late_from
         rows = self._dataset().to_table(columns=columns, filter=late)
         numbers = day_numbers(rows["ts"])
         of_day = {iso_day(n): pa.array(numbers == n) for n in np.unique(numbers).tolist()}
@@ -239,6 +244,9 @@ class DayExamples:
             taught = functools.reduce(pc.or_, (pc.is_valid(chunk.column(n)) for n in self._labels))
             if order.rows == "impressions":
                 taught = pc.and_not(taught, is_late(chunk))
+            elif self._late_from is not None:
+                in_time = pc.greater_equal(chunk.column("ts"), self._late_from)
+                taught = pc.and_(taught, pc.or_(pc.invert(is_late(chunk)), in_time))
             if order.minutes != (0, _DAY_MINUTES):
                 minute = _minutes(chunk)
                 inside = (minute >= order.minutes[0]) & (minute < order.minutes[1])
@@ -284,6 +292,11 @@ def read_share(
             position += len(batch)
             if lo < hi:
                 yield batch.slice(lo, hi - lo)
+
+
+def _midnight(ds: str) -> pa.Scalar:
+    """The start of a day."""
+    return pa.scalar(dt.datetime.fromisoformat(f"{ds}T00:00:00Z"), _TIME)
 
 
 def _minutes(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:

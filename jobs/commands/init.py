@@ -9,7 +9,7 @@ from feature_store.contracts.errors import InputError
 from jobs.cli import day, out
 from jobs.datasets.registry import REAL, SIMULATED, dataset_spec, open_adapter
 from jobs.pipelines import catalog
-from jobs.recipes import RECIPES, absolute, recipe, recipe_digest
+from jobs.recipes import RECIPES, absolute, rankers_of, recipe, recipe_digest
 from jobs.settings import Home, Settings
 
 
@@ -77,10 +77,10 @@ def declare(args: argparse.Namespace, settings: Settings) -> Home:
             expected=f"--start on or after {first}",
             found=start,
         )
+    spec = dataset_spec(dataset, source, chosen.simulation, chosen.upstreams)
     return Home(
-        upstreams=dataset_spec(
-            dataset, source, chosen.simulation, chosen.upstreams
-        ).declared_upstreams,
+        upstreams=spec.declared_upstreams,
+        rankers=rankers_of(chosen, spec),
         dataset=dataset,
         source=source,
         recipe=name,

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from feature_store.contracts.base import Entity, Upstream, days_between, shift_d
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
+from feature_store.contracts.rankers import RankerDeclaration
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
@@ -45,7 +46,9 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """One step of one day. `upstream` is None for steps that serve all of them.
+    """One step of one day.
+
+    `upstream` is what it runs for: an upstream, a ranker, or None where it serves all of them.
 
     Attributes:
         recipe: the home's; what an upstream has of its own is in `own_recipe`.
@@ -94,6 +97,15 @@ class RunContext:
         return self.upstream
 
     @property
+    def own_ranker(self) -> RankerDeclaration:
+        """The ranker that the step runs for.
+
+        Raises:
+            InputError: it was started without one.
+        """
+        return self.pipeline.ranker(self.upstream or "none")
+
+    @property
     def own_entities(self) -> tuple[Entity, ...]:
         """What the upstream of the step embeds.
 
@@ -108,10 +120,12 @@ class RunContext:
 
     @property
     def own_recipe(self) -> Recipe:
-        """The recipe as the upstream of the step has it."""
-        return (
-            self.recipe.of(self.pipeline.upstream(self.upstream)) if self.upstream else self.recipe
-        )
+        """The recipe as the upstream, or the ranker, of the step has it."""
+        if self.upstream is None:
+            return self.recipe
+        if self.pipeline.is_ranker(self.upstream):
+            return self.recipe.of_ranker(self.own_ranker)
+        return self.recipe.of(self.pipeline.upstream(self.upstream))
 
     def recipe_digest(self, step: Step) -> str:
         """Digest of the part of the recipe, and of the seed, that a step's result depends on."""
@@ -140,12 +154,20 @@ class RunContext:
         """Whether an artifact continues yesterday's: not on the first day, nor in a new space."""
         if name.startswith("lake:counts/"):
             return self.ds > self.home.first_ds
+        if name.startswith(("ranker:", "calibrated:")):
+            return self.ds not in self.spaces.pooled and self._ranked_before(name)
         begins: tuple[str, ...] = ()
         if name.startswith("snapshot:"):
             begins = self.spaces.trained
         elif name.endswith("/pool"):
             begins = self.spaces.pooled
         return not self.is_first_day and self.ds not in begins
+
+    def _ranked_before(self, name: str) -> bool:
+        """Whether a ranker's artifact was made on an earlier day."""
+        step, ranker = self.pipeline.producer(name)
+        earlier = (ds for ds in self.manifests.days() if ds < self.ds)
+        return any(self.manifests.path(step.name, ds, ranker).exists() for ds in earlier)
 
     @property
     def begins_a_space(self) -> bool:
@@ -167,14 +189,23 @@ class RunContext:
     @property
     def pool_inputs(self) -> tuple[PoolInput, ...]:
         """The pools that the step's upstream reads as features, from where the space begins on."""
+        return self.pools_of(self._own_declaration.pools)
+
+    def pools_of(self, upstreams: Iterable[Upstream], *, lag: int = 1) -> tuple[PoolInput, ...]:
+        """The pools of some upstreams, from where the space of the day begins on.
+
+        Args:
+            lag: days between a pool and who reads it.
+        """
         since = max([self.home.start_ds, *(d for d in self.spaces.pooled if d <= self.ds)])
-        read = [self.pipeline.upstream(name) for name in self._own_declaration.pools]
+        read = [self.pipeline.upstream(name) for name in upstreams]
         return tuple(
             PoolInput(
                 upstream=other.name,
                 entity=entity,
                 dim=self.recipe.of(other).model.embedding_dim,
                 since=since,
+                lag=lag,
             )
             for other in read
             for entity in other.entities

@@ -53,6 +53,7 @@ def names(spec: DatasetSpec) -> tuple[str, ...]:
         *(f"train.effective_rank_{e}" for e in ENTITIES),
         *(f"verify.{number}_{e}" for number in (*_POOL, "pool") for e in ENTITIES),
         "index.recall_at_10",
+        "evaluate.auc",
     )
 
 

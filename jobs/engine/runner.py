@@ -60,8 +60,9 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
     spec = dataset_spec(home.dataset, home.source, chosen.simulation, chosen.upstreams)
     _check_upstreams(home, spec)
     _check_retention(chosen, spec)
-    if upstream:
-        catalog.pipeline_of(home).upstream(upstream)
+    pipeline = catalog.pipeline_of(home)
+    if upstream and not pipeline.is_ranker(upstream):
+        pipeline.upstream(upstream)
     return RunContext(
         settings=settings,
         home=home,
@@ -288,7 +289,7 @@ def check_outputs(ctx: RunContext, step: Step, outputs: Sequence[Artifact]) -> N
     if written != declared or any(a.ds != ds for a in outputs):
         raise ContractViolation(
             f"step {step.name} did not write what the catalog declares",
-            where="jobs/pipelines/daily.py",
+            where="jobs/pipelines",
             expected=f"{' '.join(declared) or 'nothing'} of {ds}",
             found=" ".join(f"{a.name} of {a.ds}" for a in outputs) or "nothing",
         )

@@ -28,11 +28,18 @@ _ANEW = "anew"
 
 
 class SnapshotStore:
-    """The snapshots of one upstream below the home."""
+    """The snapshots of one upstream, or of one ranker, below the home.
 
-    def __init__(self, home: Path, upstream: Upstream) -> None:
-        self.root = home / "snapshots" / upstream
-        self.upstream = upstream
+    Args:
+        kind: the folder they are in.
+        step: what makes them.
+    """
+
+    def __init__(
+        self, home: Path, upstream: Upstream, *, kind: str = "snapshots", step: str = "train"
+    ) -> None:
+        self.root = home / kind / upstream
+        self.upstream, self._step = upstream, step
 
     def folder(self, snapshot_id: str) -> Path:
         """Where a snapshot is, or would be."""
@@ -94,7 +101,7 @@ class SnapshotStore:
                 where=str(self.folder(snapshot_id)),
                 expected="the folder that the train step recorded",
                 found="no such folder",
-                hint=f"derm train --ds {artifact.ds} --upstream {self.upstream} --force",
+                hint=self._hint(artifact.ds),
             )
         if weights_digest(manifest) != artifact.digest:
             raise ManifestCorrupt(
@@ -165,7 +172,7 @@ class SnapshotStore:
         shutil.rmtree(self.draft(snapshot_id), ignore_errors=True)
 
     def _hint(self, snapshot_id: str) -> str:
-        return f"derm train --ds {snapshot_id[:10]} --upstream {self.upstream} --force"
+        return f"derm {self._step} --ds {snapshot_id[:10]} --upstream {self.upstream} --force"
 
 
 def weights_digest(manifest: SnapshotManifest) -> str:

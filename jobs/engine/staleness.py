@@ -36,11 +36,17 @@ class Standing:
     reason: str = ""
 
 
-def standings(ctx: RunContext, days: Sequence[str]) -> Iterator[Standing]:
-    """Every step of the days in order, oldest day first; staleness flows from day to day."""
+def standings(
+    ctx: RunContext, days: Sequence[str], steps: Sequence[Step] | None = None
+) -> Iterator[Standing]:
+    """Every step of the days in order, oldest day first; staleness flows from day to day.
+
+    Args:
+        steps: those of rankers, for example; None: those that a release is made of.
+    """
     unsettled: set[tuple[str, str]] = set()
     for ds in days:
-        for step in ctx.pipeline.steps:
+        for step in ctx.pipeline.steps if steps is None else steps:
             for upstream in ctx.pipeline.upstreams_of(step):
                 view = dataclasses.replace(ctx, ds=ds, upstream=upstream)
                 found = _standing(view, step, unsettled)

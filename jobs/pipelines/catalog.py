@@ -1,12 +1,13 @@
-"""The steps of a home's days, the upstreams they run for, and who makes which artifact."""
+"""The steps of a home's days, the upstreams and rankers they run for, and who makes what."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from feature_store.contracts.base import ENTITIES, Entity, Upstream
 from feature_store.contracts.errors import InputError
+from feature_store.contracts.rankers import Ranker, RankerDeclaration
 from feature_store.contracts.upstreams import UpstreamDeclaration
-from jobs.pipelines import daily
+from jobs.pipelines import daily, ranking
 from jobs.pipelines.declarations import Ref, Step
 from jobs.settings import Home
 
@@ -17,10 +18,15 @@ def step(name: str) -> Step:
     Raises:
         KeyError: there is none.
     """
-    for candidate in daily.STEPS:
+    for candidate in every_step():
         if candidate.name == name:
             return candidate
     raise KeyError(name)
+
+
+def every_step() -> tuple[Step, ...]:
+    """The steps of a day, then those of its rankers."""
+    return (*daily.STEPS, *ranking.STEPS)
 
 
 def steps_for(dataset: str) -> tuple[Step, ...]:
@@ -34,10 +40,14 @@ class Pipeline:
 
     Attributes:
         upstreams: in the order in which they are shown and run.
+        steps: of the day that ends with its release, and that no ranker holds up.
+        rankers: what reads the released vectors, a step of `ranking` after the other.
     """
 
     upstreams: tuple[UpstreamDeclaration, ...]
     steps: tuple[Step, ...] = field(default_factory=lambda: daily.STEPS)
+    rankers: tuple[RankerDeclaration, ...] = ()
+    ranking: tuple[Step, ...] = field(default_factory=lambda: ranking.STEPS)
 
     @property
     def names(self) -> tuple[Upstream, ...]:
@@ -60,14 +70,34 @@ class Pipeline:
                 return declared
         raise InputError("there is no such upstream", expected=" | ".join(self.names), found=name)
 
+    def ranker(self, name: Ranker) -> RankerDeclaration:
+        """The declaration of a ranker.
+
+        Raises:
+            InputError: none has that name.
+        """
+        for declared in self.rankers:
+            if declared.name == name:
+                return declared
+        names = " | ".join(r.name for r in self.rankers) or "none: the home declares no ranker"
+        raise InputError("there is no such ranker", expected=names, found=name)
+
+    def is_ranker(self, name: Upstream | None) -> bool:
+        """Whether a name is that of a ranker."""
+        return any(r.name == name for r in self.rankers)
+
     def upstreams_of(
         self, step: Step, asked: Upstream | None = None
     ) -> tuple[Upstream | None, ...]:
-        """The upstreams a step runs for: the one asked for, all, or None once.
+        """The upstreams, or the rankers, a step runs for: the one asked for, all, or None once.
 
         Raises:
-            InputError: no upstream has the name that was asked for.
+            InputError: none has the name that was asked for.
         """
+        if step.per_ranker:
+            if asked:
+                self.ranker(asked)
+            return tuple(r.name for r in self.rankers if asked in (None, r.name))
         if asked:
             self.upstream(asked)
         if not step.per_upstream:
@@ -80,12 +110,20 @@ class Pipeline:
         refs = [(ref, name) for ref in step.inputs for name in self.expand(ref.name, upstream)]
         if upstream and step.learns:
             refs += self._rested(step, upstream)
+        if upstream and step.per_ranker:
+            return (*refs, *(self._joined(upstream) if step.reads_pools != "never" else ()))
         if upstream and step.reads_pools != "never":
             continued = step.reads_pools == "unless from scratch"
             ref = Ref(name=daily.POOL, offset=-1, optional=True, continued=continued)
             for other in self.upstream(upstream).pools:
                 refs += [(ref, name) for name in self.expand(ref.name, other)]
         return tuple(refs)
+
+    def _joined(self, ranker: Ranker) -> tuple[tuple[Ref, str], ...]:
+        """The pools that a ranker's day is joined with."""
+        declared = self.ranker(ranker)
+        ref = Ref(name=daily.POOL, offset=-declared.lag, optional=declared.lag > 0)
+        return tuple((ref, name) for u in declared.pools for name in self.expand(ref.name, u))
 
     def _rested(self, step: Step, upstream: Upstream) -> list[tuple[Ref, str]]:
         """What a step reads of the days since the upstream last learned."""
@@ -103,6 +141,10 @@ class Pipeline:
 
     def expand(self, template: str, upstream: Upstream | None) -> Iterator[str]:
         """Artifact names of a template, for one upstream (all that make it, when None)."""
+        if "{r}" in template:
+            for ranker in (upstream,) if upstream else tuple(r.name for r in self.rankers):
+                yield template.replace("{r}", ranker)
+            return
         if "{u}" not in template:
             for entity in _entities(template, ENTITIES):
                 yield template.replace("{e}", entity)
@@ -117,7 +159,7 @@ class Pipeline:
         Raises:
             KeyError: no step does.
         """
-        for step in self.steps:
+        for step in (*self.steps, *self.ranking):
             for upstream in self.upstreams_of(step):
                 if artifact in self.outputs_of(step, upstream):
                     return step, upstream
@@ -127,7 +169,7 @@ class Pipeline:
         """Whether a step of this pipeline writes an artifact."""
         return any(
             artifact in self.outputs_of(step, upstream)
-            for step in self.steps
+            for step in (*self.steps, *self.ranking)
             for upstream in self.upstreams_of(step)
         )
 
@@ -138,7 +180,7 @@ class Pipeline:
 
 def pipeline_of(home: Home) -> Pipeline:
     """The pipeline of a home's days."""
-    return Pipeline(upstreams=home.upstreams, steps=steps_for(home.dataset))
+    return Pipeline(upstreams=home.upstreams, steps=steps_for(home.dataset), rankers=home.rankers)
 
 
 def _entities(template: str, entities: tuple[Entity, ...]) -> tuple[str, ...]:

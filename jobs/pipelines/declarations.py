@@ -33,8 +33,9 @@ class Step:
 
     Attributes:
         per_upstream: runs once for every upstream.
+        per_ranker: runs once for every ranker.
         published: runs for upstreams that are published, and no others.
-        reads_pools: also reads the pools of yesterday that an upstream declares as features; a
+        reads_pools: also reads the pools of yesterday that an upstream or a ranker declares; a
             training from scratch does not, because there is none of most of its window.
         learns: where the upstream rests on some days, it reads those too, on the next day after.
         history: also runs on days before the first published one, which only feed the training.
@@ -53,6 +54,7 @@ class Step:
     inputs: tuple[Ref, ...] = ()
     outputs: tuple[str, ...] = ()
     per_upstream: bool = False
+    per_ranker: bool = False
     published: bool = False
     learns: bool = False
     reads_pools: Literal["never", "always", "unless from scratch"] = "never"

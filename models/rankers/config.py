@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig, TokensConfig
+from models.training.config import TrainingConfig
 
 # Changes with the architecture: weights of another one cannot be continued.
 ARCHITECTURE = 1
@@ -60,4 +61,35 @@ class CvrConfig:
 
 
 RankerConfig = CtrConfig | CvrConfig
-DEFAULTS: dict[str, RankerConfig] = {"ctr": CtrConfig(), "cvr": CvrConfig()}
+
+
+def _families() -> dict[str, RankerConfig]:
+    return {"ctr": CtrConfig(), "cvr": CvrConfig()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankingConfig:
+    """How rankers are trained, evaluated and calibrated.
+
+    Attributes:
+        families: what each kind of ranker is made of, by name.
+        training: of a ranker; of its fields `together`, `health_rows` and `checkpoint_steps` say
+            nothing here.
+        late_days: a label that arrives later than this many days after its impression is not
+            learned: the pools of its impression's day may be gone.
+        prior_rows: how many rows of a day the calibration of the day before weighs.
+        draws: of users, for the interval of what embeddings are worth.
+        declaration: what one ranker is declared to be, as JSON.
+    """
+
+    families: dict[str, RankerConfig] = field(default_factory=_families)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(window_days=7))
+    late_days: int = 3
+    prior_rows: int = 1000
+    draws: int = 1000
+    declaration: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("late_days", "prior_rows", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected >= 1, found {getattr(self, name)}")

@@ -54,13 +54,13 @@ class AucError:
         groups = int(seen.sum())
         if groups < 2 or any((h.sum(axis=1) == 0).any() for h in without):
             return None
-        auc_G = _auc(*without)
+        auc_G = auc_of_each(*without)
         variance = (groups - 1) / groups * float(((auc_G - auc_G.mean()) ** 2).sum())
         assumed = (1 - groups / _GROUPS) * (0.5 / groups) ** 2
         return math.sqrt(variance + assumed)
 
 
-def _auc(positives_GC: Floats, negatives_GC: Floats) -> Floats:
+def auc_of_each(positives_GC: Floats, negatives_GC: Floats) -> Floats:
     """AUC [G] of each pair of histograms; ties within a bin count half."""
     below_GC = np.cumsum(negatives_GC, axis=1) - negatives_GC
     wins_G = (positives_GC * (below_GC + negatives_GC / 2)).sum(axis=1)

@@ -1,0 +1,63 @@
+"""Export: the day's ranker and its calibration in one folder, for whoever serves it.
+
+Reads the ranker and its calibration. Writes `rankers/exports/<name>/<id>/` (safetensors and JSON,
+nothing that could be executed), then the name of that folder into `rankers/exports/<name>/current`. A
+refused day has no export, and the one before it stays current.
+"""
+
+import shutil
+
+from feature_store.contracts.manifests import Artifact
+from jobs.engine.context import Outcome, RunContext
+from jobs.engine.digest import content_digest
+from jobs.engine.manifests import write_atomic
+from jobs.engine.presence import bytes_in
+from jobs.steps.calibrate import FILE
+from jobs.steps.rankers import reading
+from models.rankers import calibration, export
+
+
+def run(ctx: RunContext) -> Outcome:
+    """Write the export, then point to it.
+
+    Raises:
+        MissingInput: the ranker is gone.
+        ManifestCorrupt: a file of it is damaged.
+    """
+    name, store = ctx.own_ranker.name, reading.store(ctx)
+    ranker, calibrated = (ctx.artifact(f"{kind}:{name}") for kind in ("ranker", "calibrated"))
+    manifest = store.of(ranker)
+    description = export.describe(
+        name=name,
+        ds=ctx.ds,
+        config=reading.config_of(ctx),
+        inputs=reading.inputs(ctx, "with"),
+        surfaces=ctx.spec.surfaces,
+        spaces=reading.spaces(ctx),
+    )
+    digest = content_digest(ranker.digest, calibrated.digest, description.model_dump_json())
+    root = ctx.root / "rankers" / "exports" / name
+    folder, draft = root / f"{ctx.ds}-{digest}", root / f".{ctx.ds}-{digest}.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    weights = store.read(manifest, reading.weights_of("with")[0])
+    export.write(draft, description, weights, calibration.read(ctx.root / calibrated.uri / FILE))
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.replace(folder)
+    _point_to(ctx, folder.name)
+    artifact = Artifact(
+        name=f"exported:{name}",
+        ds=ctx.ds,
+        digest=digest,
+        rows=1,
+        size=bytes_in(folder),
+        uri=folder.relative_to(ctx.root).as_posix(),
+    )
+    return Outcome(outputs=(artifact,), metrics={"export": folder.name})
+
+
+def _point_to(ctx: RunContext, export_name: str) -> None:
+    """Make an export current, unless that of a later day is."""
+    pointer = ctx.root / "rankers" / "exports" / ctx.own_ranker.name / "current"
+    current = pointer.read_text().strip() if pointer.exists() else ""
+    if current[:10] <= ctx.ds:
+        write_atomic(pointer, export_name + "\n")
