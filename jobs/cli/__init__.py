@@ -86,6 +86,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm experiment upstream --seeds 5 --out docs/experiments",
     ),
     Command(
+        name="export",
+        module="jobs.commands.export",
+        summary="write a day's pool as Parquet, as a NumPy matrix, or for the Embedding Projector",
+        example="derm export --upstream ctr --entity pin --ds 2025-03-07 --format npy --out pins",
+    ),
+    Command(
         name="forget",
         module="jobs.upkeep.forget",
         summary="remove users or Pins from everything, and prove that they are gone",
