@@ -21,7 +21,7 @@ from experiments.harness.report import render
 from experiments.harness.results import Results
 from experiments.harness.workers import carry_out
 from feature_store.contracts.errors import InputError
-from jobs.cli import out
+from jobs.console import out
 from jobs.engine.manifests import write_atomic
 from jobs.settings import Settings
 

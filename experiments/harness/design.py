@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from experiments.harness.statistics import Rows, Statistic
-from jobs.engine.digest import content_digest
+from feature_store.contracts.digests import content_digest
 
 Better = Literal["up", "down"] | None
 Metrics = Mapping[str, float]

@@ -16,8 +16,8 @@ import numpy as np
 
 from experiments.harness.design import Cell, Design, Measured
 from experiments.harness.statistics import Rows
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import ContractViolation, InputError
-from jobs.engine.digest import content_digest
 from jobs.engine.manifests import write_atomic
 
 _DIGITS = 6
