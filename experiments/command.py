@@ -19,7 +19,7 @@ from experiments.report import render
 from experiments.upstream import BASELINE, VARIANTS, Run, Size, Variant, run
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import ContractViolation, InputError
-from jobs.cli import out
+from jobs.console import out
 from jobs.datasets.registry import SIMULATED, dataset_spec
 from jobs.engine.manifests import write_atomic
 from jobs.settings import Settings

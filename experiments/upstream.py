@@ -32,10 +32,10 @@ from jobs.settings import Home, Settings
 from jobs.steps import ingest, simulate
 from jobs.steps.count import count_day
 from jobs.steps.training_run import first_window
-from models.derm.delayed import Correction
 from models.derm.features import ModelInputs
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel
+from models.training.delayed import Correction
 from models.training.determinism import make_deterministic, seed_for, seed_torch
 from models.training.loop import Trainer
 from models.training.metrics import effective_rank

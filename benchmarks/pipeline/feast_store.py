@@ -1,10 +1,10 @@
-"""Feast's Redis online store, for benchmarks/publish.py and benchmarks/reads.py.
+"""Feast's Redis online store, for publish.py and reads.py.
 
 Runs in Feast's own environment (`requirements/bench-feast.in`) and imports nothing of this
 project. The URL of the server comes on standard input, so that no password is in a command line;
 the last line of the output is JSON.
 
-    python benchmarks/feast_store.py materialize|write_protos|read USERS DIM < url
+    python benchmarks/pipeline/feast_store.py materialize|write_protos|read USERS DIM < url
 """
 
 import datetime as dt

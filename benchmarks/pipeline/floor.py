@@ -1,7 +1,7 @@
 """How fast training and inference are, against the matrix products that they cannot do without.
 
-    python benchmarks/floor.py --json floor.json
-    python benchmarks/floor.py --recipe small --home /tmp/small --rounds 3 --json floor.json
+    python -m benchmarks.pipeline.floor --json floor.json
+    python -m benchmarks.pipeline.floor --recipe small --home /tmp/small --json floor.json
 
 A floor is the matrix products of one real pass, recorded by shape and precision and run bare: what
 would be left if reading, attention, normalisation, optimizer and Python cost nothing. A pass and
@@ -17,12 +17,8 @@ the floor of `rows` over the time of a way, the same work for all of them.
 import argparse
 import dataclasses
 import itertools
-import json
 import logging
-import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +26,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from train import FIRST, Bench
 
+from benchmarks import harness
+from benchmarks.pipeline.train import FIRST, Bench
 from feature_store.contracts.base import shift_day
 from feature_store.reading.examples import Arrays
 from jobs.recipes import Recipe, recipe
@@ -72,15 +69,13 @@ class ProductRecorder(TorchDispatchMode):
 
 def main() -> None:
     """Measure, and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.arguments(__doc__)
     parser.add_argument("--recipe", default="toy")
     parser.add_argument("--precision", choices=("float32", "bfloat16"))
     parser.add_argument("--steps", type=int, default=0, help="default: about 8,192 rows")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--home", type=Path, help="where the days are kept for another run")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     logging.disable(logging.INFO)
     make_deterministic(threads=args.threads)
@@ -89,11 +84,8 @@ def main() -> None:
         bench = Bench(chosen_recipe(args), root, torch_device(args.device))
         if not (root / "lake" / "users" / f"ds={DAY}").exists():
             bench.write_days(1)
-        report = measure(bench, args)
-    text = json.dumps(report, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+        result = measure(bench, args)
+    harness.report(result, args)
 
 
 def chosen_recipe(args: argparse.Namespace) -> Recipe:
@@ -120,7 +112,7 @@ def measure(bench: Bench, args: argparse.Namespace) -> dict:
         for way, found in batches.items()
     }
     works["inference"] = lambda: embed(bench, trainer.objective.model.eval(), batches["distinct"])
-    clock = time.process_time if training_on_one_thread(bench) else time.perf_counter
+    clock = "cpu_s" if training_on_one_thread(bench) else "wall_s"
     rows = sum(len(b["ts"]) for b in batches["rows"])
     found = {name: contender(work, bench, args.rounds, clock, rows) for name, work in works.items()}
     plain_s = found["training, rows"]["floor_s"]
@@ -136,8 +128,6 @@ def measure(bench: Bench, args: argparse.Namespace) -> dict:
         "device": str(bench.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "cpu": platform.processor() or platform.machine(),
-        "rounds": args.rounds,
         "contenders": found,
         "profile": {w: profiled(works[f"training, {w}"]) for w in ("rows", "distinct")},
     }
@@ -152,23 +142,18 @@ def contender(
     work: Callable[[], object],
     bench: Bench,
     rounds: int,
-    clock: Callable[[], float],
+    clock: str,
     rows: int,
 ) -> dict[str, float]:
     """One way of working and its floor in alternating rounds."""
     with ProductRecorder() as recorder:
         work()
     floor = products(recorder.products, bench.device)
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + 1):
-        for run, measured in zip((work, floor), seconds, strict=True):
-            started = clock()
-            run()
-            if bench.device.type == "cuda":
-                torch.cuda.synchronize()
-            if number:
-                measured.append(clock() - started)
-    ours_s, floor_s = (statistics.median(measured) for measured in seconds)
+    settle = torch.cuda.synchronize if bench.device.type == "cuda" else None
+    pair = {"ours": work, "floor": floor}
+    timed = {name: harness.timed(run, settle=settle) for name, run in pair.items()}
+    found = harness.summary(harness.alternate(timed, rounds))
+    ours_s, floor_s = found["ours"][clock], found["floor"][clock]
     return {
         "seconds": ours_s,
         "floor_s": floor_s,

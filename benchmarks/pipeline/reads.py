@@ -1,8 +1,9 @@
 """How fast a ranker reads 500 users, decode included: ours, plain redis-py, Feast.
 
-    python benchmarks/reads.py --json build/reads.json [--no-feast]
+    python -m benchmarks.pipeline.reads --json build/reads.json [--no-feast]
 
-One embedded redis-server holds one released day. Contenders alternate in rounds:
+One embedded redis-server holds one released day. Contenders alternate in rounds;
+percentiles are those of a round, and of the rounds the median:
 
 - ours: `FeatureClient.get_users`, which proves that all values are of one release;
 - redis_py: the same MGET and one `np.frombuffer`, without pointer, header check or found mask;
@@ -13,21 +14,21 @@ it can.
 """
 
 import argparse
-import json
 import logging
 import multiprocessing
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import publish as writing
 import redis
 
+from benchmarks import harness
+from benchmarks.pipeline import publish as writing
 from feature_store.client.client import FeatureClient
 from feature_store.contracts.manifests import PublishedUpstream, Release
 from feature_store.online.codec import CURRENT_KEY, HEADER_BYTES, release_key, users_prefix
@@ -48,17 +49,13 @@ def main() -> None:
             result = _compare(Path(folder), url, args)
         finally:
             stop_redis(Path(folder))
-    print(json.dumps(result, indent=2))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    harness.report(result, args)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.arguments(__doc__)
     parser.add_argument("--users", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--reads", type=int, default=200, help="reads of 500 users per round")
     parser.add_argument(
         "--feast",
@@ -67,7 +64,6 @@ def _arguments() -> argparse.Namespace:
         help="also Feast (installs .venv-feast)",
     )
     parser.add_argument("--feast-users", type=int, default=20_000)
-    parser.add_argument("--json", type=Path, help="where the numbers go")
     return parser.parse_args()
 
 
@@ -77,17 +73,17 @@ def _compare(home: Path, url: str, args: argparse.Namespace) -> dict:
     prefix = users_prefix("ctr", "space", "a")
     writing.write_all(url, buckets, prefix, args.users, args.dim, threads=1)
     _release(url, prefix, args)
-    names, seconds = ids.to_pylist(), {}
+    names = ids.to_pylist()
+    found: dict[str, harness.Numbers] = {}
     contenders = {"ours": _ours(url), "redis_py": _plain(url, prefix, args.dim)}
     for busy in ("", "_busy"):
+        timed = {n + busy: partial(_time, read, names, args) for n, read in contenders.items()}
         with _publishing(url, buckets, args) if busy else nullcontext():
-            for _ in range(args.rounds):
-                for name, read in contenders.items():
-                    seconds.setdefault(name + busy, []).extend(_time(read, names, args))
+            found |= harness.summary(harness.alternate(timed, args.rounds, warm_up=0))
             if args.feast:
-                seconds["feast" + busy] = writing.run_feast(url, "read", args)["seconds"]
-    report = {name: _summary(values) for name, values in seconds.items()}
-    return {"contenders": report, "ids": IDS, "users": args.users, "dim": args.dim}
+                seconds = writing.run_feast(url, "read", args)["seconds"]
+                found["feast" + busy] = _summary(seconds)
+    return {"contenders": found, "ids": IDS, "users": args.users, "dim": args.dim}
 
 
 def _release(url: str, prefix: str, args: argparse.Namespace) -> None:
@@ -127,15 +123,16 @@ def _plain(url: str, prefix: str, dim: int) -> Read:
     return read
 
 
-def _time(read: Read, names: list[str], args: argparse.Namespace) -> Iterator[float]:
-    rng = np.random.default_rng(0)
+def _time(read: Read, names: list[str], args: argparse.Namespace) -> harness.Numbers:
+    rng, seconds = np.random.default_rng(0), []
     for _ in range(args.reads):
         ids = [names[i] for i in rng.integers(0, len(names), IDS)]
         started = time.perf_counter()
         vectors = read(ids)
-        yield time.perf_counter() - started
+        seconds.append(time.perf_counter() - started)
         if not vectors.any(axis=1).all():
             sys.exit("a read missed a user")
+    return _summary(seconds)
 
 
 @contextmanager
@@ -165,7 +162,7 @@ def _summary(seconds: list[float]) -> dict[str, float]:
     return {
         "p50_ms": round(float(np.percentile(milliseconds, 50)), 3),
         "p99_ms": round(float(np.percentile(milliseconds, 99)), 3),
-        "users_per_s": round(IDS / statistics.median(seconds)),
+        "users_per_s": round(IDS / float(np.median(seconds))),
     }
 
 

@@ -1,9 +1,9 @@
 """What surrounds training: reading, what settings change, how much memory it takes.
 
-    python benchmarks/train.py --json train.json
-    python benchmarks/train.py --recipe small --batch 1024 --json train.json
+    python -m benchmarks.pipeline.train --json train.json
+    python -m benchmarks.pipeline.train --recipe small --batch 1024 --json train.json
 
-How fast a step is against the matrix products in it: `benchmarks/floor.py`. The data is a toy day
+How fast a step is against the matrix products in it: `floor.py` beside this. The data is a toy day
 of the simulated world in a temporary lake, thirty days after the world began, so that sequences are
 as long as they get. Numbers come from alternating rounds on the same threads; medians are reported.
 
@@ -20,8 +20,6 @@ import itertools
 import json
 import logging
 import multiprocessing
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import harness
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
@@ -54,7 +53,6 @@ from simulator.world import World
 
 FIRST = "2025-03-01"
 AGE_DAYS = 30
-ROUNDS = 5
 STEPS = 8
 # Days larger than a chunk of the recipe: what grows with rows shows, what is bounded does not.
 MEMORY_CASES = ((1, 8), (3, 8), (1, 24))
@@ -124,12 +122,11 @@ class Bench:
 
 def main() -> None:
     """Measure, and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.arguments(__doc__)
     parser.add_argument("--recipe", default="toy")
     parser.add_argument("--batch", type=int, help="rows of a step; default: the recipe's")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--memory", nargs=2, type=int, metavar=("DAYS", "COPIES"))
     args = parser.parse_args()
     logging.disable(logging.INFO)
@@ -143,35 +140,28 @@ def main() -> None:
         if args.memory:
             print(json.dumps(peak_memory(bench, *args.memory)))
             return
-        report = {**machine(args), **measure(bench), "memory": memory_cases(args)}
-    text = json.dumps(report, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+        result = {**setting(args), **measure(bench, args.rounds), "memory": memory_cases(args)}
+    harness.report(result, args)
 
 
-def measure(bench: Bench) -> dict:
+def measure(bench: Bench, rounds: int) -> dict:
     """Reading, the saving of one embedding a day, and the settings."""
     (ds,) = bench.write_days(1)
     examples = bench.examples(ds)
     trainer = bench.trainer(examples)
     return {
         "read_rows_per_s": reading(examples, bench.order()),
-        "saving": saving(trainer, examples),
-        "settings": settings(bench, examples),
+        "saving": saving(trainer, examples, rounds),
+        "settings": settings(bench, examples, rounds),
         "parameters": sum(p.numel() for p in trainer.objective.parameters()),
     }
 
 
-def alternate(*works: Callable[[], None]) -> list[float]:
-    """Median seconds of each work over alternating rounds, the first one not counted."""
-    seconds: list[list[float]] = [[] for _ in works]
-    for _ in range(ROUNDS + 1):
-        for work, found in zip(works, seconds, strict=True):
-            started = time.perf_counter()
-            work()
-            found.append(time.perf_counter() - started)
-    return [statistics.median(found[1:]) for found in seconds]
+def seconds_of(works: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median seconds of each work."""
+    contenders = {name: harness.timed(work) for name, work in works.items()}
+    found = harness.summary(harness.alternate(contenders, rounds))
+    return {name: numbers["wall_s"] for name, numbers in found.items()}
 
 
 def reading(examples: DayExamples, order: Order) -> float:
@@ -181,7 +171,7 @@ def reading(examples: DayExamples, order: Order) -> float:
     return rows / (time.perf_counter() - started)
 
 
-def saving(trainer: Trainer, examples: DayExamples) -> dict[str, float]:
+def saving(trainer: Trainer, examples: DayExamples, rounds: int) -> dict[str, float]:
     """Forward passes of the user tower: one per event, and one per distinct user."""
     (batch,) = examples.batches(Order(batch_rows=10**9, distinct=False))
     first = np.unique(batch["key:user"], return_index=True)[1]
@@ -196,14 +186,15 @@ def saving(trainer: Trainer, examples: DayExamples) -> dict[str, float]:
             and None
         )
 
-    every_s, last_s = alternate(embed(batch), embed(last))
-    return {"events": len(batch["ts"]), "users": len(first), "times_faster": every_s / last_s}
+    found = seconds_of({"every": embed(batch), "last": embed(last)}, rounds)
+    times_faster = found["every"] / found["last"]
+    return {"events": len(batch["ts"]), "users": len(first), "times_faster": times_faster}
 
 
-def settings(bench: Bench, examples: DayExamples) -> dict[str, float]:
+def settings(bench: Bench, examples: DayExamples, rounds: int) -> dict[str, float]:
     """Seconds of a pass as the recipe has it over seconds with one setting changed."""
     changes = GPU_CHANGES if bench.device.type == "cuda" else CHANGES
-    trainers = [bench.trainer(examples, **c) for c in ({}, *changes.values())]
+    trainers = {n: bench.trainer(examples, **c) for n, c in {"plain": {}, **changes}.items()}
 
     def a_pass(trainer: Trainer) -> Callable[[], None]:
         def run() -> None:
@@ -213,15 +204,15 @@ def settings(bench: Bench, examples: DayExamples) -> dict[str, float]:
 
         return run
 
-    plain_s, *changed_s = alternate(*(a_pass(t) for t in trainers))
-    return {name: plain_s / s for name, s in zip(changes, changed_s, strict=True)}
+    found = seconds_of({name: a_pass(trainer) for name, trainer in trainers.items()}, rounds)
+    return {name: found["plain"] / found[name] for name in changes}
 
 
 def memory_cases(args: argparse.Namespace) -> list[dict]:
     """Peak memory over (days, size of a day), each in a process of its own."""
     found = []
     for days, copies in MEMORY_CASES:
-        command = [sys.executable, __file__, "--recipe", args.recipe, "--threads"]
+        command = [sys.executable, "-m", __spec__.name, "--recipe", args.recipe, "--threads"]
         command += [str(args.threads), "--memory", str(days), str(copies)]
         result = subprocess.run(command, check=True, capture_output=True, text=True)
         found.append(json.loads(result.stdout))
@@ -257,14 +248,12 @@ def peak_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def machine(args: argparse.Namespace) -> dict:
-    """Where this was measured."""
+def setting(args: argparse.Namespace) -> dict:
+    """What was measured, and with what."""
     return {
         "recipe": args.recipe,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "cpu": platform.processor() or platform.machine(),
-        "rounds": ROUNDS,
     }
 
 

@@ -1,6 +1,6 @@
 """Where the seconds of a day go: days through Airflow, one after the other, in turn over versions.
 
-    python benchmarks/pipeline_day.py --version before=/tmp/before --version after=. --days 4
+    python -m benchmarks.pipeline.airflow_day --version before=/tmp/before --version after=.
 
 Each version is a checkout with its environments, and gets a home of its own. Day 1 of every version
 is run before day 2 of any, so that a machine that is slower for a while is slower for all. What is
@@ -10,10 +10,8 @@ and its end, Airflow's own part), and those between a task and the next one. CPU
 process of the home while the day ran, as far as it was collected by then.
 """
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
 import tempfile
 import threading
@@ -24,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks import harness
 from jobs.engine.manifests import ManifestStore
 from jobs.pipelines import catalog, tasks
 from jobs.services import processes
@@ -94,17 +93,16 @@ def _is_program(process: psutil.Process, line: str) -> bool:
     """Whether it is an interpreter or a JVM that a task began, and no copy of another process."""
     ours = "bin/derm " in line or "pyspark.daemon" in line or "SparkSubmit" in line
     parent = process.parent()
-    copied = parent is not None and "jobs.services.warm" in " ".join(parent.cmdline())
+    copied = parent is not None and "jobs.cli.warm" in " ".join(parent.cmdline())
     return ours and not copied and "bash -c" not in line and " daily" not in line
 
 
 def main() -> None:
     """Run the days, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = harness.arguments(__doc__, rounds=None)
     parser.add_argument("--version", action="append", metavar="NAME=CHECKOUT")
     parser.add_argument("--days", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="of the homes; days that are there are kept")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     versions = dict(v.split("=", 1) for v in args.version or [f"this={PROJECT}"])
     folder = args.folder or Path(tempfile.mkdtemp(prefix="derm-days-"))
@@ -112,11 +110,10 @@ def main() -> None:
     for number in range(1, args.days + 1):
         for name, checkout in versions.items():
             samplers[name, number] = play(folder / name, Path(checkout).resolve(), number)
-    report = {name: told(folder / name, name, samplers) for name in versions}
-    for name, days in report.items():
+    found = {name: told(folder / name, name, samplers) for name in versions}
+    for name, days in found.items():
         print_table(name, days)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    harness.report({"versions": found}, args)
 
 
 def play(home: Path, checkout: Path, days: int) -> Sampler:
@@ -219,8 +216,8 @@ def print_table(name: str, days: list[dict[str, Any]]) -> None:
     for day in days:
         print(f"{day['ds']:12}" + "".join(f"{day[column]:12}" for column in _COLUMNS))
     later = days[1:] or days
-    medians = [round(statistics.median(d[column] for d in later), 1) for column in _COLUMNS]
-    print(f"{'median, 2nd on':12}" + "".join(f"{m:12}" for m in medians)[2:])
+    medians = harness.medians([{column: d[column] for column in _COLUMNS} for d in later])
+    print(f"{'median, 2nd on':12}" + "".join(f"{round(m, 1):12}" for m in medians.values())[2:])
     last = days[-1]
     print(f"\n{last['ds']}  {'task s':>20}{'its steps s':>14}")
     for key, (seconds, work) in last["tasks"].items():

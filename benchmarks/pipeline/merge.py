@@ -1,7 +1,7 @@
 """Merge a day into a pool: ours against the byte floor, DuckDB, Polars, delta-rs and Spark SQL.
 
-    .venv/bin/python benchmarks/merge.py --entities 2000000 --dim 256 --active 0.2 --json OUT
-    .venv/bin/python benchmarks/merge.py --scaling 500000,1000000,2000000 --dim 256 --json OUT
+    python -m benchmarks.pipeline.merge --entities 2000000 --dim 256 --active 0.2 --json OUT
+    python -m benchmarks.pipeline.merge --scaling 500000,1000000,2000000 --dim 256 --json OUT
 
 Every contender is a process of its own that stays alive: session start and imports are measured
 apart. One round runs each contender once, in turn, on the same files; CPU seconds are those of the
@@ -20,7 +20,6 @@ DuckDB and Polars live in an environment of their own:
 import argparse
 import json
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,14 +29,12 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks import harness
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = HERE.parents[1]
 CONTENDERS = ("ours", "floor", "duckdb", "duckdb_numpy", "polars", "delta_rs", "spark_sql")
 TARGETS = {"floor": 1.5, "duckdb": 1 / 2, "polars": 1 / 1.5, "spark_sql": 1 / 5}
-
-
-class Ended(RuntimeError):
-    """A contender's process is gone."""
 
 
 class Contender:
@@ -45,7 +42,7 @@ class Contender:
 
     def __init__(self, name: str, data: Path, cores: int, limit_mb: int) -> None:
         environment = ".venv-bench" if name in ("duckdb", "duckdb_numpy", "polars") else ".venv"
-        self.name = name
+        self.name, self.limited = name, limit_mb > 0
         clock = time.perf_counter()
         self.process = subprocess.Popen(
             [
@@ -71,8 +68,10 @@ class Contender:
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
+        if not line and self.limited:
+            raise harness.OutOfRace({"out_of_memory": 1.0})
         if not line:
-            raise Ended(f"{self.name} ended during {command!r}")
+            raise RuntimeError(f"{self.name} ended during {command!r}")
         return json.loads(line)
 
     def round(self) -> dict[str, float]:
@@ -144,31 +143,14 @@ def compare(args: argparse.Namespace, data: Path) -> dict[str, dict[str, float]]
     """Alternating rounds of all contenders; medians."""
     names = args.contenders.split(",")
     running = {name: Contender(name, data, args.cores, args.limit_mb) for name in names}
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    found: dict[str, dict[str, float]] = {}
-    for number in range(args.rounds + 1):
-        for name, contender in list(running.items()):
-            try:
-                result = contender.round()
-            except Ended:
-                if not args.limit_mb:
-                    raise
-                found[name] = {"out_of_memory": 1.0}
-                del running[name], rounds[name]
-                continue
-            print(f"round {number} {name:10}", _line(result), file=sys.stderr, flush=True)
-            if number:
-                rounds[name].append(result)
-    starts = {name: contender.start_s for name, contender in running.items()}
+    rounds = harness.alternate({n: c.round for n, c in running.items()}, args.rounds)
     for contender in running.values():
         contender.close()
+    found = harness.summary(rounds)
     for name, results in rounds.items():
-        keys = results[0]
-        found[name] = {k: statistics.median(r[k] for r in results) for k in keys}
-        found[name]["start_s"] = starts[name]
-        found[name]["cpu_s_spread"] = max(r["cpu_s"] for r in results) - min(
-            r["cpu_s"] for r in results
-        )
+        if "cpu_s" in found[name]:
+            found[name]["start_s"] = running[name].start_s
+            found[name]["cpu_s_spread"] = harness.spread(results, "cpu_s")
     return found
 
 
@@ -187,14 +169,10 @@ def run(args: argparse.Namespace, entities: int) -> dict[str, object]:
     return {"entities": entities, **layout, "contenders": contenders}
 
 
-def _line(result: dict[str, float]) -> str:
-    return "  ".join(f"{k}={v:.2f}" for k, v in result.items())
-
-
 def _verdict(result: dict[str, object]) -> str:
     contenders = result["contenders"]
     assert isinstance(contenders, dict)
-    lines = [f"{name:10} {_line(numbers)}" for name, numbers in contenders.items()]
+    lines = [f"{name:10} {harness.line(numbers)}" for name, numbers in contenders.items()]
     if "cpu_s" in contenders.get("ours", {}):
         ours = contenders["ours"]["cpu_s"]
         for name, target in TARGETS.items():
@@ -207,32 +185,27 @@ def _verdict(result: dict[str, object]) -> str:
 
 def main() -> None:
     """Parse, run, print, write JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = harness.arguments(__doc__, rounds=3)
     parser.add_argument("--entities", type=int, default=100_000)
     parser.add_argument("--scaling", help="sizes, comma-separated: a table of ours alone")
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--active", type=float, default=0.2)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--bucket-mb", type=int, default=128, help="size of a pool file")
     parser.add_argument("--limit-mb", type=int, default=0, help="memory of a process; 0: no limit")
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--scratch", help="folder for the data; default: the system's")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.scaling:
         args.contenders = "ours"
         sizes = [int(n) for n in args.scaling.split(",")]
         results = [run(args, n) for n in sizes]
-        report: dict[str, object] = {"sizes": results}
+        result: dict[str, object] = {"sizes": results}
         print("\n\n".join(_verdict(r) for r in results))
     else:
-        report = run(args, args.entities)
-        print(_verdict(report))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        result = run(args, args.entities)
+        print(_verdict(result))
+    harness.report(result, args)
 
 
 if __name__ == "__main__":

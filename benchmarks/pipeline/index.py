@@ -1,7 +1,7 @@
 """The Pin index against hnswlib and usearch: build, queries per second, recall, bytes, warm start.
 
     make .venv-bench/.bench
-    python benchmarks/index.py --json build/index.json [--pins 100000] [--no-warm] [--pool HOME]
+    python -m benchmarks.pipeline.index --json index.json [--pins 100000] [--no-warm] [--pool HOME]
 
 All contenders index the same normalised vectors with the same number of threads and the same
 links and construction width (hnswlib_careful: 16 and 80, hnswlib_wide: 32 and 40), and are asked
@@ -21,11 +21,8 @@ rebuild on the drifted vectors.
 """
 
 import argparse
-import json
 import os
 import site
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -37,6 +34,8 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks import harness
+from benchmarks.harness import Clock
 from feature_store.config import IndexConfig
 from feature_store.contracts.base import Entity
 from feature_store.contracts.tables import pool_table
@@ -47,7 +46,7 @@ from feature_store.index.search import NodeSearch, expand
 from feature_store.lake.lake import Lake
 from feature_store.lake.schemas import unpack
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 K, RECALL, QUERIES, TIE = 10, 0.95, 1000, 1e-4
 WIDTHS = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
 SEARCHES = 7
@@ -65,21 +64,8 @@ class Contender:
 
     search: Search
     size: int
-    build: "Clock"
+    build: Clock
     with_ids: int = 0
-
-
-class Clock:
-    """Seconds since it was made: on the wall, and of all cores."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def stop(self) -> "Clock":
-        """Keep what it shows now."""
-        self.wall = time.perf_counter() - self._wall
-        self.cpu = time.process_time() - self._cpu
-        return self
 
 
 def main() -> None:
@@ -89,18 +75,17 @@ def main() -> None:
         site.addsitedir(str(path))  # behind ours: where both have a package, ours is used
     vectors, queries = _data(args)
     truth = _exact(vectors, queries)
-    contenders = {name: CONTENDERS[name] for name in args.contenders}
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
-    for number in range(args.rounds):
-        for name, make in contenders.items():
-            with tempfile.TemporaryDirectory(prefix="derm-bench-") as folder:
-                built = make(vectors, Path(folder), args)
-                rounds[name].append(_measure(built, vectors, queries, truth))
-            print(f"round {number} {name}: {rounds[name][-1]}", file=sys.stderr)
-    medians = {name: _medians(results) for name, results in rounds.items()}
+
+    def contender(name: str) -> harness.Numbers:
+        with tempfile.TemporaryDirectory(prefix="derm-bench-") as folder:
+            built = CONTENDERS[name](vectors, Path(folder), args)
+            return _measure(built, vectors, queries, truth)
+
+    contenders = {name: partial(contender, name) for name in args.contenders}
+    medians = harness.summary(harness.alternate(contenders, args.rounds, warm_up=0))
     for values in medians.values():
         values["bytes_to_float32"] = round(values["bytes"] / vectors.nbytes, 3)
-    report = {
+    result = {
         "contenders": medians,
         "pins": len(vectors),
         "dim": vectors.shape[1],
@@ -109,18 +94,14 @@ def main() -> None:
         if args.warm
         else None,
     }
-    print(json.dumps(report, indent=2))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    harness.report(result, args)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.arguments(__doc__, rounds=3)
     parser.add_argument("--pins", type=int, default=500_000)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--pool", type=Path, help="a home, whose Pins of upstream ctr to index")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument(
@@ -129,7 +110,6 @@ def _arguments() -> argparse.Namespace:
         default=True,
         help="also the warm start, by drift",
     )
-    parser.add_argument("--json", type=Path, help="where the numbers go")
     return parser.parse_args()
 
 
@@ -290,10 +270,6 @@ def _measure(
         "bytes": built.size,
         "bytes_with_ids": built.with_ids or built.size,
     }
-
-
-def _medians(results: list[dict[str, float]]) -> dict[str, float]:
-    return {key: statistics.median(r[key] for r in results) for key in results[0]}
 
 
 def _warm(vectors: np.ndarray, queries: np.ndarray, args: argparse.Namespace) -> list[dict]:

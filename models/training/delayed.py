@@ -10,6 +10,7 @@ probability p, a share s of the time late, are
 Shapes: B rows, T tasks.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -92,3 +93,26 @@ class DelayedLabels(nn.Module):
         rows_BT = 1 + share_T * chance_BT
         negative_BT = (1 - chance_BT) * rows_BT / (1 - (1 - share_T) * chance_BT)
         return torch.where(target_BT == 1, rows_BT, negative_BT)
+
+
+def multi_task_bce(
+    logits_BT: Tensor, labels_BT: Tensor, late_B: Tensor, weight_T: Tensor, delayed: DelayedLabels
+) -> Tensor:
+    """Weighted sum over tasks of the mean cross-entropy of the rows that have the label.
+
+    A label that is NaN is masked. Means are over the rows of all ranks; what is returned is this
+    rank's part, so that the parts of all ranks add up to the loss. A task without rows adds 0.
+    """
+    known_BT = ~torch.isnan(labels_BT)
+    target_BT = torch.where(known_BT, labels_BT, 0.0)
+    if delayed.training:
+        delayed.count(target_BT, late_B)
+    each_BT = delayed(logits_BT.float(), target_BT, late_B)
+    total_T = torch.where(known_BT, each_BT, 0.0).sum(dim=0)
+    rows_T = sum_over_ranks(known_BT.sum(dim=0)).clamp(min=1)
+    return (weight_T * total_T / rows_T).sum()
+
+
+def labels(batch: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor:
+    """The labels_BT of the named tasks, NaN where masked."""
+    return torch.stack([batch[f"label:{name}"] for name in names], dim=-1)

@@ -1,6 +1,6 @@
 """How fast users reach Redis: ours, the server's ceiling, and Feast, in alternating rounds.
 
-    python benchmarks/publish.py --json build/publish.json [--no-feast]
+    python -m benchmarks.pipeline.publish --json build/publish.json [--no-feast]
 
 One embedded redis-server, one pool of random unit vectors, three contenders:
 
@@ -23,12 +23,12 @@ Rounds alternate, and each contender starts from an empty key space. Medians are
 import argparse
 import json
 import logging
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ import numpy as np
 import pyarrow as pa
 import redis
 
+from benchmarks import harness
 from feature_store.config import PublishingConfig
 from feature_store.contracts.tables import pool_table
 from feature_store.lake.buckets import bucket_of
@@ -51,7 +52,7 @@ from jobs.steps.bucket_writers import write_buckets
 
 DS = "2025-03-01"
 BUCKETS = 8
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FEAST = ROOT / ".venv-feast"
 
 
@@ -62,16 +63,15 @@ def main() -> None:
         home = Path(folder)
         url = ensure_redis(Settings(home=home))
         try:
-            print(json.dumps(_compare(home, url, args), indent=2))
+            harness.report(_compare(home, url, args), args)
         finally:
             stop_redis(home)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.arguments(__doc__)
     parser.add_argument("--users", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--threads", type=int, default=0, help="writers of ours; 0: as many as cores"
     )
@@ -82,7 +82,6 @@ def _arguments() -> argparse.Namespace:
         help="also Feast (installs .venv-feast)",
     )
     parser.add_argument("--feast-users", type=int, default=20_000)
-    parser.add_argument("--json", type=Path, help="where the numbers go")
     return parser.parse_args()
 
 
@@ -98,18 +97,10 @@ def _compare(home: Path, url: str, args: argparse.Namespace) -> dict[str, Any]:
     if args.feast:
         contenders["feast"] = lambda: run_feast(url, "materialize", args)["rows_per_s"]
         contenders["feast_protos"] = lambda: run_feast(url, "write_protos", args)["rows_per_s"]
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     client = redis.Redis.from_url(url)
-    for number in range(args.rounds):
-        for name, contender in contenders.items():
-            client.flushall()
-            rounds[name].append(_costs(client, contender, args.users))
-            print(f"round {number} {name}: {rounds[name][-1]}", file=sys.stderr)
-    result = _report(rounds, args)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    return result
+    costs = {n: partial(_costs, client, run, args.users) for n, run in contenders.items()}
+    rounds = harness.alternate(costs, args.rounds, warm_up=0, before=client.flushall)
+    return _told(rounds, args)
 
 
 def _costs(client: redis.Redis, contender: Callable[[], float], users: int) -> dict[str, float]:
@@ -131,11 +122,8 @@ def _server(client: redis.Redis) -> dict[str, float]:
     return {"cpu": used, "memory": client.info("memory")["used_memory"]}
 
 
-def _report(rounds: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> dict[str, Any]:
-    contenders = {
-        name: {key: statistics.median(r[key] for r in results) for key in results[0]}
-        for name, results in rounds.items()
-    }
+def _told(rounds: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> dict[str, Any]:
+    contenders = harness.summary(rounds)
     for name, results in rounds.items():
         contenders[name]["rows_per_s_low"] = min(r["rows_per_s"] for r in results)
         contenders[name]["rows_per_s_high"] = max(r["rows_per_s"] for r in results)
@@ -150,7 +138,7 @@ def _report(rounds: dict[str, list[dict[str, float]]], args: argparse.Namespace)
         if name != "ours"
     }
     sizes = {"users": args.users, "dim": args.dim, "raw_bytes_per_user": 2 * args.dim}
-    return {"contenders": contenders, **ratios, **sizes, "rounds": args.rounds}
+    return {"contenders": contenders, **ratios, **sizes}
 
 
 def pool(users: int, dim: int) -> tuple[pa.Array, np.ndarray]:
@@ -251,7 +239,7 @@ def _ceiling(url: str, wire: list[tuple[bytes, int]]) -> float:
 
 
 def run_feast(url: str, mode: str, args: argparse.Namespace) -> dict[str, Any]:
-    """One measurement of benchmarks/feast_store.py, in Feast's own environment."""
+    """One measurement of feast_store.py, in Feast's own environment."""
     python = FEAST / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(FEAST)], check=True)

@@ -1,19 +1,18 @@
 """How much does the type of the pool's state cost? Error of a moving average against float64.
 
-    .venv/bin/python benchmarks/float_state.py --entities 2000 --dim 256
+    .venv/bin/python -m benchmarks.pipeline.float_state --entities 2000 --dim 256
 
 Unit vectors that drift a little each day, w = 0.8. Reports the mean of 1 - cosine and the mean
 relative bias of the norm after 90 and 365 daily updates. `stored` rounds only when the state is
 written (arithmetic in float32); `arithmetic` does everything in the narrow type.
 """
 
-import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from benchmarks import harness
 
 Array = npt.NDArray
 W = 0.8
@@ -93,12 +92,11 @@ def _error(state: Array, exact: Array) -> dict[str, float]:
 
 
 def main() -> None:
-    """Parse, measure, print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Parse, measure, print a Markdown table and the report."""
+    parser = harness.arguments(__doc__, rounds=None)
     parser.add_argument("--entities", type=int, default=2000)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = measure(args.entities, args.dim, (90, 365), args.seed)
     print("| days | state | mean 1 - cosine | norm bias |\n|---|---|---|---|")
@@ -107,8 +105,7 @@ def main() -> None:
             f"| {row['days']} | {row['state']} | {row['cosine_error']:.1e} "
             f"| {row['norm_bias']:+.1e} |"
         )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    harness.report({"states": rows}, args)
 
 
 if __name__ == "__main__":
