@@ -153,7 +153,8 @@ def test_a_command_that_is_ended_leaves_no_process_behind(coins: Path, how: int)
         env={**os.environ, "DERM_HOME": str(coins.parent)},
         stderr=subprocess.PIPE,
     ) as run:
-        _until(lambda: any("-1" in name for name in _ran(coins)))
+        _until(lambda: any(name.endswith("-1") for name in _ran(coins)))
+        _until((coins.parent / "out" / "coins.json").exists)
         children = psutil.Process(run.pid).children(recursive=True)
         assert len(children) >= 2
         run.send_signal(how)
