@@ -20,11 +20,10 @@ from feature_store.config import (
     RetentionConfig,
 )
 from feature_store.contracts.bounds import Bounds
-from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.digests import content_digest, file_sha256
 from feature_store.contracts.errors import InputError
-from feature_store.contracts.rankers import RankerDeclaration, check_rankers, usual_rankers
+from feature_store.contracts.rankers import RankerDeclaration
 from feature_store.contracts.upstreams import ModelOption, UpstreamDeclaration
-from jobs.engine.digest import content_digest, file_digest
 from jobs.settings import Home
 from models.derm.config import DermConfig, LossConfig
 from models.nn.config import DhenConfig, SequenceConfig
@@ -146,27 +145,6 @@ class Recipe:
         """Digest of the named parts: what the result of a step depends on."""
         chosen = {p: dataclasses.asdict(getattr(self, p)) for p in parts}
         return content_digest(json.dumps(chosen, sort_keys=True))
-
-
-def rankers_of(chosen: Recipe, spec: DatasetSpec) -> tuple[RankerDeclaration, ...]:
-    """The rankers of a recipe on a data set.
-
-    Raises:
-        InputError: they do not fit the data set, its upstreams, or the sizes of the recipe.
-    """
-    taught = tuple(dict.fromkeys(x.upstream for x in spec.labels))
-    declared = chosen.rankers
-    if declared is None:
-        declared = usual_rankers(spec.declared_upstreams, taught)
-    try:
-        found = check_rankers(declared, spec.declared_upstreams, taught)
-    except ValueError as error:
-        raise InputError(
-            "these rankers do not fit the data set", where=spec.name, found=str(error)
-        ) from error
-    for ranker in found:
-        chosen.of_ranker(ranker)
-    return found
 
 
 def _overridden(config: T, options: Mapping[str, ModelOption], where: str) -> T:
@@ -310,7 +288,7 @@ def recipe_digest(name: str) -> str:
         return ""
     path = name.rpartition(":")[0]
     try:
-        return file_digest(Path(path))
+        return file_sha256(Path(path))
     except OSError as error:
         raise InputError(
             "the file of the recipe cannot be read", where=path, found=error.strerror or str(error)

@@ -10,12 +10,12 @@ import logging
 
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import DermError, InputError
-from jobs.cli import day
-from jobs.commands.run_step import show
+from jobs.console import day
 from jobs.engine import locks
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context, run_step
 from jobs.engine.staleness import standings
+from jobs.engine.step_command import show
 from jobs.settings import Settings
 
 log = logging.getLogger("derm")

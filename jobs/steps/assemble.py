@@ -7,11 +7,11 @@ all that is made here is a record, which changes when any of that does.
 
 import math
 
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.manifests import Artifact, Metrics
 from feature_store.contracts.tables import pool_table
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
 from jobs.engine.runner import resolve_inputs
 from jobs.pipelines import catalog
 from jobs.steps.rankers import reading

@@ -5,9 +5,9 @@ calibration, which it stays near where the day has little to say. Writes the new
 yesterday's calibration, how predicted and observed positives of the day compare.
 """
 
+from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.manifests import Artifact, Metrics
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import file_digest
 from jobs.steps.rankers import reading
 from models.rankers import calibration
 from models.training.checkpoint import read_tensors
@@ -42,7 +42,7 @@ def run(ctx: RunContext) -> Outcome:
     artifact = Artifact(
         name=f"calibrated:{name}",
         ds=ctx.ds,
-        digest=file_digest(folder / FILE),
+        digest=file_sha256(folder / FILE),
         rows=fitted.shape[0] * fitted.shape[1],
         size=(folder / FILE).stat().st_size,
         uri=folder.relative_to(ctx.root).as_posix(),

@@ -8,9 +8,9 @@ stays in use.
 """
 
 from feature_store.contracts.base import shift_day
+from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.manifests import Artifact, Metrics
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import file_digest
 from jobs.engine.guards import Check, hold
 from jobs.steps.rankers import reading
 from jobs.steps.rankers import run as runs
@@ -43,7 +43,7 @@ def run(ctx: RunContext) -> Outcome:
     artifact = Artifact(
         name=f"evaluated:{ctx.own_ranker.name}",
         ds=ctx.ds,
-        digest=file_digest(folder / SCORES),
+        digest=file_sha256(folder / SCORES),
         rows=int(metrics.get("scored_rows") or 0),
         size=(folder / SCORES).stat().st_size,
         uri=folder.relative_to(ctx.root).as_posix(),

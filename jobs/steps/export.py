@@ -7,9 +7,9 @@ refused day has no export, and the one before it stays current.
 
 import shutil
 
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.manifests import Artifact
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
 from jobs.engine.manifests import write_atomic
 from jobs.engine.presence import bytes_in
 from jobs.steps.calibrate import FILE

@@ -8,10 +8,10 @@ has changed: then it learns a window of days. An attempt that was killed starts 
 
 import math
 
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import GuardFailed, InputError
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
 from jobs.engine.presence import bytes_in
 from jobs.engine.snapshots import weights_digest
 from jobs.pipelines import catalog

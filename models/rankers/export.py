@@ -6,7 +6,6 @@ Shapes: B rows, T tasks, S surfaces.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.datasets import Feature
+from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.errors import ContractViolation, ManifestCorrupt
 from feature_store.contracts.sealed import sealed, unsealed
 from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig
@@ -129,7 +129,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / MODEL, dict(weights))
     calibration.write(folder / CALIBRATION, calibration_TS2)
-    files = {name: _digest(folder / name) for name in (MODEL, CALIBRATION)}
+    files = {name: file_sha256(folder / name) for name in (MODEL, CALIBRATION)}
     complete = description.model_copy(update={"files": files})
     (folder / DESCRIPTION).write_text(sealed(complete.model_dump_json()))
     return complete
@@ -152,7 +152,7 @@ def load(folder: Path) -> ExportedRanker:
         ) from error
     for name, expected in description.files.items():
         path = folder / name
-        found = _digest(path) if path.exists() else "no file"
+        found = file_sha256(path) if path.exists() else "no file"
         if found != expected:
             raise ManifestCorrupt(
                 "a file of an exported ranker is damaged",
@@ -185,8 +185,3 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _tuple(value: Any) -> Any:
     return tuple(map(_tuple, value)) if isinstance(value, list | tuple) else value
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

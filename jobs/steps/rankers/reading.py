@@ -3,11 +3,11 @@
 from typing import Literal
 
 from feature_store.contracts.base import days_between, shift_day
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.manifests import SnapshotManifest
 from feature_store.reading.examples import DayExamples
 from feature_store.reading.pools import PoolInput
 from jobs.engine.context import RunContext
-from jobs.engine.digest import content_digest
 from jobs.engine.snapshots import SnapshotStore
 from models.rankers.config import ARCHITECTURE, RankerConfig, RankingConfig
 from models.rankers.inputs import RankingInputs
