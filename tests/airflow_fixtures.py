@@ -6,6 +6,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from jobs.commands.init import rankers_of
+from jobs.datasets.registry import dataset_spec
+from jobs.recipes import toy
 from jobs.settings import PROJECT, Home
 from tests import reaper
 
@@ -16,7 +19,14 @@ DAG_READER = PROJECT / "tests" / "dag_reader.py"
 
 def make_home(folder: Path) -> Path:
     """A home as `derm init` leaves it, empty otherwise."""
-    home = Home(dataset="simulated", recipe="toy", first_ds="2025-03-01", start_ds="2025-03-08")
+    chosen, spec = toy(), dataset_spec("simulated", "")
+    home = Home(
+        dataset="simulated",
+        recipe="toy",
+        first_ds="2025-03-01",
+        start_ds="2025-03-08",
+        rankers=rankers_of(chosen, spec),
+    )
     home.save(folder)
     return folder
 

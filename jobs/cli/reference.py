@@ -18,7 +18,7 @@ from jobs.cli import COMMANDS, build_parser
 from jobs.console import out
 from jobs.datasets.registry import dataset_spec
 from jobs.engine.manifests import write_atomic
-from jobs.pipelines import daily
+from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Step
 from jobs.recipes import RECIPES
 from jobs.settings import Settings
@@ -79,11 +79,11 @@ def steps_page() -> str:
                     str(s.retries),
                     f"{s.timeout_minutes} min",
                 )
-                for s in daily.STEPS
+                for s in catalog.every_step()
             ],
         ),
     ]
-    return "\n".join([*parts, *(_step_section(s) for s in daily.STEPS)])
+    return "\n".join([*parts, *(_step_section(s) for s in catalog.every_step())])
 
 
 def _step_section(step: Step) -> str:
@@ -230,7 +230,7 @@ def _command_section(name: str, entry: dict[str, Any]) -> str:
 
 def cli_surface() -> dict[str, dict[str, Any]]:
     """Every command: summary, example and arguments, as plain values."""
-    names = [*(s.name for s in daily.STEPS), *(c.name for c in COMMANDS)]
+    names = [*(s.name for s in catalog.every_step()), *(c.name for c in COMMANDS)]
     return {name: _surface(command_parser(name)) for name in names}
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import cli, console, exits
-from jobs.pipelines import daily
+from jobs.pipelines import catalog
 from jobs.services import warm_socket
 from jobs.services.private import make_private
 from jobs.settings import Settings
@@ -56,7 +56,9 @@ def main() -> int:
     """Import everything; serve until the home is gone or a file has changed."""
     settings, environment = Settings.from_environment(), dict(os.environ)
     console.bind_threads()
-    steps = [name for step in daily.STEPS for name in (f"jobs.steps.{step.name}", step.command)]
+    steps = [
+        name for step in catalog.every_step() for name in (f"jobs.steps.{step.name}", step.command)
+    ]
     for name in (*_MODULES, *steps):
         importlib.import_module(name)
     sources = _sources()

@@ -34,7 +34,9 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     """
     granted = granted_by(args, settings, dt.datetime.now(dt.UTC))
     guards.accept(settings.home, granted)
-    command = f"derm run --from {args.ds} --to {args.ds}"
+    of_ranker = args.guard.startswith("evaluate.")
+    again = f"rank --ds {args.ds}" if of_ranker else f"run --from {args.ds} --to {args.ds}"
+    command = f"derm {again}"
     if args.json:
         out(json.dumps({"accepted": [a.model_dump() for a in granted], "next": command}))
         return 0

@@ -50,7 +50,7 @@ def newest_manifests(root: Path) -> Iterator[StepManifest]:
     """The newest manifest of every step and upstream of a home."""
     pipeline, store = catalog.pipeline_of(Home.load(root)), ManifestStore(root / "manifests")
     days = tuple(reversed(store.days()))
-    for step in pipeline.steps:
+    for step in (*pipeline.steps, *pipeline.ranking):
         for upstream in pipeline.upstreams_of(step):
             found = (store.get(step.name, ds, upstream) for ds in days)
             newest = next((m for m in found if m), None)

@@ -35,6 +35,6 @@ def live_page(root: Path, runs: Mapping[str, str]) -> str:
     if not shown:
         return _NOTHING
     days = [DaySummary.of(ds, store.of_day(ds)) for ds in shown]
-    return render_page(
-        days, pipeline_of(home).names, recipe_of(home), state, runs, dt.datetime.now(dt.UTC)
-    )
+    pipeline, now = pipeline_of(home), dt.datetime.now(dt.UTC)
+    rankers = [r.name for r in pipeline.rankers]
+    return render_page(days, pipeline.names, recipe_of(home), state, runs, now, rankers=rankers)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
-Kind = Literal["ratio", "cosine", "share", "count", "seconds", "bytes", "plain"]
+Kind = Literal["ratio", "cosine", "share", "count", "seconds", "bytes", "plain", "difference"]
 
 DASH = "\N{EN DASH}"
 # Axes are at least this wide, so that noise in the last digit does not look like news.
@@ -15,6 +15,7 @@ LEAST_SPAN: dict[Kind, float] = {
     "seconds": 1.0,
     "bytes": 1024.0,
     "plain": 0.5,
+    "difference": 0.005,
 }
 _THOUSANDS = ("", " k", " M", " G", " T")
 
@@ -75,4 +76,5 @@ _SHOW: dict[Kind, Callable[[float], str]] = {
     "seconds": _seconds,
     "bytes": lambda v: _scaled(v, 1024, (" B", " KiB", " MiB", " GiB", " TiB")),
     "plain": lambda v: f"{v:.3g}",
+    "difference": lambda v: f"{round(v, 4) + 0.0:+.4f}",
 }

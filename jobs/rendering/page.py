@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from feature_store.contracts.base import ENTITIES, Upstream, days_between
+from feature_store.contracts.rankers import Ranker
 from jobs.recipes import Recipe
 from jobs.rendering.charts import Rule, Series, line_chart, stacked_bars
 from jobs.rendering.numbers import DASH, LEAST_SPAN, show, show_change
@@ -50,6 +51,8 @@ def render_page(
     state: HomeState,
     runs: Mapping[str, str] = MappingProxyType({}),
     now: dt.datetime | None = None,
+    *,
+    rankers: Sequence[Ranker] = (),
 ) -> str:
     """The page over the given days (at least one, oldest first); days between them are gaps.
 
@@ -57,11 +60,15 @@ def render_page(
         state: what is published, and how the home stands beside its finished days.
         runs: addresses of the runs of days, which then link to them; for a page beside Airflow.
         now: the present, for a page that is drawn when it is opened.
+        rankers: what learns from the released vectors.
     """
     days = _with_gaps(days)
-    shown = sections(recipe)
-    panels = [p for s in shown for p in s.panels]
-    breaches = [b for p in panels for u in upstreams for b in _breaches(p, days, u)]
+    shown = [(s, rankers if s.of_rankers else upstreams) for s in sections(recipe)]
+    shown = [(s, names) for s, names in shown if names]
+    panels = [p for s, _ in shown for p in s.panels]
+    breaches = [
+        b for s, names in shown for p in s.panels for u in names for b in _breaches(p, days, u)
+    ]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -70,7 +77,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.globals.update(show=show, show_change=show_change, dash=DASH, upstreams=upstreams)
-    environment.globals["colour"] = partial(_colour, upstreams)
+    environment.globals["colour"] = partial(_colour, (*upstreams, *rankers))
     headlines = {p.metric: p for p in panels if p.metric in _HEADLINES}
     return environment.get_template("report.html").render(
         days=days,
@@ -85,7 +92,11 @@ def render_page(
         broken={(b.ds, b.upstream, b.title) for b in breaches},
         headlines=[headlines[m] for m in _HEADLINES],
         cards={u: [_card(headlines[m], days, u) for m in _HEADLINES] for u in upstreams},
-        sections=[(s, [(p, _chart(p, days, upstreams)) for p in s.panels]) for s in shown],
+        sections=[
+            (s, names, [(p, _chart(p, days, names, (*upstreams, *rankers))) for p in s.panels])
+            for s, names in shown
+        ],
+        worth=[_worth(days, ranker) for ranker in rankers],
         movement=[(u, e, _movement(days, u, e)) for e in ENTITIES for u in upstreams],
         durations=_durations(days),
         phases=phases(),
@@ -150,9 +161,24 @@ def _card(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> dict[
     return {"panel": panel, "now": now, "moved": moved}
 
 
-def _chart(panel: Panel, days: Sequence[DaySummary], upstreams: Sequence[Upstream]) -> Markup:
+def _worth(days: Sequence[DaySummary], ranker: Ranker) -> dict[str, Any]:
+    """What the embeddings are worth to a ranker on the newest day that it was scored on."""
+    names = ("worth", "worth_low", "worth_high", "auc_with", "auc_without")
+    for day in reversed(days):
+        found = {name: day.number("evaluate", name, ranker) for name in names}
+        if found["worth"] is not None:
+            return {"ranker": ranker, "ds": day.ds, **found}
+    return {"ranker": ranker, "ds": "", **dict.fromkeys(names)}
+
+
+def _chart(
+    panel: Panel,
+    days: Sequence[DaySummary],
+    upstreams: Sequence[Upstream],
+    everybody: Sequence[Upstream],
+) -> Markup:
     by_upstream = {u: tuple(_values(panel, days, u)) for u in upstreams}
-    colours = {u: _colour(upstreams, u) for u in upstreams}
+    colours = {u: _colour(everybody, u) for u in upstreams}
     rules = []
     if panel.lowest is not None:
         rules.append(Rule(value=panel.lowest, css="bound", label="bound"))

@@ -33,11 +33,16 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """Panels that answer one question."""
+    """Panels that answer one question.
+
+    Attributes:
+        of_rankers: a line per ranker, not per upstream.
+    """
 
     name: str
     question: str
     panels: tuple[Panel, ...]
+    of_rankers: bool = False
 
 
 _PLURAL = {"user": "users", "pin": "Pins"}
@@ -70,6 +75,12 @@ def sections(recipe: Recipe) -> tuple[Section, ...]:
             name="Index and publishing",
             question="Are Pins found, and what was written to the online store?",
             panels=_online(recipe),
+        ),
+        Section(
+            name="Rankers",
+            question="What are the embeddings worth to those who rank with them?",
+            panels=_ranking(),
+            of_rankers=True,
         ),
     )
 
@@ -201,6 +212,36 @@ def _health(recipe: Recipe) -> tuple[Panel, ...]:
         kind="ratio",
     )
     return (*pools, *trained, loss)
+
+
+def _ranking() -> tuple[Panel, ...]:
+    return (
+        Panel(
+            title="Worth of the embeddings",
+            note="AUC with them less AUC without, on the new day",
+            step="evaluate",
+            metric="worth",
+            kind="difference",
+            reference=0.0,
+        ),
+        Panel(
+            title="AUC of rankers",
+            note="on the new day, before learning it",
+            step="evaluate",
+            metric="auc",
+            kind="ratio",
+            bound_metric="auc_bound",
+            draws_bound=True,
+        ),
+        Panel(
+            title="Calibration of rankers",
+            note="predicted by observed positives, calibrated as of the day before",
+            step="calibrate",
+            metric="calibration",
+            kind="ratio",
+            reference=1.0,
+        ),
+    )
 
 
 def _online(recipe: Recipe) -> tuple[Panel, ...]:

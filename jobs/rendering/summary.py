@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.manifests import Artifact, StepManifest
-from jobs.pipelines import daily
+from jobs.pipelines import daily, ranking
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,4 +89,9 @@ def phases() -> tuple[Phase, ...]:
         for task in _LONG_TASKS
     ]
     short = tuple(s.name for s in daily.STEPS if s.task not in _LONG_TASKS)
-    return (*named, Phase(name="checks and release", steps=short))
+    ranked = tuple(s.name for s in ranking.STEPS)
+    return (
+        *named,
+        Phase(name="checks and release", steps=short),
+        Phase(name="rankers", steps=ranked),
+    )

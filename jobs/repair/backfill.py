@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from feature_store.contracts.errors import InputError
 from jobs.console import out
-from jobs.engine import locks, spaces, unfinished
+from jobs.engine import locks, ranking, spaces, unfinished
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import StepResult, keep_result, open_context, run_step
 from jobs.engine.step_command import show
@@ -78,10 +78,16 @@ def show_and_run(
         return 0
     if in_airflow:
         return backfill_run.follow(settings, progress, approval=approval)
+
+    def tell(result: StepResult) -> None:
+        show(result, as_json=args.json)
+
     with locks.alone(settings.home, unfinished.command(progress.plan)):
         # Whoever had the home meanwhile may have changed what the plan was made from.
         progress = begun_or_new(args, settings)
-        record = execute(settings, progress, report=lambda result: show(result, as_json=args.json))
+        record = execute(settings, progress, report=tell)
+        # Rankers are no part of the repair: days go on, whatever becomes of them.
+        ranking.repair(settings, progress.plan.last, tell)
     out(record.model_dump_json() if args.json else outcome.render(record))
     return 0
 

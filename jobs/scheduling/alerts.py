@@ -14,7 +14,7 @@ from typing import Any
 
 from feature_store.contracts.errors import DermError
 from jobs.engine import findings
-from jobs.pipelines import daily
+from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Step
 from jobs.scheduling import maintenance, messages
 
@@ -162,11 +162,11 @@ def explanations(task: str, step: str = "", log_url: str = "") -> list[dict[str,
     """
     base_url = log_url.partition("/dags/")[0] if "/dags/" in log_url else ""
     of_task: list[Step | maintenance.Chore] = [
-        s for s in daily.STEPS if s.task == task.rpartition(".")[2]
+        s for s in catalog.every_step() if s.task == task.rpartition(".")[2]
     ]
     of_task = of_task or [c for c in maintenance.CHORES if c.name == task]
     # A repair runs any step of the catalog: the one that failed is explained first.
-    named = [s for s in daily.STEPS if s.name == step]
+    named = [s for s in catalog.every_step() if s.name == step]
     chosen = named + [s for s in of_task if not isinstance(s, Step)] if named else of_task
     return [
         {

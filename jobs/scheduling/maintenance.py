@@ -123,6 +123,34 @@ MAINTENANCE = (
     ),
 )
 
+# The day that a ranking run is about: that of the release that began it, or the one asked for.
+RANKED_DAY = (
+    "{{ params.day or triggering_asset_events.values() | sum(start=[])"
+    " | map(attribute='extra') | map(attribute='ds') | max }}"
+)
+
+RANKING = (
+    Chore(
+        name="catch_up",
+        summary="Rank days before this one that were repaired since, or never ranked.",
+        arguments=f"rank --ds {RANKED_DAY} --earlier",
+        resource="gpu",
+        retries=1,
+        timeout_minutes=3 * 24 * 60,
+        failure="A ranker could not learn an earlier day; embeddings are published all the same.",
+        remedy="The log names the ranker, the day and the step: its section applies.",
+    ),
+    Chore(
+        name="draw",
+        summary="Draw the report of the day again, with what its embeddings are worth.",
+        arguments=f"report --ds {RANKED_DAY} --force",
+        retries=1,
+        timeout_minutes=20,
+        failure="The rankers are exported; only the page does not show them yet.",
+        remedy="Run it again: it draws what is on record.",
+    ),
+)
+
 PROBE = (
     Chore(
         name="probe",
@@ -134,4 +162,4 @@ PROBE = (
     ),
 )
 
-CHORES = (*BACKFILL, *BOOTSTRAP, *MAINTENANCE, *PROBE)
+CHORES = (*BACKFILL, *BOOTSTRAP, *MAINTENANCE, *RANKING, *PROBE)

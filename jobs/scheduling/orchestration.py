@@ -113,6 +113,34 @@ def add_tasks(dag: DAG, settings: Settings) -> None:
         operators[before].set_downstream(operators[after])
 
 
+def released(settings: Settings) -> list[Asset]:
+    """What a ranking waits for: a day that readers see."""
+    return [_asset("release", pipeline_of(Home.load(settings.home)))]
+
+
+def add_ranking(dag: DAG, settings: Settings) -> None:
+    """Add the steps of every ranker to `dag`, beside each other, after what catches up.
+
+    A ranker that is refused does not hold up the others, nor the page. Each draws it at its end: a
+    single task after all of them would have to run whatever became of them, and a run whose last
+    task is green is green.
+    """
+    pipeline = pipeline_of(Home.load(settings.home))
+    catch_up, draw = maintenance.RANKING
+    first = _chore(catch_up, settings, dag, pipeline)
+    for ranker in pipeline.rankers:
+        group = TaskGroup(group_id=ranker.name, dag=dag)
+        before: BaseOperator = first
+        for step in pipeline.ranking:
+            task = tasks.Task(
+                name=step.name, upstream=ranker.name, steps=(step,), pipeline=pipeline
+            )
+            operator = _operator(task, settings, dag, group, pipeline, day=maintenance.RANKED_DAY)
+            before.set_downstream(operator)
+            before = operator
+        before.set_downstream(_chore(draw, settings, dag, pipeline, group))
+
+
 def add_chores(dag: DAG, settings: Settings, wanted: Sequence[maintenance.Chore]) -> None:
     """Add commands that are not steps of a day to `dag`, one after the other."""
     pipeline = pipeline_of(Home.load(settings.home))
@@ -127,11 +155,16 @@ def add_chores(dag: DAG, settings: Settings, wanted: Sequence[maintenance.Chore]
 
 
 def _chore(
-    chore: maintenance.Chore, settings: Settings, dag: DAG, pipeline: Pipeline
+    chore: maintenance.Chore,
+    settings: Settings,
+    dag: DAG,
+    pipeline: Pipeline,
+    group: TaskGroup | None = None,
 ) -> DermOperator:
     return DermOperator(
         task_id=chore.name,
         dag=dag,
+        task_group=group,
         command=command(settings, chore.arguments),
         doc_md=_chore_documentation(chore),
         outlets=[
@@ -157,13 +190,19 @@ def _approval(chore: maintenance.Chore, dag: DAG) -> Approval:
 
 
 def _operator(
-    task: tasks.Task, settings: Settings, dag: DAG, group: TaskGroup | None, pipeline: Pipeline
+    task: tasks.Task,
+    settings: Settings,
+    dag: DAG,
+    group: TaskGroup | None,
+    pipeline: Pipeline,
+    *,
+    day: str = DAY,
 ) -> DermOperator:
     return DermOperator(
         task_id=task.name,
         dag=dag,
         task_group=group,
-        command=command(settings, task.arguments(DAY)),
+        command=command(settings, task.arguments(day)),
         doc_md=documentation(task),
         outlets=[_asset(name, pipeline) for name in task.outputs if assets.is_shared(name)],
         **_resources(task),

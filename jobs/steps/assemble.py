@@ -14,7 +14,7 @@ from feature_store.contracts.tables import pool_table
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import resolve_inputs
 from jobs.pipelines import catalog
-from jobs.steps.rankers import reading
+from jobs.ranking import reading
 
 
 def run(ctx: RunContext) -> Outcome:

@@ -8,7 +8,7 @@ yesterday's calibration, how predicted and observed positives of the day compare
 from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.manifests import Artifact, Metrics
 from jobs.engine.context import Outcome, RunContext
-from jobs.steps.rankers import reading
+from jobs.ranking import reading
 from models.rankers import calibration
 from models.training.checkpoint import read_tensors
 

@@ -8,12 +8,13 @@ stays in use.
 """
 
 from feature_store.contracts.base import shift_day
+from feature_store.contracts.bounds import Check
 from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.manifests import Artifact, Metrics
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.guards import Check, hold
-from jobs.steps.rankers import reading
-from jobs.steps.rankers import run as runs
+from jobs.engine.guards import hold
+from jobs.ranking import reading
+from jobs.ranking import run as runs
 from jobs.steps.training_guard import auc_metrics
 from models.training.checkpoint import write_tensors
 from models.training.determinism import torch_device

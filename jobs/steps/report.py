@@ -37,7 +37,9 @@ def run(ctx: RunContext) -> Outcome:
     days = recorded_days(ctx.lake, last=_DAYS_SHOWN)
     state = dataclasses.replace(read_state(ctx.root), attempts=_others(ctx))
     folder = ctx.root / "report"
-    write_atomic(folder / "index.html", render_page(days, ctx.pipeline.names, ctx.recipe, state))
+    rankers = [r.name for r in ctx.pipeline.rankers]
+    page = render_page(days, ctx.pipeline.names, ctx.recipe, state, rankers=rankers)
+    write_atomic(folder / "index.html", page)
     today = DaySummary.of(ctx.ds, finished)
     write_atomic(folder / f"{ctx.ds}.json", json.dumps(day_record(today), indent=2) + "\n")
     write_metrics(ctx.root)

@@ -6,6 +6,7 @@ begins anew on its first day, where the space of its vectors begins, and where w
 has changed: then it learns a window of days. An attempt that was killed starts afresh.
 """
 
+import dataclasses
 import math
 
 from feature_store.contracts.digests import content_digest
@@ -15,8 +16,10 @@ from jobs.engine.context import Outcome, RunContext
 from jobs.engine.presence import bytes_in
 from jobs.engine.snapshots import weights_digest
 from jobs.pipelines import catalog
-from jobs.steps.rankers import reading
-from jobs.steps.rankers import run as runs
+from jobs.ranking import reading
+from jobs.ranking import run as runs
+from jobs.steps.training_run import first_window
+from models.protocol import FirstWindow
 from models.training.determinism import torch_device
 
 
@@ -51,7 +54,8 @@ def _train(
 ) -> SnapshotManifest:
     store = reading.store(ctx)
     store.discard(ranker_id)
-    files, metrics = runs.train(ctx, days, parent)
+    window = None if parent else _window(ctx, days)
+    files, metrics = runs.train(ctx, days, parent, window)
     broken = {k: v for k, v in metrics.items() if isinstance(v, float) and not math.isfinite(v)}
     if broken:
         raise GuardFailed(
@@ -77,6 +81,13 @@ def _train(
     draft = store.draft_manifest(ranker_id)
     store.promote(ranker_id)
     return draft or manifest
+
+
+def _window(ctx: RunContext, days: tuple[str, ...]) -> FirstWindow:
+    """What the days say to an upstream that learns the same labels."""
+    learns = ctx.own_ranker.learns
+    taught = (u.name for u in ctx.pipeline.upstreams if learns in (u.learns_as, u.name))
+    return first_window(dataclasses.replace(ctx, upstream=next(taught)), days, learns)
 
 
 def _digest(ctx: RunContext, parent: SnapshotManifest | None, days: tuple[str, ...]) -> str:

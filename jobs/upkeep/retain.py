@@ -82,7 +82,14 @@ def _expired(declared: Home, config: RetentionConfig, lake: Lake, settings: Sett
     names = [u.name for u in declared.upstreams]
     return _Expired(
         days=expired_days(lake, declared.upstreams, config, protected),
-        folders=expired_folders(home, names, config, protected, scoring_days=scoring),
+        folders=expired_folders(
+            home,
+            names,
+            config,
+            protected,
+            scoring_days=scoring,
+            rankers=[r.name for r in declared.rankers],
+        ),
         attempts=expired_attempts(home, config, protected),
     )
 

@@ -1,4 +1,4 @@
-"""Snapshots and Pin indexes: which folders nothing needs any more.
+"""Snapshots, Pin indexes and rankers: which folders nothing needs any more.
 
 A snapshot is what a repair continues from, so snapshots are kept as pools are. An index is needed
 by the releases readers may see or return to, and by the day that builds on the newest. A folder
@@ -12,11 +12,20 @@ from pathlib import Path
 
 from feature_store.config import RetentionConfig
 from feature_store.contracts.base import Upstream
+from feature_store.contracts.rankers import Ranker
 from feature_store.lake.maintenance import newest, pools_to_keep
 from jobs.engine.manifests import ManifestStore
 
 # Today's index may begin with yesterday's graph.
 _INDEX_DAYS = 2
+# What a ranker leaves of a day, and the step that does.
+_RANKED = {
+    "weights": "train_ranker",
+    "scores": "evaluate",
+    "calibrations": "calibrate",
+    "exports": "export_ranker",
+}
+Keep = Callable[[Collection[str]], frozenset[str]]
 
 
 def expired_folders(
@@ -26,6 +35,7 @@ def expired_folders(
     protected: frozenset[str],
     *,
     scoring_days: int = 0,
+    rankers: Iterable[Ranker] = (),
 ) -> dict[str, tuple[Path, ...]]:
     """Folders to remove, by what they are: `snapshots/ctr`, `index/cvr`, ...
 
@@ -39,12 +49,16 @@ def expired_folders(
 
     manifests = ManifestStore(home / "manifests")
     expired: dict[str, tuple[Path, ...]] = {}
-    for upstream in upstreams:
-        for kind, step, names, keep in (
-            # A draft of a snapshot is a checkpoint, which a training continues from.
-            ("snapshots", "train", "[!.]*", snapshots),
-            ("index", "index", "*", lambda days: newest(days, _INDEX_DAYS)),
-        ):
+    # A draft of a snapshot is a checkpoint, which a training continues from.
+    made: tuple[tuple[str, str, str, Keep], ...] = (
+        ("snapshots", "train", "[!.]*", snapshots),
+        ("index", "index", "*", lambda days: newest(days, _INDEX_DAYS)),
+    )
+    ranked: tuple[tuple[str, str, str, Keep], ...] = tuple(
+        (f"rankers/{kind}", step, "*", snapshots) for kind, step in _RANKED.items()
+    )
+    for upstream, kinds in (*((u, made) for u in upstreams), *((r, ranked) for r in rankers)):
+        for kind, step, names, keep in kinds:
             recorded = dict(_recorded(manifests, home, step, upstream))
             kept = _kept(recorded, keep, protected)
             root = home / kind / upstream

@@ -125,5 +125,4 @@ def _newton(counts_2C: Floats, before_2: Floats, prior_rows: int) -> Floats:
 
 def _logits() -> Floats:
     """The middle of each bin [C]."""
-    middle_C: Floats = (np.arange(BINS) + 0.5) * (2 * _LOGIT_BOUND / BINS) - _LOGIT_BOUND
-    return middle_C
+    return (np.arange(BINS, dtype=np.float64) + 0.5) * (2 * _LOGIT_BOUND / BINS) - _LOGIT_BOUND

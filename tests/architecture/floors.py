@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("jobs/repair", "jobs/upkeep"),
     ("jobs/scheduling",),
     ("jobs/steps",),
-    ("jobs/rendering", "jobs/services"),
+    ("jobs/ranking", "jobs/rendering", "jobs/services"),
     ("jobs/engine",),
     ("jobs/pipelines", "jobs/datasets"),
     ("jobs",),

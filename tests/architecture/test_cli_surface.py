@@ -13,11 +13,11 @@ import pytest
 
 from jobs.cli import COMMANDS
 from jobs.cli.reference import cli_surface, command_parser
-from jobs.pipelines import daily
+from jobs.pipelines import catalog
 from tests.architecture.sources import ROOT
 
 _GOLDEN = ROOT / "tests" / "golden" / "cli.json"
-_NAMES = [*(s.name for s in daily.STEPS), *(c.name for c in COMMANDS)]
+_NAMES = [*(s.name for s in catalog.every_step()), *(c.name for c in COMMANDS)]
 
 
 def test_surface_is_frozen() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobs.engine.code import MACHINERY, OURS, modules_of
-from jobs.pipelines import catalog, daily
+from jobs.pipelines import catalog
 from tests.architecture.sources import ROOT, imported, python_files, relative
 
 # Rooms of the machinery that steps which make data may import from.
@@ -26,7 +26,7 @@ def test_the_machinery_does_not_compute() -> None:
     assert not strays
 
 
-@pytest.mark.parametrize("step", [s.name for s in daily.STEPS if s.name not in _ENDS])
+@pytest.mark.parametrize("step", [s.name for s in catalog.every_step() if s.name not in _ENDS])
 def test_steps_that_make_data_import_no_other_machinery(step: str, tmp_path: Path) -> None:
     outside = {m for m in MACHINERY if m.startswith("jobs.") and m.split(".")[1] not in _HANDED}
     for module in modules_of(step, "simulated", tmp_path):
@@ -37,7 +37,7 @@ def test_steps_that_make_data_import_no_other_machinery(step: str, tmp_path: Pat
 
 
 def test_every_step_has_a_digest_of_its_own_code(tmp_path: Path) -> None:
-    for step in daily.STEPS:
+    for step in catalog.every_step():
         modules = modules_of(step.name, "simulated", tmp_path)
         assert f"jobs.steps.{catalog.step(step.name).name}" in modules
         assert {name.split(".")[0] for name in modules} <= set(OURS)

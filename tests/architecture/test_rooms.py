@@ -16,7 +16,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pyspark": ("feature_store/spark/*",),
     "torch": (
         *("models/*", "jobs/steps/train*.py", "jobs/steps/infer*.py", "jobs/engine/snapshots.py"),
-        "jobs/steps/rankers/*.py",
+        "jobs/ranking/run.py",
         *(
             "experiments/upstream_days.py",
             "experiments/next_item/*",

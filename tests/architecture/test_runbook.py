@@ -7,7 +7,7 @@ import yaml
 
 from feature_store.config import IndexConfig
 from feature_store.contracts import errors
-from jobs.pipelines import daily
+from jobs.pipelines import catalog
 from jobs.recipes import GuardConfig
 from jobs.scheduling.maintenance import CHORES
 from tests.architecture.sources import ROOT
@@ -41,11 +41,11 @@ def test_an_alert_points_at_its_section(name: str) -> None:
 
 
 def test_every_step_has_a_section_in_the_order_of_a_day() -> None:
-    assert list(sections("Steps")) == [step.name for step in daily.STEPS]
+    assert list(sections("Steps")) == [step.name for step in catalog.every_step()]
 
 
 def test_every_other_task_has_a_section() -> None:
-    steps = {step.name for step in daily.STEPS}
+    steps = {step.name for step in catalog.every_step()}
     others = {c.name for c in CHORES} - steps
     assert set(sections("Other tasks")) == others
 
@@ -63,7 +63,7 @@ def test_messages_are_quoted_as_they_are_printed() -> None:
 )
 def test_a_section_answers_the_four_questions(name: str, text: str) -> None:
     assert [part for part in PARTS if part not in text] == []
-    if name in {step.name for step in daily.STEPS}:
+    if name in {step.name for step in catalog.every_step()}:
         assert re.search(rf"derm {name}\b", text) or "derm status" in text or "derm run" in text
 
 
@@ -87,7 +87,7 @@ def test_an_alert_speaks_before_its_guard_stops_the_day(
 
 
 def test_every_number_behind_an_alert_is_named_as_the_pipeline_writes_it() -> None:
-    steps = {step.name for step in daily.STEPS}
+    steps = {step.name for step in catalog.every_step()}
     state = ("release_day_end", "step_", "probe_", "store_", "disk_", "refused_", "dag_")
     for rule in RULES:
         for number in re.findall(r"\bderm_(\w+)", rule["expr"]):

@@ -1,8 +1,8 @@
-"""Export: the day's ranker and its calibration in one folder, for whoever serves it.
+"""Export a ranker: the day's ranker and its calibration in one folder, for whoever serves it.
 
 Reads the ranker and its calibration. Writes `rankers/exports/<name>/<id>/` (safetensors and JSON,
-nothing that could be executed), then the name of that folder into `rankers/exports/<name>/current`. A
-refused day has no export, and the one before it stays current.
+nothing that could be executed), then its name into `rankers/exports/<name>/current`. A refused day
+has no export, and the one before it stays current.
 """
 
 import shutil
@@ -12,8 +12,8 @@ from feature_store.contracts.manifests import Artifact
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.manifests import write_atomic
 from jobs.engine.presence import bytes_in
+from jobs.ranking import reading
 from jobs.steps.calibrate import FILE
-from jobs.steps.rankers import reading
 from models.rankers import calibration, export
 
 

@@ -1,6 +1,5 @@
 """Scoring and training of a ranker's arms; one process."""
 
-import dataclasses
 from typing import cast
 
 import torch
@@ -8,9 +7,8 @@ import torch
 from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.reading.examples import DayExamples, Order
 from jobs.engine.context import RunContext
-from jobs.steps.rankers import reading
-from jobs.steps.rankers.reading import Arm
-from jobs.steps.training_run import first_window
+from jobs.ranking import reading
+from jobs.ranking.reading import Arm
 from models.protocol import FirstWindow
 from models.rankers.calibration import LogitCounts
 from models.rankers.objective import RankingObjective
@@ -71,10 +69,16 @@ def score(ctx: RunContext, parent: SnapshotManifest) -> tuple[Metrics, LogitCoun
 
 
 def train(
-    ctx: RunContext, days: tuple[str, ...], parent: SnapshotManifest | None
+    ctx: RunContext,
+    days: tuple[str, ...],
+    parent: SnapshotManifest | None,
+    window: FirstWindow | None,
 ) -> tuple[dict[str, Tensors], Metrics]:
-    """The files of a ranker that has learned some days, and its losses on the last of them."""
-    window = None if parent else window_of(ctx, days)
+    """The files of a ranker that has learned some days, and its losses on the last of them.
+
+    Args:
+        window: what the days say about features and labels, where it begins anew.
+    """
     files: dict[str, Tensors] = {}
     metrics: Metrics = {"days": len(days)}
     for arm in reading.arms(ctx):
@@ -101,11 +105,3 @@ def train(
         }
         metrics |= {f"loss_{arm}": state.mean(), "rows": rows}
     return files, metrics
-
-
-def window_of(ctx: RunContext, days: tuple[str, ...]) -> FirstWindow:
-    """What the days of a training that begins anew say about features and labels."""
-    learns = ctx.own_ranker.learns
-    taught = (u.name for u in ctx.pipeline.upstreams if learns in (u.learns_as, u.name))
-    view = dataclasses.replace(ctx, upstream=next(taught))
-    return first_window(view, days, learns)

@@ -1,0 +1,1 @@
+"""What the steps of rankers share: what they read, how they are scored and trained."""
