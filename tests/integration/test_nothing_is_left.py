@@ -1,4 +1,4 @@
-"""What a test started ends with it: when it fails or is struck, or pytest itself is killed."""
+"""What a test started ends with it: when it fails or is struck, or its lane or pytest is killed."""
 
 import os
 import signal
@@ -45,12 +45,12 @@ def test_the_next_chapter_meets_the_server_and_nothing_else(server):
 """
 
 
-def story(folder: Path, struck: str) -> list[str]:
+def story(folder: Path, struck: str, *options: str) -> list[str]:
     """The command that runs the story in a pytest of its own, beside the project's conftest."""
     (folder / "conftest.py").write_text("from tests.conftest import *  # noqa\n")
     (folder / "test_story.py").write_text(_STORY.format(folder=folder, struck=struck))
     return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir",
-            str(folder), "-c", str(folder / "none.ini"), str(folder)]  # fmt: skip
+            str(folder), "-c", str(folder / "none.ini"), *options, str(folder)]  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -75,6 +75,17 @@ def test_a_chapter_that_is_struck_leaves_nothing(tmp_path: Path, struck: str) ->
     )
     if struck == "assert False":
         assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert not lives(tmp_path, "left")
+    assert not lives(tmp_path, "server")
+
+
+def test_a_lane_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "none.ini").write_text("[pytest]\n")
+    command = story(tmp_path, "import os; os.kill(os.getpid(), 9)", "-n1", "--max-worker-restart=0")
+    # Into a file: a pipe would stay open as long as what it left.
+    with (tmp_path / "said").open("w") as said:
+        subprocess.run(command, env=environment(), cwd=tmp_path, stdout=said, check=False)
+    assert "crashed while running" in (tmp_path / "said").read_text()
     assert not lives(tmp_path, "left")
     assert not lives(tmp_path, "server")
 
