@@ -41,6 +41,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
+@pytest.fixture(autouse=True, scope="session")
+def claimed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What runs in this run's folders is its own."""
+    reaper.claim(tmp_path_factory.getbasetemp())
+
+
 @pytest.fixture(autouse=True)
 def a_failed_test_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     """The next chapter of a story must not meet the services that a struck one has started.
