@@ -5,6 +5,7 @@ It stands alone, as the file of a user's recipe does: whatever starts `derm` can
 
 import dataclasses
 
+from feature_store.config import LayoutConfig
 from jobs import recipes
 from jobs.recipes import Recipe
 from models.derm.config import DermConfig, LossConfig
@@ -27,8 +28,14 @@ WORLD = WorldConfig(
 
 
 def build() -> Recipe:
-    """The recipe `toy` on the small world, with a model of 32 dimensions."""
+    """The recipe `toy` on the small world, with a model of 32 dimensions and fewer files a day."""
     model = DermConfig(
         tower=DhenConfig(token_dim=8, num_tokens=4), loss=LossConfig(sketch_width=2**10)
     )
-    return dataclasses.replace(recipes.toy(), name="brief", simulation=WORLD, model=model)
+    return dataclasses.replace(
+        recipes.toy(),
+        name="brief",
+        simulation=WORLD,
+        model=model,
+        layout=LayoutConfig(user_buckets=4, pin_buckets=2),
+    )
