@@ -39,7 +39,7 @@ from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
 from feature_store.reading.examples import DayExamples, Order
 from feature_store.spark.tasks import run_here
-from jobs.datasets.registry import SIMULATED
+from simulator.worlds import SIMULATED
 from jobs.engine.runner import open_context
 from jobs.recipes import Recipe, recipe
 from jobs.settings import Home, Settings

@@ -20,9 +20,10 @@ from experiments.upstream import BASELINE, VARIANTS, Run, Size, Variant, run
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import ContractViolation, InputError
 from jobs.cli import out
-from jobs.datasets.registry import SIMULATED, dataset_spec
+from jobs.datasets.registry import dataset_spec
 from jobs.engine.manifests import write_atomic
 from jobs.settings import Settings
+from simulator.worlds import SIMULATED
 
 log = logging.getLogger("derm")
 

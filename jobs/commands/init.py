@@ -7,10 +7,11 @@ from pathlib import Path
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import InputError
 from jobs.cli import day, out
-from jobs.datasets.registry import REAL, SIMULATED, dataset_spec, open_adapter
+from jobs.datasets.registry import REAL, dataset_spec, open_adapter
 from jobs.pipelines import catalog
 from jobs.recipes import RECIPES, absolute, recipe, recipe_digest
 from jobs.settings import Home, Settings
+from simulator.worlds import WORLDS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         required=True,
         metavar="NAME|PATH",
-        help=f"{', '.join((SIMULATED, *REAL))}, or the path of a declaration (*.toml)",
+        help=f"{', '.join((*WORLDS, *REAL))}, or the path of a declaration (*.toml)",
     )
     parser.add_argument(
         "--recipe",
@@ -67,7 +68,7 @@ def declare(args: argparse.Namespace, settings: Settings) -> Home:
         dataset = str(Path(dataset).resolve())
     name = absolute(args.recipe)
     chosen = recipe(name)
-    adapter = open_adapter(dataset, source, settings.home, chosen.simulation)
+    adapter = open_adapter(dataset, source, settings.home, chosen.world(dataset))
     first = args.first or adapter.first_day()
     history = adapter.history_days if args.days is None else args.days
     start = args.start or shift_day(first, history)
@@ -77,10 +78,10 @@ def declare(args: argparse.Namespace, settings: Settings) -> Home:
             expected=f"--start on or after {first}",
             found=start,
         )
+    spec = dataset_spec(dataset, source, chosen.world(dataset), chosen.upstreams)
     return Home(
-        upstreams=dataset_spec(
-            dataset, source, chosen.simulation, chosen.upstreams
-        ).declared_upstreams,
+        upstreams=spec.declared_upstreams,
+        tables=tuple(table.name for table in spec.tables),
         dataset=dataset,
         source=source,
         recipe=name,
