@@ -47,8 +47,8 @@ check: .venv/.dev ## lint, format, types, and who imports whom
 
 bench: .venv/.dev .venv-bench/.bench ## the benchmarks; results go to .benchmarks/
 	@mkdir -p .benchmarks
-	@for f in $$(grep -l -- '"--json"' benchmarks/*.py); do \
-	    .venv/bin/python $$f --json .benchmarks/$$(basename $$f .py).json || exit 1; done
+	@for f in $$(grep -l 'harness\.arguments' benchmarks/*/*.py | sed 's/\.py$$//'); do \
+	    .venv/bin/python -m $$(echo $$f | tr / .) --json .$$f.json || exit 1; done
 
 golden-update: .venv/.dev .venv-airflow/.airflow ## rewrite the golden files; review the diff
 	@UPDATE_GOLDEN=1 $(PYTEST) -q $$(grep -rl --include=test_*.py UPDATE_GOLDEN tests)

@@ -99,7 +99,6 @@ def attempt(
     Args:
         limit_s: after so many seconds somebody should look.
     """
-    path = _path(root, step, ds, upstream)
     begun = Attempt(
         step=step,
         ds=ds,
@@ -109,6 +108,7 @@ def attempt(
         started_at=_now(),
         limit_s=limit_s,
     )
+    path = path_of(root, begun)
     write_atomic(path, begun.model_dump_json(indent=2) + "\n")
     try:
         yield
@@ -141,8 +141,9 @@ def _read(paths: Iterable[Path]) -> tuple[Attempt, ...]:
     return tuple(found)
 
 
-def _path(root: Path, step: str, ds: str, upstream: str | None) -> Path:
-    return root / "attempts" / ds / (f"{step}.{upstream}.json" if upstream else f"{step}.json")
+def path_of(root: Path, tried: Attempt) -> Path:
+    """Where an attempt is recorded."""
+    return root / "attempts" / tried.ds / f"{tried.name.replace(' ', '.')}.json"
 
 
 def _said(error: BaseException) -> dict[str, Any]:

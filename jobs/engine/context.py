@@ -2,11 +2,14 @@
 
 import dataclasses
 import logging
+import operator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from feature_store.contracts.base import Entity, Upstream, days_between, shift_day
 from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
 from feature_store.contracts.upstreams import UpstreamDeclaration
@@ -14,7 +17,6 @@ from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
 from feature_store.reading.pools import PoolInput
 from jobs.engine.code import code_digest
-from jobs.engine.digest import content_digest
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.spaces import Spaces
 from jobs.pipelines import catalog
@@ -188,13 +190,13 @@ class RunContext:
         step, upstream = self.pipeline.producer(name)
         manifest = self.manifests.get(step.name, ds, upstream)
         if manifest is None:
-            suffix = f" --upstream {upstream}" if upstream else ""
+            first = self._first_missing(step, ds, upstream)
             raise MissingInput(
                 f"{name} of {ds} is not there",
                 where=str(self.manifests.path(step.name, ds, upstream)),
                 expected=f"step {step.name} finished for {ds}",
-                found="no manifest",
-                hint=f"derm {step.name} --ds {ds}{suffix}",
+                found=f"no manifest; the first that is missing: {' '.join(filter(None, first))}",
+                hint=_command(first, ds, step.name),
             )
         return manifest.output(name)
 
@@ -205,3 +207,32 @@ class RunContext:
             MissingInput: there should be one, and yesterday has not finished.
         """
         return self.artifact(name, -1) if self.has_previous(name) else None
+
+    def _first_missing(
+        self, step: Step, ds: str, upstream: Upstream | None
+    ) -> tuple[str, Upstream | None, str]:
+        """The step to begin with, its upstream and day: nothing that it reads is missing."""
+        while makers := list(self.at(ds)._missing_makers(step, upstream)):
+            step, upstream, ds = min(makers, key=operator.itemgetter(2))
+        return step.name, upstream, ds
+
+    def _missing_makers(
+        self, step: Step, upstream: Upstream | None
+    ) -> Iterator[tuple[Step, Upstream | None, str]]:
+        """What makes the inputs of a step of this day, and has not finished."""
+        view = dataclasses.replace(self, upstream=upstream)
+        for ref, name in self.pipeline.inputs_of(step, upstream):
+            if ref.chosen or not self.pipeline.makes(name) or not view.is_read(ref, name):
+                continue
+            maker, own = self.pipeline.producer(name)
+            ds = shift_day(self.ds, ref.offset)
+            if not self.manifests.path(maker.name, ds, own).exists():
+                yield maker, own, ds
+
+
+def _command(first: tuple[str, Upstream | None, str], ds: str, step: str) -> str:
+    """What makes a step of a day, from the first step that is missing on."""
+    name, upstream, day = first
+    if (name, day) != (step, ds):
+        return f"derm run --from {day} --to {ds}"
+    return f"derm {name} --ds {ds}" + (f" --upstream {upstream}" if upstream else "")

@@ -67,7 +67,7 @@ def read_state(root: Path) -> HomeState:
 
 
 def _repair(root: Path) -> Repair | None:
-    """The record of an unfinished repair; who needs more of it loads `jobs.repair.unfinished`."""
+    """The record of an unfinished repair; who needs more of it loads `jobs.engine.unfinished`."""
     try:
         record = json.loads((root / "backfill.json").read_text())
         plan, done = record["plan"], int(record["done"])

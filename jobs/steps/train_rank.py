@@ -13,7 +13,7 @@ import os
 import torch
 import torch.distributed as dist
 
-from jobs.cli import day
+from jobs.console import day
 from jobs.engine.runner import open_context
 from jobs.engine.snapshots import SnapshotStore
 from jobs.settings import Settings

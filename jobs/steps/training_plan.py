@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from feature_store.contracts.base import ENTITIES, days_between, shift_day
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from jobs.engine.context import RunContext
-from jobs.engine.digest import content_digest
 from jobs.engine.snapshots import SnapshotStore, weights_digest
 from jobs.pipelines import catalog
 from jobs.steps.model_inputs import family_of

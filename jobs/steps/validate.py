@@ -6,6 +6,8 @@ others may write to the lake, a day must look normal: its volume, label rates an
 
 import pyarrow as pa
 
+from feature_store.contracts.bounds import Check
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
 from feature_store.embeddings.noise import SIGMAS
@@ -14,8 +16,7 @@ from jobs.datasets.feature_audit import late_labels_told
 from jobs.datasets.normal import normal_day, rate_of
 from jobs.engine import skips
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
-from jobs.engine.guards import Check, hold
+from jobs.engine.guards import hold
 
 
 def run(ctx: RunContext) -> Outcome:

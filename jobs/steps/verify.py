@@ -10,6 +10,8 @@ cosine); effective rank: Roy and Vetterli, 2007.
 from collections.abc import Iterator
 
 from feature_store.contracts.base import Entity, shift_day
+from feature_store.contracts.bounds import Check
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.manifests import Artifact, Metrics
 from feature_store.contracts.tables import daily_table, pool_table
 from feature_store.embeddings.noise import lowered, rank_bound, share_error
@@ -23,8 +25,7 @@ from feature_store.embeddings.stability import (
 from feature_store.lake.filing import impressions
 from feature_store.lake.staging import read_files
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
-from jobs.engine.guards import Check, hold
+from jobs.engine.guards import hold
 from jobs.recipes import GuardConfig
 from jobs.steps.aggregation import layout_of
 

@@ -4,9 +4,11 @@ Never touches what a release names, what a backfill on disk still needs, or the 
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from feature_store.config import RetentionConfig
@@ -19,12 +21,11 @@ from feature_store.contracts.tables import Table, daily_table, pool_table, raw_t
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.lake import Lake
 from feature_store.lake.maintenance import drop_days, newest, pools_to_keep, tidy
-from jobs.cli import out
+from jobs.console import out
 from jobs.datasets.registry import dataset_spec
-from jobs.engine import locks
+from jobs.engine import attempts, locks, unfinished
 from jobs.engine.manifests import ManifestStore
 from jobs.recipes import recipe_of
-from jobs.repair import unfinished
 from jobs.settings import Home, Settings
 from jobs.upkeep.retain_folders import expired_folders
 
@@ -46,38 +47,90 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Apply the retention of the home's recipe."""
     declared = Home.load(settings.home)
-    config, upstreams = recipe_of(declared).retention, declared.upstreams
-    lake, names = Lake(settings.lake_root), [u.name for u in upstreams]
-    scoring = scoring_days(dataset_spec(declared.dataset, declared.source))
+    chosen, lake = recipe_of(declared), Lake(settings.lake_root)
     removed: dict[str, int] = {}
-    home = settings.home.resolve()
     if args.dry_run:
-        protected = protected_days(settings, config)
-        expired = expired_days(lake, upstreams, config, protected)
-        folders = expired_folders(home, names, config, protected, scoring_days=scoring)
+        gone = _expired(declared, chosen.retention, lake, settings)
     else:
         with locks.alone(settings.home, "derm retain"):
-            protected = protected_days(settings, config)
-            expired = expired_days(lake, upstreams, config, protected)
-            folders = expired_folders(home, [u.name for u in upstreams], config, protected)
-            _say_so(home, expired, [f for found in folders.values() for f in found])
-            for name, days in expired.items():
-                drop_days(lake, name, days)
-            for folder in (f for found in folders.values() for f in found):
-                shutil.rmtree(folder)
+            gone = _expired(declared, chosen.retention, lake, settings)
+            _remove(gone, lake, settings)
             for name in lake.tables():
-                removed[name] = tidy(lake, name, orphan_hours=config.orphan_hours)
-    if args.json:
-        gone = {kind: [f.name for f in found] for kind, found in folders.items()}
-        out(json.dumps({"dropped": expired, "folders": gone, "files_removed": removed}))
-        return 0
-    verb = "would go" if args.dry_run else "dropped"
-    for name, days in expired.items():
-        out(f"{name}: {len(days)} days {verb}: {' '.join(days)}")
-    for kind, found in folders.items():
-        out(f"{kind}: {len(found)} folders {verb}: {' '.join(f.name for f in found)}")
-    out(f"{sum(removed.values())} files removed" if removed else "nothing was removed")
+                removed[name] = tidy(lake, name, orphan_hours=chosen.retention.orphan_hours)
+    _say(gone, removed, args)
     return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Expired:
+    """What nothing keeps any more.
+
+    Attributes:
+        days: of tables, by name.
+        folders: of snapshots and indexes, by kind.
+        attempts: records of attempts that ended badly.
+    """
+
+    days: dict[str, tuple[str, ...]]
+    folders: dict[str, tuple[Path, ...]]
+    attempts: tuple[Path, ...]
+
+
+def _expired(declared: Home, config: RetentionConfig, lake: Lake, settings: Settings) -> _Expired:
+    home, protected = settings.home.resolve(), protected_days(settings, config)
+    scoring = scoring_days(dataset_spec(declared.dataset, declared.source))
+    names = [u.name for u in declared.upstreams]
+    return _Expired(
+        days=expired_days(lake, declared.upstreams, config, protected),
+        folders=expired_folders(home, names, config, protected, scoring_days=scoring),
+        attempts=expired_attempts(home, config, protected),
+    )
+
+
+def _remove(gone: _Expired, lake: Lake, settings: Settings) -> None:
+    folders = [folder for found in gone.folders.values() for folder in found]
+    _say_so(settings.home.resolve(), gone.days, folders)
+    for name, days in gone.days.items():
+        drop_days(lake, name, days)
+    for folder in folders:
+        shutil.rmtree(folder)
+    for record in gone.attempts:
+        record.unlink(missing_ok=True)
+        # Days of which other records are left stay.
+        with contextlib.suppress(OSError):
+            record.parent.rmdir()
+
+
+def _say(gone: _Expired, removed: Mapping[str, int], args: argparse.Namespace) -> None:
+    if args.json:
+        folders = {kind: [f.name for f in found] for kind, found in gone.folders.items()}
+        said = {"dropped": gone.days, "folders": folders, "attempts": len(gone.attempts)}
+        out(json.dumps(said | {"files_removed": removed}))
+        return
+    verb = "would go" if args.dry_run else "dropped"
+    for name, days in gone.days.items():
+        out(f"{name}: {len(days)} days {verb}: {' '.join(days)}")
+    for kind, found in gone.folders.items():
+        out(f"{kind}: {len(found)} folders {verb}: {' '.join(f.name for f in found)}")
+    if gone.attempts:
+        out(f"attempts: {len(gone.attempts)} records {verb}")
+    out(f"{sum(removed.values())} files removed" if removed else "nothing was removed")
+
+
+def expired_attempts(
+    home: Path, config: RetentionConfig, protected: frozenset[str]
+) -> tuple[Path, ...]:
+    """Records of attempts that ended badly, of days whose pools are not kept day by day any more.
+
+    Nobody will try those again: a repair that goes back so far has other steps to make first.
+    """
+    days = ManifestStore(home / "manifests").days()
+    kept = newest(days, config.daily_pools) | protected
+    return tuple(
+        attempts.path_of(home, tried)
+        for tried in attempts.attempts(home)
+        if tried.state != "running" and days and tried.ds < max(days) and tried.ds not in kept
+    )
 
 
 def _say_so(home: Path, days: Mapping[str, Sequence[str]], folders: Sequence[Path]) -> None:

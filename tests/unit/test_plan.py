@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError, MissingInput
-from jobs.repair.plan import CORRUPTIONS, BackfillPlan, What, make_plan, render
+from jobs.engine.unfinished import BackfillPlan, What
+from jobs.repair.plan import CORRUPTIONS, make_plan, render
 from jobs.repair.starting_points import Record, Survey
 from tests.pipelines import DECLARED, UPSTREAMS
 

@@ -1,5 +1,6 @@
 """Which snapshots and indexes go: none that a reader, a repair or the next day needs."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -8,10 +9,14 @@ import pytest
 
 from feature_store.config import RetentionConfig
 from feature_store.contracts.base import days_between, shift_day
+from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact, StepManifest
+from jobs.cli import main
 from jobs.datasets.registry import dataset_spec
+from jobs.engine.attempts import attempt
 from jobs.engine.manifests import ManifestStore
-from jobs.upkeep.retain import scoring_days
+from jobs.settings import Home
+from jobs.upkeep.retain import expired_attempts, scoring_days
 from jobs.upkeep.retain_folders import expired_folders
 from tests.pipelines import UPSTREAMS
 
@@ -100,6 +105,39 @@ def test_what_a_killed_build_of_an_index_left_behind_goes_when_it_is_old(home: P
     names = left(home, "index")
     assert ".young.draft" in names
     assert not {".old.draft", ".replaced.old"} & set(names)
+
+
+def test_records_of_attempts_go_when_their_day_is_not_kept_day_by_day(home: Path) -> None:
+    known = ManifestStore(home / "manifests").days()
+    old, young, next_day = known[0], known[-CONFIG.daily_pools], shift_day(known[-1], 1)
+    for ds in (old, young, next_day):
+        with pytest.raises(GuardFailed), attempt(home, "verify", ds, "ctr", limit_s=60):
+            raise GuardFailed("refused")
+    # A process that is at work is left alone, whatever its day.
+    with attempt(home, "infer", old, "ctr", limit_s=60):
+        (gone,) = expired_attempts(home, CONFIG, frozenset())
+    assert (gone.parent.name, gone.name) == (old, "verify.ctr.json")
+    assert expired_attempts(home, CONFIG, frozenset({old})) == ()
+
+
+def test_a_dry_run_says_what_the_command_removes(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared = Home(dataset="simulated", recipe="toy", first_ds=DAYS[0], start_ds=DAYS[0])
+    declared.save(home)
+    with pytest.raises(GuardFailed), attempt(home, "verify", DAYS[0], "ctr", limit_s=60):
+        raise GuardFailed("refused")
+    monkeypatch.setenv("DERM_HOME", str(home))
+    said = []
+    for arguments in (["retain", "--dry-run", "--json"], ["retain", "--json"]):
+        assert main(arguments) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert {**said[0], "files_removed": {}} == {**said[1], "files_removed": {}}
+    assert said[1]["attempts"] == 1
+    assert list((home / "attempts").iterdir()) == []
+    # Snapshots that score their day again once its labels are final are kept by both.
+    matures = shift_day(DAYS[-1], -dataset_spec("simulated", "").attribution_days)
+    assert (home / "snapshots" / "ctr" / shift_day(matures, -1)).exists()
 
 
 def test_a_home_without_anything_has_nothing_to_remove(tmp_path: Path) -> None:

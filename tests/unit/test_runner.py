@@ -178,6 +178,21 @@ def test_a_missing_input_says_which_command_makes_it(settings: Settings) -> None
     assert caught.value.hint == f"derm grow --ds {D1} --upstream ctr"
 
 
+def test_after_days_that_never_ran_the_gate_names_the_first_step_that_is_missing(
+    settings: Settings,
+) -> None:
+    with pytest.raises(MissingInput) as caught:
+        run_step(settings, _GATE, D3, None, force=False)
+    assert caught.value.hint == f"derm run --from {D1} --to {D2}"
+    assert f"sow {D1}" in caught.value.found
+    _day(settings, D1)
+    run_step(settings, _SOW, D2, None, force=False)
+    with pytest.raises(MissingInput) as caught:
+        run_step(settings, _GATE, D3, None, force=False)
+    assert caught.value.hint == f"derm run --from {D2} --to {D2}"
+    assert f"grow ctr {D2}" in caught.value.found
+
+
 def test_only_the_first_day_has_no_yesterday(settings: Settings) -> None:
     run_step(settings, _SOW, D2, None, force=False)
     with pytest.raises(MissingInput, match=f"plant:ctr of {D1} is not there"):
