@@ -82,8 +82,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="experiment",
         module="experiments.command",
-        summary="compare variants of a design on simulated worlds, and write the report",
-        example="derm experiment upstream --seeds 5 --out docs/experiments",
+        summary="compare variants of a design on worlds or data sets, and write the report",
+        example="derm experiment upstream --set upstream=cvr --seeds 5 --out docs/experiments",
     ),
     Command(
         name="export",
