@@ -75,13 +75,16 @@ def test_no_page_is_cited_that_is_not_here(path: Path) -> None:
     assert not found, f"{relative(path)}: cite the paper, or docs/"
 
 
-def test_no_two_things_of_one_name() -> None:
+@pytest.mark.parametrize(
+    "packages", [("jobs", "feature_store"), ("models",), ("simulator",), ("experiments",)]
+)
+def test_no_two_things_of_one_name(packages: tuple[str, ...]) -> None:
     """Classes, and functions of more than one word; others are read with their module.
 
     Families of models answer to the same questions by the same names, adapters by `open_folder`.
     """
     found: dict[str, list[str]] = {}
-    for path in python_files(*PACKAGES):
+    for path in python_files(*packages):
         if path.parent.parent.name == "models" and path.parent.name not in ("nn", "training"):
             continue
         for node in tree(path).body:
