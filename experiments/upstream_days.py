@@ -41,8 +41,8 @@ from models.training.delayed import Correction
 from models.training.determinism import make_deterministic, seed_for, seed_torch
 from models.training.loop import Trainer
 from models.training.metrics import effective_rank
+from simulator.market.worlds import SIMULATED
 from simulator.population import Population
-from simulator.worlds import SIMULATED
 
 FIRST = "2025-03-01"
 TOP_K = 10

@@ -8,7 +8,7 @@ from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.datasets.base import Adapter
-from simulator.worlds import WORLDS, Simulation, smallest
+from simulator.market.worlds import WORLDS, Simulation, smallest
 
 REAL = ("kuairand", "movielens", "trivago")
 

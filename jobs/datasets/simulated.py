@@ -7,7 +7,7 @@ from feature_store.contracts.base import shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems, day_tables
-from simulator.worlds import Simulation, declared
+from simulator.market.worlds import Simulation, declared
 
 FIRST_DAY = "2025-03-01"
 

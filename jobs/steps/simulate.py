@@ -18,7 +18,7 @@ from feature_store.contracts.manifests import Artifact
 from feature_store.lake.lake import rows_digest
 from jobs.datasets.registry import simulated_folder
 from jobs.engine.context import Outcome, RunContext
-from simulator.worlds import made
+from simulator.market.worlds import made
 
 
 def run(ctx: RunContext) -> Outcome:
