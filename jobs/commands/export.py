@@ -21,7 +21,7 @@ from feature_store.contracts.base import ENTITIES, Entity, Upstream
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.contracts.tables import pool_table
 from feature_store.lake.lake import Lake
-from jobs.cli import day, out
+from jobs.console import day, out
 from jobs.pipelines import catalog
 from jobs.rendering.published import read_published
 from jobs.settings import Home, Settings

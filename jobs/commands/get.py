@@ -8,7 +8,7 @@ import numpy as np
 from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import MissingInput
-from jobs.cli import out
+from jobs.console import out
 from jobs.pipelines import catalog
 from jobs.services.redis import ensure_redis
 from jobs.settings import Home, Settings

@@ -28,6 +28,7 @@ from models.nn.dhen import (
 from models.nn.experts import CrossExperts, ExpertMixture, Gates, ParallelLinear, ParallelMLP
 from models.nn.masknet import MaskBlock, ParallelMaskNet
 from models.nn.mlp import MLP
+from models.nn.packed import Packed
 from models.nn.scopes import ContextTokens, ScopeTokens
 from models.nn.time_encoding import TimeEncoding
 from models.nn.tokens import (
@@ -41,7 +42,7 @@ from models.nn.tokens import (
     TimeToken,
     Token,
 )
-from models.nn.transformer import EncoderLayer, Padding, SequenceEncoder
+from models.nn.transformer import CausalEncoder, EncoderLayer, Padding, SequenceEncoder
 from models.rankers.blocks import ScopeBlock, SharedTable
 from models.rankers.vectors import PoolVector, VectorBlock, VectorTokens
 from tests.model_fixtures import rankers
@@ -95,6 +96,18 @@ class OfPadded(nn.Module):
         return self.encoder(padding.strip(x_BTD), padding)
 
 
+class OfEqualLength(nn.Module):
+    """A causal encoder over sequences of four elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = CausalEncoder(D, 4, num_layers=2, num_heads=2)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        packed = Packed.of(torch.full((len(x_BTD),), 4))
+        return self.encoder(x_BTD.flatten(0, 1), packed).view(x_BTD.shape)
+
+
 def of_rows_first(module: nn.Module) -> nn.Module:
     """A module that puts its rows second, as one that puts them first."""
 
@@ -130,6 +143,7 @@ CASES: dict[str, Case] = {
     ),
     "CrossNetwork": Case(lambda: CrossNetwork(5, 2, rank=2), floats(5), (5,)),
     "EncoderLayer": Case(lambda: EncoderLayer(D, 2), floats(4, D), (4, D)),
+    "CausalEncoder": Case(OfEqualLength, floats(4, D), (4, D)),
     "SequenceEncoder": Case(
         OfPadded,
         lambda b: (torch.randn(b, 4, D), torch.rand(b, 4) < 0.7),
@@ -202,7 +216,7 @@ CASES: dict[str, Case] = {
 }
 # Without weights, or not a function of rows: tested where they are used.
 ELSEWHERE = {
-    *("CountMinSketch", "NumericNormalizer", "SampledSoftmax", "DermObjective"),
+    *("CountMinSketch", "Dropout", "NumericNormalizer", "SampledSoftmax", "DermObjective"),
     *("RankingObjective", "NextAction"),
 }
 

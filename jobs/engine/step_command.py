@@ -3,7 +3,7 @@
 import argparse
 
 from feature_store.contracts.manifests import StepManifest
-from jobs.cli import out
+from jobs.console import out
 from jobs.engine import locks
 from jobs.engine.runner import StepResult, run_step
 from jobs.pipelines import catalog, tasks

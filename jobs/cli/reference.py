@@ -14,7 +14,8 @@ from typing import Any
 from feature_store.contracts import tables
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.tables import Column, Table
-from jobs.cli import COMMANDS, build_parser, out
+from jobs.cli import COMMANDS, build_parser
+from jobs.console import out
 from jobs.datasets.registry import dataset_spec
 from jobs.engine.manifests import write_atomic
 from jobs.pipelines import daily

@@ -1,10 +1,9 @@
-"""`derm probe`: one look at the store, the disk, the steps at work and the day that is due.
+"""One look at the store, the disk, the steps at work and the day that is due.
 
-It takes about a second and changes nothing but `probe.json` and `metrics/derm.prom` of the home, so
-Airflow does it every ten minutes. What it finds is an error with the command that repairs it.
+The audit of a day records one, and `derm probe` between days. It takes about a second, and changes
+nothing but `probe.json` and `metrics/derm.prom` of the home.
 """
 
-import argparse
 import contextlib
 import datetime as dt
 import logging
@@ -12,15 +11,13 @@ import shutil
 from collections.abc import Iterator
 
 from feature_store.contracts.base import shift_day
-from feature_store.contracts.errors import DermError, GuardFailed, ManifestCorrupt
+from feature_store.contracts.errors import DermError, ManifestCorrupt
 from feature_store.contracts.manifests import Release, StepManifest
 from feature_store.online.store import open_store
-from jobs.cli import out
-from jobs.commands.metrics import write_metrics
 from jobs.engine import attempts, findings, spaces
 from jobs.engine.context import RunContext
 from jobs.engine.findings import Finding, Probed, StoreNumbers
-from jobs.engine.runner import open_context
+from jobs.rendering.exposition import write_metrics
 from jobs.rendering.published import read_published
 from jobs.services import airflow, redis
 from jobs.settings import Settings
@@ -36,31 +33,6 @@ _DUE = dt.timedelta(hours=6)
 _BEGUN_BY = dt.timedelta(minutes=30)
 _KEEPS_UP = dt.timedelta(days=2)
 _RELEASES = 14
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """It has no arguments: it looks at everything."""
-
-
-def main(args: argparse.Namespace, settings: Settings) -> int:
-    """Look, record it, and say what was found.
-
-    Raises:
-        GuardFailed: something is wrong; the most urgent finding, and the names of the others.
-    """
-    settings = settings.model_copy(update={"home": settings.home.resolve()})
-    ctx = open_context(settings, "")
-    if redis.died(settings.home) and not settings.redis_url.get_secret_value():
-        log.warning("the embedded redis-server was gone: it is started again with its last save")
-        redis.ensure_redis(settings)
-    probed = record(ctx)
-    if args.json:
-        out(probed.model_dump_json())
-    if probed.findings:
-        raise _error(probed)
-    if not args.json:
-        out(_line(probed))
-    return 0
 
 
 def record(ctx: RunContext, *, found: DermError | None = None) -> Probed:
@@ -261,25 +233,3 @@ def _finding(kind: findings.Kind, error: DermError) -> Finding:
         found=error.found,
         hint=error.hint,
     )
-
-
-def _error(probed: Probed) -> GuardFailed:
-    first, *others = sorted(probed.findings, key=lambda f: findings.KINDS.index(f.kind))
-    also = "".join(f"; also: {f.what}" for f in others)
-    return GuardFailed(
-        first.what + also,
-        where=first.where,
-        expected=first.expected,
-        found=f"{first.found}{', ' if first.found else ''}since {first.since}",
-        hint=first.hint,
-    )
-
-
-def _line(probed: Probed) -> str:
-    store = probed.store
-    seen = (
-        f"{store.release_id}: {store.keys} keys, {store.compared} sampled users as in the lake"
-        if store
-        else "no store to look at"
-    )
-    return f"{seen}; {probed.disk_free >> 30} GiB free; nothing is wrong"

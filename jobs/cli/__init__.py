@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from feature_store.contracts.base import check_day
-from feature_store.contracts.errors import InputError
 from jobs import exits
+from jobs.console import bind_threads, day, out
 from jobs.pipelines import daily
 from jobs.pipelines.declarations import Step
 from jobs.services import private
@@ -70,7 +69,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="docs",
-        module="jobs.commands.reference",
+        module="jobs.cli.reference",
         summary="write the reference pages from the declarations",
         example="derm docs --check",
     ),
@@ -83,8 +82,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="experiment",
         module="experiments.command",
-        summary="compare variants of a design on simulated worlds, and write the report",
-        example="derm experiment upstream --seeds 5 --out docs/experiments",
+        summary="compare variants of a design on worlds or data sets, and write the report",
+        example="derm experiment upstream --set upstream=cvr --seeds 5 --out docs/experiments",
     ),
     Command(
         name="export",
@@ -130,7 +129,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="probe",
-        module="jobs.upkeep.probe",
+        module="jobs.commands.probe",
         summary="look at the store, the disk, the steps at work and the day that is due",
         example="derm probe --json",
     ),
@@ -191,10 +190,6 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 
-# What numerical libraries read when they are loaded.
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run one command, return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -239,34 +234,6 @@ def program() -> NoReturn:
     code = main()
     exits.finish()
     os._exit(code)
-
-
-def bind_threads() -> None:
-    """Give numerical libraries the threads of DERM_THREADS, before any of them is loaded.
-
-    They would take every core of the machine, and the last bits of a sum depend on how many.
-    """
-    with contextlib.suppress(InputError):  # the command says so
-        threads = str(Settings.from_environment().threads or os.cpu_count() or 1)
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, threads))
-
-
-def out(line: str) -> None:
-    """One line of the command's result, on standard output."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def day(text: str) -> str:
-    """An argument that is a day.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not an ISO date.
-    """
-    try:
-        return check_day(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def build_parser(chosen: str) -> argparse.ArgumentParser:

@@ -8,9 +8,9 @@ from feature_store.contracts.base import Upstream
 from jobs.engine.attempts import Attempt
 from jobs.engine.findings import Finding
 from jobs.engine.staleness import Standing
+from jobs.engine.unfinished import Repair
 from jobs.rendering.published import Published
 from jobs.rendering.summary import DaySummary
-from jobs.repair.unfinished import Progress
 
 _PUBLISHING = ("index", "publish", "release", "audit")
 
@@ -85,7 +85,7 @@ class Status:
 
     published: Published | None
     problem: str
-    repair: Progress | None
+    repair: Repair | None
     days: tuple[DayStatus, ...]
     findings: tuple[Finding, ...]
     quarantined: int

@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs import cli, exits
+from jobs import cli, console, exits
 from jobs.pipelines import daily
 from jobs.services import warm_socket
 from jobs.services.private import make_private
@@ -40,11 +40,11 @@ from jobs.settings import Settings
 # What steps would otherwise import on their way: the optimizer, joins, the store, an address.
 _MODULES = (
     *("torch._dynamo", "pyarrow.acero", "feature_store.online.stores.redis", "encodings.idna"),
-    *("jobs.commands.run", "jobs.commands.run_step"),
+    *("jobs.commands.run", "jobs.engine.step_command"),
 )
 # The allocator's own threads; it starts them again in a copy. Any other would be missing there.
 _HARMLESS_THREADS = {"jemalloc_bg_thd"}
-_UNREAD = {*cli.THREAD_VARIABLES, "_", "PWD", "OLDPWD", "SHLVL"}
+_UNREAD = {*console.THREAD_VARIABLES, "_", "PWD", "OLDPWD", "SHLVL"}
 # How often it looks whether its home is still there.
 _LOOK_EVERY_S = 30.0
 _PATIENCE_S = 5.0
@@ -55,7 +55,7 @@ Sources = dict[str, tuple[int, int]]
 def main() -> int:
     """Import everything; serve until the home is gone or a file has changed."""
     settings, environment = Settings.from_environment(), dict(os.environ)
-    cli.bind_threads()
+    console.bind_threads()
     steps = [name for step in daily.STEPS for name in (f"jobs.steps.{step.name}", step.command)]
     for name in (*_MODULES, *steps):
         importlib.import_module(name)
