@@ -41,7 +41,7 @@ from models.training.delayed import Correction
 from models.training.determinism import make_deterministic, seed_for, seed_torch
 from models.training.loop import Trainer
 from models.training.metrics import effective_rank
-from simulator.market.worlds import SIMULATED
+from simulator.market.config import SIMULATED
 from simulator.population import Population
 
 FIRST = "2025-03-01"

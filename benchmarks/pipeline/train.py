@@ -47,7 +47,7 @@ from models.derm.losses import DermObjective
 from models.derm.model import DermModel
 from models.training.determinism import make_deterministic, seed_torch, torch_device
 from models.training.loop import Trainer
-from simulator.market.worlds import SIMULATED
+from simulator.market.config import SIMULATED
 from simulator.spec import world_spec
 from simulator.world import World
 

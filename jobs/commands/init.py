@@ -12,7 +12,7 @@ from jobs.pipelines import catalog
 from jobs.recipes import RECIPES, absolute, recipe_digest
 from jobs.recipes import recipe as recipe_named
 from jobs.settings import Home, Settings
-from simulator.market.worlds import WORLDS
+from simulator.market.config import WORLDS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from jobs.engine.runner import StepResult, run_step
 from jobs.pipelines import catalog
 from jobs.recipes import recipe_of
 from jobs.settings import Home, Settings
-from simulator.market.worlds import SIMULATED
+from simulator.market.config import SIMULATED
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

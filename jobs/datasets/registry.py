@@ -8,7 +8,8 @@ from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.datasets.base import Adapter
-from simulator.market.worlds import WORLDS, Simulation, smallest
+from simulator.market.config import WORLDS
+from simulator.market.worlds import Simulation, smallest
 
 REAL = ("kuairand", "movielens", "trivago")
 

@@ -9,7 +9,7 @@ from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.pipelines import daily
 from jobs.pipelines.declarations import Ref, Step
 from jobs.settings import Home
-from simulator.market.worlds import WORLDS
+from simulator.market.config import WORLDS
 
 
 def step(name: str) -> Step:

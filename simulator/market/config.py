@@ -248,3 +248,6 @@ MARKETS: dict[str, Callable[[MarketConfig], MarketConfig]] = {
     "market_trees": _trees,
     "market_one_taste": _one_taste,
 }
+# The data sets that are simulated: the first world, and the markets.
+SIMULATED = "simulated"
+WORLDS = (SIMULATED, *MARKETS)

@@ -12,9 +12,6 @@ from simulator.market.spec import market_spec
 from simulator.spec import world_spec
 from simulator.world import World, WorldDay
 
-SIMULATED = "simulated"
-WORLDS = (SIMULATED, *MARKETS)
-
 Simulation = WorldConfig | MarketConfig
 
 

@@ -13,7 +13,7 @@ from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.contracts.tables import Table
 from jobs.datasets.checks import day_tables
 from jobs.datasets.registry import REAL, dataset_spec
-from simulator.market.worlds import WORLDS
+from simulator.market.config import WORLDS
 from tests.data_fixtures import REPOSITORY
 
 GOLDEN = REPOSITORY / "tests" / "golden" / "schemas"
