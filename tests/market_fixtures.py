@@ -3,7 +3,7 @@
 from functools import cache
 
 from feature_store.contracts.base import days_between, shift_day
-from simulator.market.config import MARKETS, ConversionConfig, MarketConfig
+from simulator.market.config import MARKETS, MarketConfig, MarketConversions
 from simulator.market.population import MarketPopulation
 from simulator.market.world import Market
 from simulator.world import WorldDay
@@ -26,7 +26,7 @@ def tiny_market(name: str = "market", **changes: object) -> MarketConfig:
         "context_days": 6,
         "sequence_len": 20,
         "block_users": 25,
-        "conversion": ConversionConfig(bias=-1.5, click_days=6),
+        "conversion": MarketConversions(bias=-1.5, click_days=6),
     }
     return MARKETS[name](MarketConfig(**(values | changes)))  # type: ignore[arg-type]
 

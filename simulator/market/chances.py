@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from simulator.market.config import ConversionConfig
+from simulator.market.config import MarketConversions
 from simulator.market.exposures import Exposures
 from simulator.market.luck import Draw, uniform
 from simulator.market.population import MarketPopulation
@@ -110,19 +110,19 @@ def liking(world: MarketPopulation, user: Ints, pin: Ints) -> Floats:
     return added
 
 
-def attributed(rules: ConversionConfig, chances: Chances) -> Floats:
+def attributed(rules: MarketConversions, chances: Chances) -> Floats:
     """Chance [N] that an exposure gets a conversion within its attribution window."""
     after_click = np.float32(_in_time(rules, rules.click_days))
     after_view = np.float32(rules.view_share * _in_time(rules, rules.view_days))
     return chances.converts * (chances.click * after_click + (1 - chances.click) * after_view)
 
 
-def log_delay(rules: ConversionConfig) -> float:
+def log_delay(rules: MarketConversions) -> float:
     """Mean of the logarithm of a delay whose own mean is `delay_mean_days`."""
     return math.log(rules.delay_mean_days) - rules.delay_sigma**2 / 2
 
 
-def _in_time(rules: ConversionConfig, days: float) -> float:
+def _in_time(rules: MarketConversions, days: float) -> float:
     z = (math.log(days) - log_delay(rules)) / rules.delay_sigma
     return 0.5 * math.erfc(-z / math.sqrt(2))
 

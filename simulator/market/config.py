@@ -19,7 +19,7 @@ BySurface = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TasteConfig:
+class MarketTaste:
     """What users are like, and how long each part of it lasts.
 
     Attributes:
@@ -52,7 +52,7 @@ class TasteConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClickConfig:
+class MarketClicks:
     """Log-odds of what follows an impression; tuples are by surface (HF, RP, SR).
 
     Attributes:
@@ -97,7 +97,7 @@ _OTHERS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ConversionConfig:
+class MarketConversions:
     """What happens on the pages of advertisers, and what the ads are said to have done.
 
     Attributes:
@@ -186,10 +186,10 @@ class MarketConfig:
     context_days: int = 30
     sequence_len: int = 256
     block_users: int = 20_000
-    taste: TasteConfig = TasteConfig()
-    click: ClickConfig = ClickConfig()
+    taste: MarketTaste = MarketTaste()
+    click: MarketClicks = MarketClicks()
     others: tuple[tuple[str, ActionConfig], ...] = _OTHERS
-    conversion: ConversionConfig = ConversionConfig()
+    conversion: MarketConversions = MarketConversions()
     auction: AuctionConfig = AuctionConfig()
 
     def __post_init__(self) -> None:
