@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from experiments.graph.runs import LinkRun, Schedule
+from experiments.graph.runs import LinkRun, PassSchedule
 from experiments.graph.triples import read_public
 from experiments.harness.design import (
     Cell,
@@ -146,7 +146,9 @@ def design(options: Options) -> Design:
         variant = cast("LinkVariant", cell.variant)
         count_R = np.bincount(data.graph.triples.relation_K)
         config = variant.config(options, data.graph.relations[int(count_R.argmax())].name)
-        schedule = Schedule(passes=options.passes, every=options.every, validated=options.validated)
+        schedule = PassSchedule(
+            passes=options.passes, every=options.every, validated=options.validated
+        )
         known = content_digest(json.dumps(dataclasses.asdict(config)), cell.data)
         folder = Path(options.runs) / f"{cell.data}-{variant.score}-{cell.seed}-{known}"
         found = LinkRun(config, data, schedule, seed=cell.seed, folder=folder)

@@ -27,7 +27,7 @@ _CHECKPOINT, _BEST, _CURVE = "checkpoint.safetensors", "best.safetensors", "curv
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
+class PassSchedule:
     """How long.
 
     Attributes:
@@ -51,7 +51,13 @@ class LinkRun:
     """
 
     def __init__(
-        self, config: GraphConfig, data: PublicGraph, schedule: Schedule, *, seed: int, folder: Path
+        self,
+        config: GraphConfig,
+        data: PublicGraph,
+        schedule: PassSchedule,
+        *,
+        seed: int,
+        folder: Path,
     ) -> None:
         self.data, self.schedule, self.folder = data, schedule, folder
         self.curve: list[dict[str, float]] = []

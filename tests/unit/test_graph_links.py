@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.graph.links import VARIANTS, Options, design
-from experiments.graph.runs import LinkRun, Schedule
+from experiments.graph.runs import LinkRun, PassSchedule
 from experiments.graph.triples import PARTS, read_public
 from experiments.harness.design import Cell
 from feature_store.contracts.errors import ContractViolation, MissingInput
@@ -43,7 +43,7 @@ def small() -> Options:
 
 def run(folder: Path, data: Path, passes: int) -> LinkRun:
     config = VARIANTS[0].config(small(), "similar")
-    schedule = Schedule(passes=passes, every=2, validated=0)
+    schedule = PassSchedule(passes=passes, every=2, validated=0)
     return LinkRun(config, read_public(data), schedule, seed=0, folder=folder)
 
 
