@@ -68,7 +68,7 @@ def load(home: Path) -> Progress | None:
     if not file.exists():
         return None
     try:
-        return Progress.model_validate_json(file.read_text())
+        return Progress.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise ManifestCorrupt(
             "the progress of a backfill cannot be read",
