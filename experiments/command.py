@@ -1,86 +1,91 @@
-"""`derm experiment`: run the variants of an experiment, seed by seed, and write its report.
+"""`derm experiment`: run the cells of an experiment that are missing, and write its report.
 
-Finished runs are kept in `<out>/<name>.json` and not run again, so that an interrupted experiment
-continues. Needs no home: every run makes a world of its own, and removes it.
+Finished cells are kept in `<out>/<name>.json` and not run again, so that an interrupted experiment
+continues. Needs no home: a cell makes what it needs, and removes it.
 """
 
 import argparse
-import dataclasses
 import json
 import logging
-import multiprocessing
 import os
+import signal
+import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
-from experiments.references import REFERENCES
-from experiments.report import render
-from experiments.upstream import BASELINE, VARIANTS, Run, Size, Variant, run
-from feature_store.contracts.base import Upstream
-from feature_store.contracts.errors import ContractViolation, InputError
-from jobs.cli import out
-from jobs.datasets.registry import SIMULATED, dataset_spec
+from experiments.harness.design import Cell, Design
+from experiments.harness.registry import EXPERIMENTS, Chosen, load
+from experiments.harness.report import render
+from experiments.harness.results import Results
+from experiments.harness.workers import carry_out
+from feature_store.contracts.errors import InputError
+from jobs.console import out
 from jobs.engine.manifests import write_atomic
 from jobs.settings import Settings
 
 log = logging.getLogger("derm")
 
-_SIZE = Size()
-
-Task = tuple[Variant, int, Upstream]
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm experiment`."""
-    upstreams = [u.name for u in dataset_spec(SIMULATED, "").declared_upstreams]
-    parser.add_argument("name", choices=("upstream",), help="which experiment")
-    parser.add_argument("--seeds", type=int, default=5, help="worlds per variant; default: 5")
+    known = "; ".join(f"{name}: {what}" for name, (_, what) in EXPERIMENTS.items())
+    parser.add_argument(
+        "name", metavar="NAME|FILE.py", help=f"which experiment, or a file that is one ({known})"
+    )
+    parser.add_argument(
+        "--set",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of the experiment; repeatable; a wrong one is told which there are",
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="per variant; default: 5")
     parser.add_argument(
         "--variant",
         dest="variants",
         action="append",
-        choices=[v.name for v in VARIANTS[1:]],
         metavar="NAME",
         help="compare only this one with the baseline; repeatable; default: all",
     )
     parser.add_argument(
-        "--upstream", choices=upstreams, default=upstreams[0], help=f"default: {upstreams[0]}"
+        "--data", action="append", metavar="NAME", help="only on this; repeatable; default: all"
     )
-    parser.add_argument("--recipe", default=_SIZE.recipe, help="world and model; default: toy")
-    parser.add_argument("--window", type=int, default=_SIZE.window, help="days from scratch")
-    parser.add_argument("--days", type=int, default=_SIZE.days, help="days that are measured")
     parser.add_argument("--out", type=Path, default=Path("experiments"), help="default: here")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="at once")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001 - every command's
     """Run what is missing, then render.
 
     Raises:
-        InputError: a number is not positive, or the results there are of other sizes.
+        InputError: there is no such experiment, option, variant or data set; a number is not
+            positive; the results there are of other settings.
+        DermError: a cell failed.
     """
-    for name in ("seeds", "window", "days", "processes"):
+    for name in ("seeds", "processes"):
         if getattr(args, name) < 1:
             raise InputError(
                 f"--{name} must be positive", expected=">= 1", found=getattr(args, name)
             )
-    size = Size(recipe=args.recipe, window=args.window, days=args.days)
-    file = args.out / f"{args.name}-{args.upstream}.json"
-    runs = load(file, size)
-    done = {(r.variant, r.seed) for r in runs}
-    chosen = [v for v in VARIANTS if not args.variants or v.name in (BASELINE.name, *args.variants)]
-    tasks = [
-        (variant, seed, args.upstream)
-        for seed in range(args.seeds)
-        for variant in chosen
-        if (variant.name, seed) not in done
-    ]
-    for number, finished in enumerate(_carry_out(tasks, size, args.processes), 1):
-        runs += finished
-        save(file, size, runs)
-        log.info("%d of %d: %s, seed %d", number, len(tasks), finished[0].variant, finished[0].seed)
-    report = render(runs, chosen, size, args.upstream, args.seeds)
+    chosen = Chosen(name=args.name, options=tuple(_split(text) for text in args.options))
+    design = load(chosen)
+    variants = _some("variant", args.variants, [v.name for v in design.variants])
+    data = _some("data", args.data, list(design.data))
+    shown = design.chosen(variants=variants, data=data)
+    cells = list(shown.cells(args.seeds))
+    results = Results(args.out, design)
+    missing = results.missing(cells)
+    if args.dry_run:
+        _say_what_would_run(design, missing, len(cells), as_json=args.json)
+        return 0
+    if missing:
+        with results.alone(), _stoppable():
+            _run(chosen, results, missing, args.processes)
+    report = render(shown, results.of(cells), args.seeds, plan=design.plan())
     for name, text in report.files.items():
         write_atomic(args.out / name, text)
     if args.json:
@@ -91,55 +96,56 @@ def main(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001 -
     return 0
 
 
-def load(file: Path, size: Size) -> list[Run]:
-    """The runs that are there already.
+def _run(chosen: Chosen, results: Results, missing: list[Cell], processes: int) -> None:
+    began = time.monotonic()
+    for number, (cell, rows) in enumerate(carry_out(chosen, missing, processes), 1):
+        results.add(cell, rows)
+        spent = time.monotonic() - began
+        left = spent / number * (len(missing) - number)
+        log.info("%d of %d: %s; about %.0f s left", number, len(missing), cell, left)
 
-    Raises:
-        InputError: they are of another size.
-        ContractViolation: the file cannot be read back.
-    """
-    if not file.exists():
-        return []
+
+def _say_what_would_run(design: Design, missing: list[Cell], cells: int, *, as_json: bool) -> None:
+    told: dict[str, Any] = {
+        "plan": design.plan(),
+        "cells": cells,
+        "missing": [str(cell) for cell in missing],
+        "hypotheses": [h.says for h in design.hypotheses],
+    }
+    if as_json:
+        out(json.dumps(told))
+        return
+    out(f"plan {told['plan']}: {len(missing)} of {cells} cells are to be run")
+    for line in (*(f"expected: {says}" for says in told["hypotheses"]), *told["missing"]):
+        out(f"  {line}")
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError("--set takes an option and a value", expected="OPTION=VALUE", found=text)
+    return name, value
+
+
+def _some(what: str, wanted: list[str] | None, known: list[str]) -> tuple[str, ...]:
+    for name in wanted or ():
+        if name not in known:
+            expected = " | ".join(known)
+            raise InputError(f"--{what} names what there is not", expected=expected, found=name)
+    return tuple(wanted or known)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the command the way Ctrl-C does: with its processes."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, _leave) for number in numbers]
     try:
-        saved = json.loads(file.read_text())
-        found = Size(**saved["size"])
-        runs = [Run(**r | {"days": tuple(r["days"])}) for r in saved["runs"]]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ContractViolation(
-            "the results of an experiment cannot be read back",
-            where=str(file),
-            expected="what `derm experiment` wrote",
-            found=repr(error),
-            hint="remove the file; its runs will be made again",
-        ) from error
-    if found != size:
-        raise InputError(
-            "the results that are there are of another size",
-            where=str(file),
-            expected=str(size),
-            found=str(found),
-            hint="name another --out",
-        )
-    return runs
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
-def save(file: Path, size: Size, runs: list[Run]) -> None:
-    """Write the runs in an order that does not depend on who finished first."""
-    names = (*REFERENCES, *(v.name for v in VARIANTS))
-    ordered = sorted(runs, key=lambda r: (r.seed, names.index(r.variant)))
-    lines = ",\n".join(json.dumps(_rounded(r)) for r in ordered)
-    text = f'{{"size": {json.dumps(dataclasses.asdict(size))}, "runs": [\n{lines}\n]}}\n'
-    write_atomic(file, text)
-
-
-def _rounded(finished: Run) -> dict[str, object]:
-    days = [{name: round(value, 6) for name, value in day.items()} for day in finished.days]
-    return dataclasses.asdict(finished) | {"days": days}
-
-
-def _carry_out(tasks: list[Task], size: Size, processes: int) -> Iterator[list[Run]]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, max(len(tasks), 1)), mp_context=context) as pool:
-        running = [pool.submit(run, *task, size) for task in tasks]
-        for future in as_completed(running):
-            yield future.result()
+def _leave(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

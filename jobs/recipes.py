@@ -20,9 +20,9 @@ from feature_store.config import (
     RetentionConfig,
 )
 from feature_store.contracts.bounds import Bounds
+from feature_store.contracts.digests import content_digest, file_sha256
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import ModelOption, UpstreamDeclaration
-from jobs.engine.digest import content_digest, file_digest
 from jobs.settings import Home
 from models.derm.config import DermConfig, LossConfig
 from models.nn.config import DhenConfig, SequenceConfig
@@ -260,7 +260,7 @@ def recipe_digest(name: str) -> str:
         return ""
     path = name.rpartition(":")[0]
     try:
-        return file_digest(Path(path))
+        return file_sha256(Path(path))
     except OSError as error:
         raise InputError(
             "the file of the recipe cannot be read", where=path, found=error.strerror or str(error)

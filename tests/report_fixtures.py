@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 from feature_store.contracts.base import ENTITIES, Upstream, days_between, shift_day
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.manifests import (
     Artifact,
     Metrics,
@@ -16,7 +17,6 @@ from feature_store.contracts.manifests import (
     StepManifest,
 )
 from jobs.engine.code import code_digest
-from jobs.engine.digest import content_digest
 from jobs.engine.manifests import ManifestStore, write_atomic
 from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Step

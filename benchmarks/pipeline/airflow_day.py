@@ -93,7 +93,7 @@ def _is_program(process: psutil.Process, line: str) -> bool:
     """Whether it is an interpreter or a JVM that a task began, and no copy of another process."""
     ours = "bin/derm " in line or "pyspark.daemon" in line or "SparkSubmit" in line
     parent = process.parent()
-    copied = parent is not None and "jobs.services.warm" in " ".join(parent.cmdline())
+    copied = parent is not None and "jobs.cli.warm" in " ".join(parent.cmdline())
     return ours and not copied and "bash -c" not in line and " daily" not in line
 
 

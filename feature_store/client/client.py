@@ -122,6 +122,23 @@ class FeatureClient:
         """
         return self._read(ids)[1]
 
+    def get_pins(self, ids: Sequence[str]) -> Found:
+        """Embeddings of Pins, all of one release.
+
+        Returns:
+            vectors [N, D] of length 1, as the index holds them (zeros where not found), and found
+            [N], in the order of `ids`.
+
+        Raises:
+            StoreError: the index of the release is not there, or the store cannot be reached.
+        """
+        index = self.index
+        rows = index.rows_of(ids)
+        found: npt.NDArray[np.bool_] = rows >= 0
+        vectors = np.zeros((len(rows), index.manifest.dim), np.float32)
+        vectors[found] = index.vectors(rows[found])
+        return vectors, found
+
     async def aget_users(self, ids: Sequence[str]) -> Found:
         """The same as `get_users`, for asyncio."""
         resolved = await self._aresolve()

@@ -1,4 +1,6 @@
-"""Bounds of guards that a data set declares in place of the recipe's."""
+"""Numbers with bounds: a guard's check, and bounds that a data set declares for itself."""
+
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -25,3 +27,24 @@ class Bounds(Contract):
     min_day_to_day_cosine: float | None = Field(default=None, ge=-1, le=1)
     min_coverage: float | None = Field(default=None, ge=0, le=1)
     max_pool_shrink: float | None = Field(default=None, ge=0, le=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """A measured number and its bound; None on either side: there is nothing to compare.
+
+    Attributes:
+        least: whether the bound is the lowest that passes; else it is the highest.
+    """
+
+    number: str
+    found: float | None
+    bound: float | None
+    least: bool = True
+
+    @property
+    def breaks(self) -> bool:
+        """Whether the number is outside its bound. NaN is."""
+        if self.found is None or self.bound is None:
+            return False
+        return not (self.found >= self.bound if self.least else self.found <= self.bound)

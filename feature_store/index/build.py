@@ -219,7 +219,7 @@ def write(folder: Path, built: Built, pins: PinTable, lineage: Lineage) -> Index
             exact=not isinstance(built.index, faiss.IndexHNSW),
             ef_search=built.ef_search,
             recall_at_10=built.recall_at_10,
-            files={p.name: file_digest(p) for p in files},
+            files={p.name: file_xxh3(p) for p in files},
             sizes={p.name: p.stat().st_size for p in files},
             columns=columns,
             numbers=tuple(pins.numbers),
@@ -251,8 +251,8 @@ def _replace(folder: Path, draft: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def file_digest(path: Path) -> str:
-    """Digest of a file's bytes."""
+def file_xxh3(path: Path) -> str:
+    """XXH3 of a file's bytes, 128 bits: fast, against damage and not against malice."""
     state = xxhash.xxh3_128()
     with path.open("rb") as file:
         while chunk := file.read(1 << 22):

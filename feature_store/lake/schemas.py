@@ -61,6 +61,12 @@ def unpack(column: pa.Array | pa.ChunkedArray, dim: int, dtype: str = "<f4") -> 
     return data.view(dtype).reshape(rows, dim)
 
 
+def vector_array(vectors: npt.NDArray[np.float32]) -> pa.Array:
+    """Vectors [rows, dim] as an Arrow column of fixed-size lists, without copying them."""
+    values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+
+
 def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """A column as one array; copied only when it has several chunks."""
     if not isinstance(column, pa.ChunkedArray):

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from feature_store.contracts.base import Entity, Upstream, shift_day
 from feature_store.contracts.datasets import Feature
+from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.tables import pool_table
 from feature_store.lake.buckets import stable_hash
 from feature_store.lake.lake import Lake
 from feature_store.lake.schemas import unpack
-from feature_store.reading.counts import Rows
+from feature_store.reading.counts import RowsOfEntities
 
 _CHUNK_ROWS = 65_536
 
@@ -31,12 +32,15 @@ class PoolInput:
     Attributes:
         dim: width of its vectors.
         since: first day whose pool may be read: of those before, nobody is known.
+        lag: days between the pool and who reads it; 0 reads the pool of the same day, which holds
+            what happened on it: a leak, there to be measured.
     """
 
     upstream: Upstream
     entity: Entity
     dim: int
     since: str
+    lag: int = 1
 
     @property
     def feature(self) -> Feature:
@@ -59,15 +63,17 @@ class EntityVectors:
 
     Raises:
         MissingInput: the pool of the day before is not there, and should be.
-        ContractViolation: its vectors have another width.
+        ContractViolation: its vectors have another width, or are no numbers.
     """
 
-    def __init__(self, lake: Lake, pools: Sequence[PoolInput], ds: str, rows: Rows) -> None:
+    def __init__(
+        self, lake: Lake, pools: Sequence[PoolInput], ds: str, rows: RowsOfEntities
+    ) -> None:
         self._lake, self._pools = lake, tuple(pools)
         # One row per entity, then one for the unknown.
         self._vectors = {p.feature.name: self._as_of(p, ds, rows) for p in self._pools}
 
-    def recall(self, rows_of_days: Mapping[str, Rows]) -> None:
+    def recall(self, rows_of_days: Mapping[str, RowsOfEntities]) -> None:
         """Append entities as of earlier days, a day after the other.
 
         Raises:
@@ -82,10 +88,10 @@ class EntityVectors:
         """The features of chosen rows: name -> float32 [B, D]."""
         return {name: vectors_ND[rows] for name, vectors_ND in self._vectors.items()}
 
-    def _as_of(self, pool: PoolInput, ds: str, rows: Rows) -> npt.NDArray[np.float32]:
+    def _as_of(self, pool: PoolInput, ds: str, rows: RowsOfEntities) -> npt.NDArray[np.float32]:
         """Vectors [N + 1, D] before a day; zeros where the pool does not know the entity."""
         vectors_ND = np.zeros((len(rows) + 1, pool.dim), np.float32)
-        before = shift_day(ds, -1)
+        before = shift_day(ds, -pool.lag)
         if before < pool.since or not len(rows):
             return vectors_ND
         table = pool_table(pool.upstream, pool.entity)
@@ -98,4 +104,12 @@ class EntityVectors:
             known = at < len(rows)
             found_BD = unpack(batch.column("embedding"), pool.dim, dtype.newbyteorder("<").str)
             vectors_ND[at[known]] = found_BD[known]
+        if broken := int((~np.isfinite(vectors_ND).all(axis=1)).sum()):
+            raise ContractViolation(
+                f"the pool of {pool.upstream} holds vectors that are no numbers",
+                where=f"{self._lake.path(table.name)} day {before}",
+                expected="finite numbers",
+                found=f"{broken} vectors with NaN or infinity",
+                hint=f"derm merge --ds {before} --upstream {pool.upstream} --force",
+            )
         return vectors_ND

@@ -10,7 +10,7 @@ import json
 
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Acceptance
-from jobs.cli import day, out
+from jobs.console import day, out
 from jobs.engine import attempts, guards
 from jobs.engine.runner import open_context
 from jobs.settings import Settings

@@ -2,8 +2,8 @@
 
 import argparse
 
-from jobs.cli import out
-from jobs.commands import run_step
+from jobs.console import out
+from jobs.engine import step_command
 from jobs.rendering.published import read_published
 from jobs.settings import Home, Settings
 
@@ -25,4 +25,4 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
             out("nothing was ever published: nothing to compare")
             return 0
         args.ds, args.force = published.release.ds, True
-    return run_step.main(args, settings)
+    return step_command.main(args, settings)

@@ -23,7 +23,7 @@ from feature_store.lake.lake import Lake
 from feature_store.lake.schemas import unpack
 from feature_store.lake.storage import open_parquet
 from feature_store.online.store import open_store
-from jobs.cli import out
+from jobs.console import out
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.snapshots import SnapshotStore
 from jobs.pipelines.catalog import pipeline_of

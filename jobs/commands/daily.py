@@ -16,8 +16,7 @@ from rich.console import Console
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import DermError
-from jobs import cli
-from jobs.commands import preparation
+from jobs.commands import preparation, status
 from jobs.engine import locks
 from jobs.engine.runner import open_context
 from jobs.engine.staleness import standings
@@ -61,7 +60,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
             failed = run_days(api, settings, days, display)
         if failed:
             watch.explain(api, DAG_ID, failed, console)
-    cli.main(["status"])
+    status.show(settings)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     if failed:
         sys.stderr.write(f"derm: {failed.run.ds} failed, after {minutes} min {seconds} s\n")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from jobs.cli import out
+from jobs.console import out
 from jobs.services import local
 from jobs.settings import Settings
 

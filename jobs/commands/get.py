@@ -4,12 +4,11 @@ import argparse
 import json
 
 import numpy as np
-import numpy.typing as npt
 
 from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import MissingInput
-from jobs.cli import out
+from jobs.console import out
 from jobs.pipelines import catalog
 from jobs.services.redis import ensure_redis
 from jobs.settings import Home, Settings
@@ -28,8 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Print the embedding; exit code 2 when the id is not published."""
     client = open_client(settings, args.upstream)
-    vector = _user(client, args.id) if args.entity == "user" else _pin(client, args.id)
-    release = client.release
+    read = client.get_users if args.entity == "user" else client.get_pins
+    vectors, found = read([args.id])
+    if not found[0]:
+        raise _absent(client, args.entity, args.id)
+    vector, release = vectors[0], client.release
     if args.json:
         body = {"release": release.release_id, "ds": release.ds, "vector": vector.tolist()}
         out(json.dumps({args.entity: args.id, "upstream": client.upstream, **body}))
@@ -52,22 +54,6 @@ def open_client(settings: Settings, upstream: Upstream | None) -> FeatureClient:
     upstream = pipeline.upstream(upstream or pipeline.published[0]).name
     url = ensure_redis(settings)
     return FeatureClient(url, upstream=upstream, home=settings.home, timeout_s=_TIMEOUT_S)
-
-
-def _user(client: FeatureClient, user_id: str) -> npt.NDArray[np.float32]:
-    vectors, found = client.get_users([user_id])
-    if not found[0]:
-        raise _absent(client, "user", user_id)
-    vector: npt.NDArray[np.float32] = vectors[0]
-    return vector
-
-
-def _pin(client: FeatureClient, pin_id: str) -> npt.NDArray[np.float32]:
-    rows = client.index.rows_of([pin_id])
-    if rows[0] < 0:
-        raise _absent(client, "pin", pin_id)
-    vector: npt.NDArray[np.float32] = client.index.vectors(rows)[0]
-    return vector
 
 
 def _absent(client: FeatureClient, entity: str, entity_id: str) -> MissingInput:

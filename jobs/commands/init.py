@@ -6,10 +6,11 @@ from pathlib import Path
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import InputError
-from jobs.cli import day, out
+from jobs.console import day, out
 from jobs.datasets.registry import REAL, SIMULATED, dataset_spec, open_adapter
 from jobs.pipelines import catalog
-from jobs.recipes import RECIPES, absolute, recipe, recipe_digest
+from jobs.recipes import RECIPES, absolute, recipe_digest
+from jobs.recipes import recipe as recipe_named
 from jobs.settings import Home, Settings
 
 
@@ -41,11 +42,66 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     Raises:
         InputError: the data set, its source or the days are wrong, or the home is another one's.
     """
-    home = declare(args, settings)
-    home.save(settings.home)
+    asked = ("dataset", "recipe", "source", "first", "start", "days", "seed")
+    home = make(settings, **{name: getattr(args, name) for name in asked})
     if args.json:
         out(home.model_dump_json())
-        return 0
+    else:
+        tell(home, settings)
+    return 0
+
+
+def make(
+    settings: Settings,
+    *,
+    dataset: str,
+    recipe: str = "toy",
+    source: str = "",
+    first: str | None = None,
+    start: str | None = None,
+    days: int | None = None,
+    seed: int = 0,
+) -> Home:
+    """Declare a home and write it.
+
+    Args:
+        first: first day with events; None: the data's own.
+        start: first day that is published; None: after `days` of history, or the data set's own.
+
+    Raises:
+        InputError: the data set, its source or the days are wrong, or the home is another one's.
+    """
+    source = str(Path(source).resolve()) if source else ""
+    if dataset.endswith(".toml"):
+        dataset = str(Path(dataset).resolve())
+    name = absolute(recipe)
+    chosen = recipe_named(name)
+    adapter = open_adapter(dataset, source, settings.home, chosen.simulation)
+    first = first or adapter.first_day()
+    start = start or shift_day(first, adapter.history_days if days is None else days)
+    if start < first:
+        raise InputError(
+            "the pipeline would start before its data",
+            expected=f"--start on or after {first}",
+            found=start,
+        )
+    spec = dataset_spec(dataset, source, chosen.simulation, chosen.upstreams)
+    home = Home(
+        upstreams=spec.declared_upstreams,
+        dataset=dataset,
+        source=source,
+        recipe=name,
+        recipe_digest=recipe_digest(name),
+        first_ds=first,
+        start_ds=start,
+        seed=seed,
+    )
+    home.save(settings.home)
+    return home
+
+
+def tell(home: Home, settings: Settings) -> None:
+    """Say what was made, and what comes next."""
     history = (dt.date.fromisoformat(home.start_ds) - dt.date.fromisoformat(home.first_ds)).days
     before = shift_day(home.start_ds, -1)
     out(f"{settings.home} is now a home: {home.dataset}, recipe {home.recipe}, seed {home.seed}")
@@ -56,36 +112,3 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     else:
         out("models that begin without history never learn from counts: --days 1 or more")
     out(f"then: derm run --from {home.start_ds} --to DAY")
-    return 0
-
-
-def declare(args: argparse.Namespace, settings: Settings) -> Home:
-    """The home that the arguments ask for."""
-    source = str(Path(args.source).resolve()) if args.source else ""
-    dataset = args.dataset
-    if dataset.endswith(".toml"):
-        dataset = str(Path(dataset).resolve())
-    name = absolute(args.recipe)
-    chosen = recipe(name)
-    adapter = open_adapter(dataset, source, settings.home, chosen.simulation)
-    first = args.first or adapter.first_day()
-    history = adapter.history_days if args.days is None else args.days
-    start = args.start or shift_day(first, history)
-    if start < first:
-        raise InputError(
-            "the pipeline would start before its data",
-            expected=f"--start on or after {first}",
-            found=start,
-        )
-    return Home(
-        upstreams=dataset_spec(
-            dataset, source, chosen.simulation, chosen.upstreams
-        ).declared_upstreams,
-        dataset=dataset,
-        source=source,
-        recipe=name,
-        recipe_digest=recipe_digest(name),
-        first_ds=first,
-        start_ds=start,
-        seed=args.seed,
-    )

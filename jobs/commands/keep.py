@@ -5,7 +5,7 @@ import datetime as dt
 import json
 
 from feature_store.contracts.errors import InputError
-from jobs.cli import out
+from jobs.console import out
 from jobs.engine import kept, locks
 from jobs.engine.code import code_digest
 from jobs.engine.manifests import ManifestStore

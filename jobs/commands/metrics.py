@@ -1,40 +1,21 @@
-"""`derm metrics`: the newest numbers of the pipeline as Prometheus text.
-
-Written for the textfile collector of a node exporter, or any scraper that can run a command:
-the pipeline is a batch, so there is no process of it to scrape.
-"""
+"""`derm metrics`: the newest numbers of the pipeline as Prometheus text."""
 
 import argparse
-import datetime as dt
 import json
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
-
-from feature_store.contracts.manifests import StepManifest
-from jobs.cli import out
-from jobs.commands.state_metrics import add_state
-from jobs.engine.manifests import ManifestStore, write_atomic
+from jobs.console import out
 from jobs.engine.runner import open_context
-from jobs.pipelines import catalog
-from jobs.rendering.state import HomeState, read_state
-from jobs.settings import Home, Settings
-
-_ENTITY = re.compile(r"(?P<name>\w+)_(?P<entity>user|pin)")
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One number of a step; upstream and entity type are '' where there is none."""
-
-    name: str
-    step: str
-    upstream: str
-    entity: str
-    value: float
+from jobs.rendering.exposition import (
+    MetricSample,
+    exposition,
+    newest_manifests,
+    samples,
+    write_exposition,
+)
+from jobs.rendering.state import read_state
+from jobs.settings import Settings
+from jobs.steps import probing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,87 +25,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Look at the store, the disk and the steps at work, then print or write the newest numbers."""
-    from jobs.upkeep import probe  # it writes the numbers itself
-
-    probe.record(open_context(settings, ""))
+    probing.record(open_context(settings, ""))
     newest = list(newest_manifests(settings.home))
     if args.json:
         text = json.dumps([_as_dict(s) for m in newest for s in samples(m)])
     else:
         text = exposition(newest, read_state(settings.home))
     if args.output:
-        _write(args.output, text)
+        write_exposition(args.output, text)
     else:
         out(text.rstrip("\n"))
     return 0
 
 
-def write_metrics(root: Path) -> None:
-    """Write `metrics/derm.prom` below the home, for a textfile collector."""
-    _write(
-        root / "metrics" / "derm.prom", exposition(list(newest_manifests(root)), read_state(root))
-    )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write counts that a collector, which is another user, may read: no id is among them."""
-    write_atomic(path, text)
-    path.chmod(0o644)
-
-
-def newest_manifests(root: Path) -> Iterator[StepManifest]:
-    """The newest manifest of every step and upstream of a home."""
-    pipeline, store = catalog.pipeline_of(Home.load(root)), ManifestStore(root / "manifests")
-    days = tuple(reversed(store.days()))
-    for step in pipeline.steps:
-        for upstream in pipeline.upstreams_of(step):
-            found = (store.get(step.name, ds, upstream) for ds in days)
-            newest = next((m for m in found if m), None)
-            if newest:
-                yield newest
-
-
-def samples(manifest: StepManifest) -> Iterator[Sample]:
-    """The numbers of one manifest; a trailing `_user` or `_pin` of a name becomes a label."""
-    upstream = manifest.upstream or ""
-    for name, value in manifest.metrics.items():
-        if isinstance(value, int | float):
-            match = _ENTITY.fullmatch(name)
-            base, entity = (match["name"], match["entity"]) if match else (name, "")
-            yield Sample(base, manifest.step, upstream, entity, float(value))
-
-
-def exposition(manifests: list[StepManifest], state: HomeState) -> str:
-    """Prometheus text of the numbers, the durations, which day readers see, and what is wrong.
-
-    No age is among them: the file is read long after it was written, and an age would stand still.
-
-    Args:
-        state: with what readers see, which after a rollback is not the newest release.
-    """
-    registry = CollectorRegistry()
-    labels = ("step", "upstream")
-    duration = Gauge("derm_step_duration_seconds", "Wall time.", labels, registry=registry)
-    finished = Gauge("derm_step_finished_timestamp", "Unix time.", labels, registry=registry)
-    gauges: dict[str, Gauge] = {}
-    for manifest in manifests:
-        who = (manifest.step, manifest.upstream or "")
-        duration.labels(*who).set(manifest.duration_s)
-        finished.labels(*who).set(dt.datetime.fromisoformat(manifest.finished_at).timestamp())
-        for sample in samples(manifest):
-            name = f"derm_{sample.step}_{sample.name}"
-            if name not in gauges:
-                text = f"{sample.name} as measured by {sample.step}, newest day"
-                gauges[name] = Gauge(name, text, ("upstream", "entity"), registry=registry)
-            gauges[name].labels(sample.upstream, sample.entity).set(sample.value)
-    if state.published:
-        day = dt.datetime.fromisoformat(state.published.release.ds).replace(tzinfo=dt.UTC)
-        text = "Unix time at which the day that readers see ended; alerts count from it."
-        end = Gauge("derm_release_day_end_timestamp", text, registry=registry)
-        end.set((day + dt.timedelta(1)).timestamp())
-    add_state(registry, state)
-    return generate_latest(registry).decode()
-
-
-def _as_dict(sample: Sample) -> dict[str, str | float]:
+def _as_dict(sample: MetricSample) -> dict[str, str | float]:
     return {field: getattr(sample, field) for field in sample.__slots__}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError
-from jobs import cli
+from jobs.commands import init
 from jobs.datasets.registry import SIMULATED, open_adapter
 from jobs.engine import spaces
 from jobs.engine.runner import StepResult, run_step
@@ -27,15 +27,14 @@ def open_home(args: argparse.Namespace, settings: Settings) -> Home:
     """The home that `settings` names, made when it is new.
 
     Raises:
-        SystemExit: it cannot be made; `derm init` said why.
+        InputError: it cannot be made.
     """
-    given = {"--dataset": args.dataset, "--source": args.source, "--recipe": args.recipe}
-    if any(given.values()) or not (settings.home / "home.json").exists():
-        given["--dataset"] = args.dataset or SIMULATED
-        flags = [word for flag, value in given.items() if value for word in (flag, value)]
-        if code := cli.main(["init", *flags]):
-            raise SystemExit(code)
-    return Home.load(settings.home)
+    given = {n: v for n in ("dataset", "source", "recipe") if (v := getattr(args, n))}
+    if not given and (settings.home / "home.json").exists():
+        return Home.load(settings.home)
+    home = init.make(settings, **{"dataset": SIMULATED, **given})
+    init.tell(home, settings)
+    return home
 
 
 def days_to_publish(home: Home, settings: Settings, wanted: int) -> tuple[str, ...]:

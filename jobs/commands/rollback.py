@@ -4,13 +4,13 @@ import argparse
 
 from feature_store.online.releases import Releases
 from feature_store.online.store import open_store
-from jobs.cli import out
+from jobs.console import out
 from jobs.engine import locks
 from jobs.engine.runner import open_context
 from jobs.pipelines import catalog
 from jobs.services.redis import ensure_redis, persist
 from jobs.settings import Home, Settings
-from jobs.upkeep import probe
+from jobs.steps import probing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         before = releases.current()
         release = releases.roll_back()
     persist(settings)
-    probe.record(open_context(settings, release.ds))
+    probing.record(open_context(settings, release.ds))
     if args.json:
         out(release.model_dump_json())
     else:

@@ -4,10 +4,10 @@ import argparse
 
 from feature_store.contracts.base import days_between
 from feature_store.contracts.errors import InputError
-from jobs.cli import day
-from jobs.commands.run_step import show
+from jobs.console import day
 from jobs.engine import locks
 from jobs.engine.runner import refuse_history, run_step
+from jobs.engine.step_command import show
 from jobs.pipelines import catalog, daily, tasks
 from jobs.pipelines.declarations import Step
 from jobs.settings import Home, Settings

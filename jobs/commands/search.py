@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 from feature_store.contracts.errors import InputError
 from feature_store.index.index import Wanted
-from jobs.cli import out
 from jobs.commands.get import open_client
+from jobs.console import out
 from jobs.settings import Settings
 
 

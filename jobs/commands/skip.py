@@ -9,7 +9,7 @@ import datetime as dt
 import json
 
 from feature_store.contracts.errors import InputError
-from jobs.cli import day, out
+from jobs.console import day, out
 from jobs.engine import locks, skips
 from jobs.engine.manifests import ManifestStore
 from jobs.settings import Home, Settings

@@ -10,35 +10,43 @@ from feature_store.contracts.base import days_between
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.lake.lake import Lake
 from feature_store.lake.late import QUARANTINE
-from jobs.cli import out
-from jobs.commands.day_status import DayStatus, Status, as_seen
-from jobs.engine import attempts
+from jobs.console import out
+from jobs.engine import attempts, unfinished
 from jobs.engine.attempts import Attempt
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.engine.staleness import Standing, standings
+from jobs.rendering.day_status import DayStatus, Status, as_seen
 from jobs.rendering.published import read_published
 from jobs.rendering.summary import DaySummary
 from jobs.rendering.terminal import print_status
-from jobs.repair import unfinished
 from jobs.services import redis
 from jobs.settings import Settings
-from jobs.upkeep import probe
+from jobs.steps import probing
+
+_DAYS = 7
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm status`."""
-    parser.add_argument("--days", type=_positive, default=7, help="how many days; default: 7")
+    parser.add_argument(
+        "--days", type=_positive, default=_DAYS, help=f"how many days; default: {_DAYS}"
+    )
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
     """Show the state of the home."""
-    status = read_status(settings, days=args.days, now=dt.datetime.now(dt.UTC))
-    if args.json:
+    show(settings, args.days, as_json=args.json)
+    return 0
+
+
+def show(settings: Settings, days: int = _DAYS, *, as_json: bool = False) -> None:
+    """Show the state of the home's newest days."""
+    status = read_status(settings, days=days, now=dt.datetime.now(dt.UTC))
+    if as_json:
         out(json.dumps(_as_json(status), indent=2))
     else:
         print_status(status)
-    return 0
 
 
 def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
@@ -68,7 +76,7 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
         days=tuple(
             _day(ctx, ds, [s for s in found if s.ds == ds], tried, seen=seen) for ds in known
         ),
-        findings=probe.look(ctx, now).findings,
+        findings=probing.look(ctx, now).findings,
         quarantined=_quarantined(ctx.lake),
         now=now,
         store=redis.describe(settings),

@@ -4,8 +4,8 @@ import argparse
 
 from rich.console import Console
 
-from jobs.cli import out
 from jobs.commands import daily, preparation
+from jobs.console import out
 from jobs.services import local
 from jobs.settings import Settings
 

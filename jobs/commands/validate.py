@@ -5,9 +5,9 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
-from jobs.cli import out
-from jobs.commands import run_step
+from jobs.console import out
 from jobs.datasets.feature_audit import FeatureReport, as_json, audit_features
+from jobs.engine import step_command
 from jobs.engine.runner import open_context
 from jobs.pipelines import catalog
 from jobs.settings import Home, Settings
@@ -32,7 +32,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         MissingInput: the day, or the counts of the day before it, are not in the lake.
     """
     if not args.audit:
-        return run_step.main(args, settings)
+        return step_command.main(args, settings)
     ctx = open_context(settings, args.ds)
     pipeline = catalog.pipeline_of(Home.load(settings.home))
     found = {

@@ -1,7 +1,7 @@
 """The rules of a day's tables, checked by column; every broken one is reported at once.
 
-`conform` brings loosely typed source columns into the declared types. `check_day` holds the rules
-that need no other day. Both note problems instead of raising, and `Problems.refuse` raises once.
+`conform` brings loosely typed source columns into the declared types. `check_tables` holds the
+rules that need no other day. Both note problems instead of raising; `Problems.refuse` raises once.
 """
 
 import datetime as dt
@@ -126,7 +126,7 @@ def conform(table: Table, data: pa.Table, spec: DatasetSpec, problems: Problems)
     return pa.Table.from_arrays(arrays, schema=arrow_schema(table))
 
 
-def check_day(
+def check_tables(
     spec: DatasetSpec, tables: dict[str, pa.Table], problems: Problems, *, may_be_empty: bool
 ) -> None:
     """Check typed tables (`events`, `users`, `pins`; any may be absent) against the contract.

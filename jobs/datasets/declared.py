@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from feature_store.contracts.base import Contract, Day, Entity
+from feature_store.contracts.base import Contract, Day, Entity, day_number
 from feature_store.contracts.bounds import Bounds
 from feature_store.contracts.datasets import (
     DatasetSpec,
@@ -21,13 +21,13 @@ from feature_store.contracts.datasets import (
     FeatureScope,
 )
 from feature_store.contracts.datasets import Label as DeclaredLabel
+from feature_store.contracts.digests import content_digest, file_sha256
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.filing import never_late
 from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
-from jobs.datasets.rolling import DAY_US, day_number
-from jobs.engine.digest import content_digest, file_digest
+from jobs.datasets.rolling import DAY_US
 
 
 def _check_parquet(path: str) -> str:
@@ -241,9 +241,9 @@ class DeclaredAdapter:
         """
         events, *others = self.files(ds)
         if "{ds}" in self.declaration.events.path:
-            return content_digest(*(file_digest(path) for path in (events, *others)))
+            return content_digest(*(file_sha256(path) for path in (events, *others)))
         rows = tables_digest(self.read_day(ds).events)
-        return content_digest(rows, *(file_digest(path) for path in others))
+        return content_digest(rows, *(file_sha256(path) for path in others))
 
     def _event_columns(self) -> dict[str, str]:
         """Declared name -> column of the source."""

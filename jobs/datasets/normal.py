@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.contracts.bounds import Check
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.embeddings.noise import SIGMAS, mean_error
 from feature_store.lake.filing import filed_at, impressions, is_late
-from jobs.engine.guards import Check
 
 # Of so many rows at least one should carry a label; on a smaller day it may apply to none.
 _LABELLED_ROWS = 100

@@ -16,14 +16,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from feature_store.contracts.base import Contract
-from jobs.engine.digest import content_digest
+from feature_store.contracts.digests import content_digest
 from jobs.engine.manifests import write_atomic
 
 OURS = ("feature_store", "jobs", "models", "simulator")
 MACHINERY = (
-    *("jobs.cli", "jobs.commands", "jobs.engine", "jobs.pipelines", "jobs.progress"),
-    *("jobs.recipes", "jobs.rendering", "jobs.repair", "jobs.scheduling", "jobs.services"),
-    *("jobs.settings", "jobs.upkeep", "feature_store.contracts.errors", "feature_store.client"),
+    *("jobs.cli", "jobs.commands", "jobs.console", "jobs.engine", "jobs.pipelines"),
+    *("jobs.progress", "jobs.recipes", "jobs.rendering", "jobs.repair", "jobs.scheduling"),
+    *("jobs.services", "jobs.settings", "jobs.steps.probing", "jobs.upkeep"),
+    *("feature_store.contracts.errors", "feature_store.client"),
 )
 _ROOT = Path(__file__).parents[2]
 

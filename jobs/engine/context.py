@@ -9,6 +9,7 @@ from pathlib import Path
 
 from feature_store.contracts.base import Entity, Upstream, days_between, shift_day
 from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
 from feature_store.contracts.upstreams import UpstreamDeclaration
@@ -16,7 +17,6 @@ from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
 from feature_store.reading.pools import PoolInput
 from jobs.engine.code import code_digest
-from jobs.engine.digest import content_digest
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.spaces import Spaces
 from jobs.pipelines import catalog

@@ -7,12 +7,12 @@ Acceptances are in `accepted/<ds>.json` below the home.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from feature_store.contracts.base import ENTITIES, Upstream
+from feature_store.contracts.bounds import Check
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import Broken, GuardFailed, ManifestCorrupt
 from feature_store.contracts.manifests import Acceptance
@@ -20,27 +20,6 @@ from jobs.engine.manifests import write_atomic
 
 _ACCEPTANCES = TypeAdapter(tuple[Acceptance, ...])
 _POOL = ("coverage_rows", "coverage_entities", "cosine", "cosine_updated", "effective_rank")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """A measured number and its bound; None on either side: there is nothing to compare.
-
-    Attributes:
-        least: whether the bound is the lowest that passes; else it is the highest.
-    """
-
-    number: str
-    found: float | None
-    bound: float | None
-    least: bool = True
-
-    @property
-    def breaks(self) -> bool:
-        """Whether the number is outside its bound. NaN is."""
-        if self.found is None or self.bound is None:
-            return False
-        return not (self.found >= self.bound if self.least else self.found <= self.bound)
 
 
 def names(spec: DatasetSpec) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 Steps of a day hold the lock together; a command that rewrites days behind them (backfill, retain,
 forget, rebucket) holds it alone. So a repair begins when nothing runs, and nothing begins until it
 has ended. The kernel keeps the lock: whoever is killed lets go. What a repair leaves half done then
-is guarded by its record (`jobs.repair.unfinished`): steps of the days it recomputes are refused.
+is guarded by its record (`jobs.engine.unfinished`): steps of the days it recomputes are refused.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from typing import TextIO
 
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import StoreError
-from jobs.repair import unfinished
+from jobs.engine import unfinished
 from jobs.settings import Home
 
 log = logging.getLogger("derm")

@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from feature_store.contracts.base import Contract, Day
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Artifact
-from jobs.engine.digest import content_digest
 from jobs.engine.manifests import write_atomic
 
 

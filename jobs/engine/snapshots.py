@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from feature_store.contracts.base import Upstream
+from feature_store.contracts.digests import content_digest, file_sha256
 from feature_store.contracts.errors import ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from feature_store.contracts.sealed import sealed, unsealed
-from jobs.engine.digest import content_digest, file_digest
 from jobs.engine.manifests import write_atomic
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
 
@@ -113,7 +113,7 @@ class SnapshotStore:
             ManifestCorrupt: the file is missing or is not the one that was written.
         """
         path = self.folder(manifest.snapshot_id) / name
-        found = file_digest(path) if path.exists() else "no file"
+        found = file_sha256(path) if path.exists() else "no file"
         if found != manifest.files.get(name):
             raise ManifestCorrupt(
                 "a file of a snapshot is damaged",
@@ -138,7 +138,7 @@ class SnapshotStore:
         draft.mkdir(parents=True, exist_ok=True)
         for name, tensors in files.items():
             write_tensors(draft / name, dict(tensors))
-        digests = {name: file_digest(draft / name) for name in sorted(files)}
+        digests = {name: file_sha256(draft / name) for name in sorted(files)}
         complete = manifest.model_copy(update={"files": digests})
         write_atomic(draft / _MANIFEST, sealed(complete.model_dump_json()))
         (draft / CHECKPOINT).unlink(missing_ok=True)

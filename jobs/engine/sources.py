@@ -10,12 +10,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from feature_store.contracts.base import Contract
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact
 from jobs.datasets.base import Adapter
 from jobs.datasets.registry import open_adapter
 from jobs.engine.context import RunContext
-from jobs.engine.digest import content_digest
 from jobs.engine.manifests import write_atomic
 
 

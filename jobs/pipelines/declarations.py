@@ -66,4 +66,4 @@ class Step:
     timeout_minutes: int = 60
     failure: str
     remedy: str
-    command: str = "jobs.commands.run_step"
+    command: str = "jobs.engine.step_command"

@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from feature_store.contracts.base import Upstream
-from jobs.commands.day_status import DayStatus, Status
+from jobs.engine import unfinished
 from jobs.engine.attempts import Attempt
+from jobs.rendering.day_status import DayStatus, Status
 from jobs.rendering.numbers import Kind, show
 from jobs.rendering.summary import phases
-from jobs.repair import unfinished
 
 _MARKS = {
     "done": ("●", "green"),

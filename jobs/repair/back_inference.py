@@ -12,14 +12,12 @@ from pathlib import Path
 from feature_store.contracts.base import Upstream, days_between
 from feature_store.contracts.errors import InputError, MissingInput, SpaceMismatch
 from feature_store.contracts.manifests import Artifact, StepManifest
-from jobs import cli
-from jobs.commands import run_step
-from jobs.engine import locks
+from jobs.console import day
+from jobs.engine import locks, step_command, unfinished
 from jobs.engine.context import RunContext
 from jobs.engine.runner import StepResult, open_context, record, resolve_inputs
 from jobs.engine.snapshots import SnapshotStore
 from jobs.pipelines import catalog
-from jobs.repair import unfinished
 from jobs.settings import Home, Settings
 from jobs.steps.infer import embed_day
 
@@ -29,8 +27,8 @@ LATEST = "latest"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of a window, beside those of a step."""
     window = parser.add_argument_group("back inference, instead of --ds")
-    window.add_argument("--from", dest="first", type=cli.day, metavar="DAY", help="first day")
-    window.add_argument("--to", dest="last", type=cli.day, metavar="DAY", help="last day")
+    window.add_argument("--from", dest="first", type=day, metavar="DAY", help="first day")
+    window.add_argument("--to", dest="last", type=day, metavar="DAY", help="last day")
     window.add_argument(
         "--snapshot",
         metavar="ID|latest",
@@ -46,7 +44,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         GuardFailed: a repair of these days is not finished.
     """
     if args.ds and not (args.first or args.last or args.snapshot):
-        return run_step.main(args, settings)
+        return step_command.main(args, settings)
     if args.ds or not (args.first and args.last):
         raise InputError(
             "derm infer needs days",
@@ -69,7 +67,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
                 ctx = open_context(settings, ds, upstream)
                 _check_space(ctx, snapshot)
                 manifest = back_infer(ctx, snapshot)
-                run_step.show(StepResult(manifest=manifest, skipped=False), as_json=args.json)
+                step_command.show(StepResult(manifest=manifest, skipped=False), as_json=args.json)
     return 0
 
 

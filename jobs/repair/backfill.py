@@ -12,13 +12,13 @@ import logging
 from collections.abc import Callable, Iterator
 
 from feature_store.contracts.errors import InputError
-from jobs.cli import out
-from jobs.commands.run_step import show
-from jobs.engine import locks, spaces
+from jobs.console import out
+from jobs.engine import locks, spaces, unfinished
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import StepResult, keep_result, open_context, run_step
+from jobs.engine.step_command import show
 from jobs.pipelines import catalog
-from jobs.repair import backfill_run, outcome, plan, unfinished
+from jobs.repair import backfill_run, outcome, plan
 from jobs.services import airflow
 from jobs.settings import Settings
 
@@ -56,7 +56,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 def show_and_run(
     args: argparse.Namespace,
     settings: Settings,
-    begun_or_new: Callable[[argparse.Namespace, Settings], unfinished.Progress],
+    begun_or_new: Callable[[argparse.Namespace, Settings], unfinished.Repair],
 ) -> int:
     """Show a plan, ask, and execute it: in Airflow where it is up, in this process otherwise."""
     settings = settings.model_copy(update={"home": settings.home.resolve()})
@@ -87,7 +87,7 @@ def show_and_run(
 
 
 def execute(
-    settings: Settings, progress: unfinished.Progress, *, report: Callable[[StepResult], None]
+    settings: Settings, progress: unfinished.Repair, *, report: Callable[[StepResult], None]
 ) -> outcome.Repaired:
     """Run the steps that are not done yet; the first error stops, and the same call continues.
 
@@ -120,7 +120,7 @@ def execute(
     return outcome.finish(settings, progress)
 
 
-def _begun(settings: Settings, progress: unfinished.Progress) -> unfinished.Progress:
+def _begun(settings: Settings, progress: unfinished.Repair) -> unfinished.Repair:
     """The progress of a repair that has begun: when, and what was on record before."""
     if progress.begun_at:
         return progress
@@ -130,7 +130,7 @@ def _begun(settings: Settings, progress: unfinished.Progress) -> unfinished.Prog
     return progress.model_copy(update={"begun_at": now, "before": before})
 
 
-def _run(settings: Settings, planned: plan.PlannedStep, repair: str) -> StepResult:
+def _run(settings: Settings, planned: unfinished.PlannedStep, repair: str) -> StepResult:
     step = catalog.step(planned.step)
     if planned.keep:
         return keep_result(settings, step, planned.ds, planned.upstream)
@@ -146,7 +146,7 @@ def _run(settings: Settings, planned: plan.PlannedStep, repair: str) -> StepResu
     return StepResult(manifest=back_infer(ctx, snapshot), skipped=False)
 
 
-def _begun_or_new(args: argparse.Namespace, settings: Settings) -> unfinished.Progress:
+def _begun_or_new(args: argparse.Namespace, settings: Settings) -> unfinished.Repair:
     """The backfill that was begun, if it is the one that is asked for; else a new one.
 
     Raises:
@@ -154,7 +154,7 @@ def _begun_or_new(args: argparse.Namespace, settings: Settings) -> unfinished.Pr
     """
     progress = unfinished.load(settings.home)
     if progress is None:
-        return unfinished.Progress(plan=plan.from_arguments(args, settings))
+        return unfinished.Repair(plan=plan.from_arguments(args, settings))
     planned = progress.plan
     retrain = planned.retrain if args.retrain is None else args.retrain
     asked = (plan.days_of(args), args.what, retrain)
@@ -174,7 +174,7 @@ def _reopen(manifests: ManifestStore, *, after: str) -> Iterator[str]:
             yield ds
 
 
-def _agreed(progress: unfinished.Progress) -> bool:
+def _agreed(progress: unfinished.Repair) -> bool:
     left = len(progress.plan.steps) - progress.done
     question = f"Run {left} steps? Readers keep what is published until the end. [y/N] "
     try:

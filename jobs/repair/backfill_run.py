@@ -11,8 +11,9 @@ from rich.progress import Progress as Bar
 
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError
-from jobs.repair import outcome, unfinished
-from jobs.repair.unfinished import Progress
+from jobs.engine import unfinished
+from jobs.engine.unfinished import Repair
+from jobs.repair import outcome
 from jobs.scheduling import watch
 from jobs.services import airflow
 from jobs.services.airflow_api import AirflowApi, RunState
@@ -21,7 +22,7 @@ from jobs.settings import Home, Settings
 _POLL_S = 1.0
 
 
-def follow(settings: Settings, progress: Progress, *, approval: bool = False) -> int:
+def follow(settings: Settings, progress: Repair, *, approval: bool = False) -> int:
     """Run a backfill in this home's Airflow; return 0 when it succeeded, 1 when it failed.
 
     Interrupted, it goes on there; called again, this finds it.
@@ -55,7 +56,7 @@ def follow(settings: Settings, progress: Progress, *, approval: bool = False) ->
     return 1
 
 
-def _found(api: AirflowApi, dag_id: str, settings: Settings, progress: Progress) -> str | None:
+def _found(api: AirflowApi, dag_id: str, settings: Settings, progress: Repair) -> str | None:
     """The run that does this already, None when none runs or waits.
 
     Raises:
@@ -90,11 +91,11 @@ def _command(home: Home, dag_id: str, conf: Mapping[str, Any]) -> str:
     return unfinished.backfill_command(conf["first_day"], conf["last_day"], what, retrain=retrain)
 
 
-def _dag_of(progress: Progress) -> str:
+def _dag_of(progress: Repair) -> str:
     return "derm_bootstrap" if progress.plan.what == "space" else "derm_backfill"
 
 
-def _start(api: AirflowApi, dag_id: str, progress: Progress, *, approval: bool) -> str:
+def _start(api: AirflowApi, dag_id: str, progress: Repair, *, approval: bool) -> str:
     made = progress.plan
     api.set_paused(dag_id, paused=False)
     if made.what == "space":
@@ -115,7 +116,7 @@ def _watch(
     dag_id: str,
     run_id: str,
     settings: Settings,
-    progress: Progress,
+    progress: Repair,
     console: Console,
 ) -> str:
     """Show how many steps are done until the run has ended; return how it ended."""

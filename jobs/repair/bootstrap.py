@@ -11,11 +11,12 @@ import argparse
 from feature_store.contracts.base import Upstream, days_between, shift_day
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.lake.lake import Lake
-from jobs.cli import day
+from jobs.console import day
+from jobs.engine import unfinished
 from jobs.engine.manifests import ManifestStore
 from jobs.pipelines import catalog, daily
 from jobs.recipes import recipe_of
-from jobs.repair import backfill, plan, unfinished
+from jobs.repair import backfill
 from jobs.repair.starting_points import Record, estimate, records_of, survey
 from jobs.settings import Home, Settings
 
@@ -39,7 +40,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     return backfill.show_and_run(args, settings, _begun_or_new)
 
 
-def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> plan.BackfillPlan:
+def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> unfinished.BackfillPlan:
     """Plan a new space.
 
     Args:
@@ -72,7 +73,7 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> plan
         if manifests.get(daily.HISTORY[-1], missing, None) is None:
             steps.add_day(missing, [s.name for s in pipeline.steps])
     steps.add_space(first, trained)
-    return plan.BackfillPlan(
+    return unfinished.BackfillPlan(
         corrupted=(trained,),
         what="space",
         retrain=True,
@@ -87,7 +88,7 @@ class _Steps:
     """Collects the steps of a plan."""
 
     def __init__(self, records: dict[str, Record], pipeline: catalog.Pipeline) -> None:
-        self.planned: list[plan.PlannedStep] = []
+        self.planned: list[unfinished.PlannedStep] = []
         self._records, self._pipeline = records, pipeline
 
     def add_day(self, ds: str, available: list[str]) -> None:
@@ -116,7 +117,7 @@ class _Steps:
     ) -> None:
         record = estimate(self._records, (step, ds, upstream))
         self.planned.append(
-            plan.PlannedStep(
+            unfinished.PlannedStep(
                 step=step,
                 ds=ds,
                 upstream=upstream,
@@ -128,7 +129,7 @@ class _Steps:
         )
 
 
-def _begun_or_new(args: argparse.Namespace, settings: Settings) -> unfinished.Progress:
+def _begun_or_new(args: argparse.Namespace, settings: Settings) -> unfinished.Repair:
     """The bootstrap that was begun, if it is the one that is asked for; else a new one.
 
     Raises:
@@ -136,7 +137,7 @@ def _begun_or_new(args: argparse.Namespace, settings: Settings) -> unfinished.Pr
     """
     progress = unfinished.load(settings.home)
     if progress is None:
-        return unfinished.Progress(plan=make_bootstrap(settings, args.ds, args.back))
+        return unfinished.Repair(plan=make_bootstrap(settings, args.ds, args.back))
     planned = progress.plan
     back = len(days_between(planned.first, planned.last)) - 1
     asked = (args.ds or planned.last, back if args.back is None else args.back)

@@ -7,11 +7,11 @@ from pathlib import Path
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import DermError
 from feature_store.contracts.manifests import Artifact
+from jobs.engine import unfinished
 from jobs.engine.manifests import ManifestStore, write_atomic
 from jobs.engine.runner import open_context, resolve_inputs, why_stale
+from jobs.engine.unfinished import PlannedStep
 from jobs.pipelines import catalog
-from jobs.repair import unfinished
-from jobs.repair.plan import PlannedStep
 from jobs.settings import Settings
 
 
@@ -52,7 +52,7 @@ def on_record(manifests: ManifestStore, steps: Iterable[PlannedStep]) -> tuple[A
     return tuple(artifact for manifest in found if manifest for artifact in manifest.outputs)
 
 
-def check(settings: Settings, progress: unfinished.Progress) -> None:
+def check(settings: Settings, progress: unfinished.Repair) -> None:
     """Compare the plan with what was run, and what was run with what is there.
 
     Raises:
@@ -75,7 +75,7 @@ def check(settings: Settings, progress: unfinished.Progress) -> None:
         )
 
 
-def finish(settings: Settings, progress: unfinished.Progress) -> Repaired:
+def finish(settings: Settings, progress: unfinished.Repair) -> Repaired:
     """Check everything, write the record of the repair, and let the days go on.
 
     Raises:
@@ -123,7 +123,7 @@ def render(record: Repaired) -> str:
     return "\n".join([f"finished: {done}", compared, *rows])
 
 
-def _problem(settings: Settings, progress: unfinished.Progress, planned: PlannedStep) -> str:
+def _problem(settings: Settings, progress: unfinished.Repair, planned: PlannedStep) -> str:
     """What is wrong with a step that should have run; empty when nothing is."""
     ctx = open_context(settings, planned.ds, planned.upstream)
     step = catalog.step(planned.step)

@@ -1,17 +1,14 @@
 """Backfill arithmetic: what must be recomputed, in which order, from which good state.
 
-`make_plan` is pure: it sees a `Survey` of what is there and returns a plan. Every partition is a
+`plan_repair` is pure: it sees a `Survey` of what is there and returns a plan. Every partition is a
 function of named inputs, so a plan is the suffix of days from the first corrupted one, started from
 the pool (and the snapshot) of the day before; `derm plan` shows it, `derm backfill` executes it.
 """
 
 import argparse
 from collections.abc import Iterable
-from typing import Literal
 
 from feature_store.contracts.base import (
-    Contract,
-    Day,
     Upstream,
     days_between,
     shift_day,
@@ -19,57 +16,15 @@ from feature_store.contracts.base import (
 from feature_store.contracts.datasets import WINDOWS
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.lake.lake import Lake
-from jobs.cli import day, out
+from jobs.console import day, out
 from jobs.engine.manifests import ManifestStore
+from jobs.engine.unfinished import BackfillPlan, PlannedStep, What
 from jobs.pipelines import catalog
 from jobs.repair.starting_points import Record, Survey, survey
 from jobs.settings import Home, Settings
 
-What = Literal["labels", "features", "embeddings", "space"]
 _BEFORE_THE_SPACE = "what the present space began with is made anew by derm bootstrap"
 CORRUPTIONS: tuple[What, ...] = ("labels", "features", "embeddings")
-
-
-class PlannedStep(Contract):
-    """One step to run, whatever its record says: what is repaired is not believed.
-
-    Attributes:
-        snapshot_of: the later day whose snapshot embeds the day; None for the day's own.
-        keep: do not run it: its result stands, although what it was made from is repaired now.
-    """
-
-    step: str
-    ds: Day
-    upstream: Upstream | None
-    snapshot_of: Day | None = None
-    keep: bool = False
-    writes: tuple[str, ...]
-    rows: int
-    seconds: float
-
-
-class BackfillPlan(Contract):
-    """What a backfill does, in order.
-
-    Attributes:
-        corrupted: days whose data was wrong; or the day a new space is trained on (`space`).
-        base: the last good day: its pools (and snapshots, when retraining) are the starting state;
-            None when everything is recomputed from the first day.
-        steps: in the order in which they run; only the last day is published.
-    """
-
-    corrupted: tuple[Day, ...]
-    what: What
-    retrain: bool
-    base: Day | None
-    first: Day
-    last: Day
-    steps: tuple[PlannedStep, ...]
-
-    @property
-    def seconds(self) -> float:
-        """Estimated time, from what the same steps took before."""
-        return sum(s.seconds for s in self.steps)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +51,9 @@ def from_arguments(args: argparse.Namespace, settings: Settings) -> BackfillPlan
     """The plan for the days and the corruption that were named."""
     home = Home.load(settings.home)
     lake, manifests = Lake(settings.lake_root), ManifestStore(settings.home / "manifests")
-    return make_plan(survey(home, lake, manifests), days_of(args), args.what, retrain=args.retrain)
+    return plan_repair(
+        survey(home, lake, manifests), days_of(args), args.what, retrain=args.retrain
+    )
 
 
 def days_of(args: argparse.Namespace) -> tuple[str, ...]:
@@ -128,7 +85,7 @@ def render(plan: BackfillPlan) -> str:
     return "\n".join(lines)
 
 
-def make_plan(
+def plan_repair(
     survey: Survey, corrupted: Iterable[str], what: What, *, retrain: bool | None = None
 ) -> BackfillPlan:
     """Plan the repair of some days.

@@ -25,17 +25,17 @@ from feature_store.online.store import (
     put_slot_state,
     slot_state,
 )
-from jobs.cli import out
+from jobs.console import out
 from jobs.engine import locks
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.rendering.published import read_published
 from jobs.services.redis import ensure_redis, persist
 from jobs.settings import Settings
+from jobs.steps import probing
 from jobs.steps.audit_users import check_held, compare, lost
 from jobs.steps.bucket_writers import write_buckets
 from jobs.steps.publish import slot_write
-from jobs.upkeep import probe as upkeep_probe
 
 _BUCKETS, _ROWS = 8, 256
 
@@ -96,7 +96,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
                 out(_line(restored))
         _check(ctx, releases.store, release)
         persist(settings)
-    upkeep_probe.record(ctx)
+    probing.record(ctx)
     if args.json:
         out(json.dumps([r.model_dump() for r in done]))
     else:

@@ -115,7 +115,7 @@ def _start_warm_process(settings: Settings, env: dict[str, str], logs: Path) -> 
     python = settings.bin.with_name("python")
     if python.exists():
         # Its copies show their own command in place of its arguments, which leave room for it.
-        command = [str(python), "-m", "jobs.services.warm", "-" * 200]
+        command = [str(python), "-m", "jobs.cli.warm", "-" * 200]
         processes.spawn(command, home=settings.home, env=env, log=logs / "warm.log")
 
 

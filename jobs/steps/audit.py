@@ -16,7 +16,7 @@ from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import GuardFailed, StoreError
 from feature_store.contracts.manifests import Artifact, Metrics, PublishedUpstream
 from feature_store.contracts.tables import pool_table
-from feature_store.index.build import file_digest
+from feature_store.index.build import file_xxh3
 from feature_store.index.graph import normalise
 from feature_store.index.index import PinIndex
 from feature_store.lake.schemas import unpack
@@ -26,8 +26,8 @@ from feature_store.online.store import OnlineStore, open_store
 from jobs.engine.context import Outcome, RunContext
 from jobs.rendering.published import read_published
 from jobs.services.redis import ensure_redis
+from jobs.steps import probing
 from jobs.steps.audit_users import check_held, compare
-from jobs.upkeep import probe
 
 _USERS_PER_BUCKET = 256
 _BUCKETS = 8
@@ -46,9 +46,9 @@ def run(ctx: RunContext) -> Outcome:
     try:
         outcome = _audit(ctx)
     except (GuardFailed, StoreError) as error:
-        probe.record(ctx, found=error)
+        probing.record(ctx, found=error)
         raise
-    probe.record(ctx)
+    probing.record(ctx)
     return outcome
 
 
@@ -119,7 +119,7 @@ def _pins(ctx: RunContext, entry: PublishedUpstream) -> Metrics:
     missing = len(pool) - (pc.sum(pc.is_in(pool, indexed)).as_py() or 0)
     extra = len(indexed) - (pc.sum(pc.is_in(indexed, pool)).as_py() or 0)
     damaged = sum(
-        file_digest(index.folder / name) != digest for name, digest in index.manifest.files.items()
+        file_xxh3(index.folder / name) != digest for name, digest in index.manifest.files.items()
     )
     compared, different = _different_pins(ctx, index, entry.upstream, files)
     return {

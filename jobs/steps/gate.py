@@ -8,7 +8,7 @@ from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.staleness import standings
-from jobs.upkeep.forget import begun_path
+from jobs.engine.unfinished import deletion_path
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -19,10 +19,10 @@ def run(ctx: RunContext) -> Outcome:
         GuardFailed: yesterday was released from inputs that have changed since, or a forget has
             begun and is not finished.
     """
-    if begun_path(ctx.root).exists():
+    if deletion_path(ctx.root).exists():
         raise GuardFailed(
             "a forget has begun and is not finished",
-            where=str(begun_path(ctx.root)),
+            where=str(deletion_path(ctx.root)),
             expected="no day begins between its halves",
             found="the record of an attempt that was interrupted",
             hint="run the same derm forget again",

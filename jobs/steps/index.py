@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feature_store.contracts.base import Entity, Upstream
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import MissingInput, SpaceMismatch
 from feature_store.contracts.manifests import Acceptance, Artifact
 from feature_store.contracts.tables import pool_table
@@ -27,7 +28,6 @@ from feature_store.lake.storage import open_parquet
 from feature_store.online.slots import space_of
 from jobs.engine import guards
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
 from jobs.engine.presence import bytes_in
 from jobs.pipelines import catalog
 

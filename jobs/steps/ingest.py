@@ -28,7 +28,14 @@ from feature_store.lake.late import (
 )
 from feature_store.lake.schemas import arrow_schema
 from jobs.datasets.base import DayTables
-from jobs.datasets.checks import Problems, check_day, check_known, check_rows, conform, day_tables
+from jobs.datasets.checks import (
+    Problems,
+    check_known,
+    check_rows,
+    check_tables,
+    conform,
+    day_tables,
+)
 from jobs.datasets.late_labels import has_impression
 from jobs.datasets.registry import open_adapter
 from jobs.engine import skips
@@ -103,7 +110,7 @@ def checked(
         for t in day_tables(spec)
         if t.name in tables
     }
-    check_day(spec, ordered, problems, may_be_empty=may_be_empty)
+    check_tables(spec, ordered, problems, may_be_empty=may_be_empty)
     hint = f"repair the source, then: derm ingest --ds {problems.ds}"
     if "events" in ordered and not len(ordered["events"]):
         hint += (

@@ -9,6 +9,7 @@ import time
 from typing import Literal
 
 from feature_store.contracts.base import Upstream, days_between
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Artifact, PublishedUpstream
 from feature_store.contracts.tables import pool_table
@@ -24,7 +25,6 @@ from feature_store.online.store import (
 )
 from jobs.engine import locks
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
 from jobs.services.redis import ensure_redis
 from jobs.steps.bucket_writers import write_buckets
 

@@ -6,15 +6,15 @@ A store that restarted since `publish`, with what it had saved before, is brough
 import dataclasses
 
 from feature_store.contracts.base import Upstream
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import SpaceMismatch, StoreError
 from feature_store.contracts.manifests import Artifact, PublishedUpstream, Release
 from feature_store.index.index import read_manifest
 from feature_store.online.releases import Releases
 from feature_store.online.store import open_store, slot_state
-from jobs.commands.metrics import write_metrics
 from jobs.engine import locks
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
+from jobs.rendering.exposition import write_metrics
 from jobs.services import store_record
 from jobs.services.redis import ensure_redis, persist
 from jobs.steps import publish

@@ -11,12 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact
 from feature_store.lake.lake import rows_digest
 from jobs.datasets.registry import simulated_folder
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
 from simulator.world import World
 
 

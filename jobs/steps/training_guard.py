@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterable, Iterator
 
 from feature_store.contracts.base import Entity
+from feature_store.contracts.bounds import Check
 from feature_store.contracts.errors import GuardFailed
 from feature_store.contracts.manifests import Acceptance, Metrics
 from feature_store.embeddings.noise import SIGMAS
 from jobs.engine.context import RunContext
-from jobs.engine.guards import Check, hold
+from jobs.engine.guards import hold
 from jobs.recipes import GuardConfig
 from jobs.steps.training_plan import Plan
 

@@ -3,28 +3,29 @@
 Reads today's and yesterday's pool and the day's events, bucket by bucket, without Spark; writes no
 table. Every number is a metric of the manifest, so the report and the Airflow page can plot it.
 
-Source: SPEC of the aggregation (coverage against yesterday's store, day-to-day and intra-day
-cosine); effective rank: Roy and Vetterli, 2007.
+What each number means, and why these: docs/aggregation.md. Source of the effective rank: Roy and
+Vetterli, 2007, "The effective rank: a measure of effective dimensionality".
 """
 
 from collections.abc import Iterator
 
 from feature_store.contracts.base import Entity, shift_day
+from feature_store.contracts.bounds import Check
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.manifests import Artifact, Metrics
 from feature_store.contracts.tables import daily_table, pool_table
 from feature_store.embeddings.noise import lowered, rank_bound, share_error
 from feature_store.embeddings.stability import (
     BucketStats,
     coverage,
-    effective_rank,
     measure_bucket,
+    pooled_effective_rank,
     summarise,
 )
 from feature_store.lake.filing import impressions
 from feature_store.lake.staging import read_files
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
-from jobs.engine.guards import Check, hold
+from jobs.engine.guards import hold
 from jobs.recipes import GuardConfig
 from jobs.steps.aggregation import layout_of
 
@@ -109,7 +110,7 @@ def _measure(ctx: RunContext, entity: Entity) -> Metrics:
     metrics = summarise(buckets)
     metrics["before"] = sum(b.before for b in buckets)
     metrics["sampled"] = sum(len(b.sample) for b in buckets)
-    metrics["effective_rank"] = effective_rank([b.sample for b in buckets])
+    metrics["effective_rank"] = pooled_effective_rank([b.sample for b in buckets])
     metrics["intraday_cosine"] = _intraday(ctx, daily.name, entity)
     metrics |= _coverage(ctx, entity, before)
     return {f"{name}_{entity}": value for name, value in metrics.items()}

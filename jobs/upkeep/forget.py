@@ -25,12 +25,12 @@ from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
 from feature_store.lake.lake import Lake
 from feature_store.lake.maintenance import tidy
-from jobs.cli import out
+from jobs.console import out
 from jobs.engine import locks
 from jobs.engine.context import RunContext
 from jobs.engine.manifests import write_atomic
 from jobs.engine.runner import open_context
-from jobs.repair.unfinished import refuse
+from jobs.engine.unfinished import deletion_path, refuse
 from jobs.settings import Home, Settings
 from jobs.upkeep import leftovers
 from jobs.upkeep.asked import UNCONFIRMED, confirm, read_ids
@@ -164,7 +164,7 @@ def forget(
     masked = leftovers.mask(ctx.root, list(ids))
     excused = _excused(ctx.lake, tables, (*keys_of(entity), *lists))
     left, unseen = leftovers.look(ctx, entity, list(ids), excused)
-    begun_path(ctx.root).unlink()
+    deletion_path(ctx.root).unlink()
     return Forgotten(
         entity=entity,
         ids=begun.ids,
@@ -218,11 +218,6 @@ def _check_whole(ctx: RunContext) -> None:
         refuse(ctx.root, days[-1])
 
 
-def begun_path(home: Path) -> Path:
-    """Where a forget that has begun is recorded; there is no file when none is under way."""
-    return home / "forgotten" / "begun.json"
-
-
 def load_begun(path: Path) -> Begun:
     """The record of a forget that has begun.
 
@@ -248,7 +243,7 @@ def _begin(ctx: RunContext, entity: Entity, ids: Sequence[str], confirmed: int |
         InputError: others were being forgotten, or there are many and nobody said how many.
     """
     digests = tuple(_digest(i) for i in ids)
-    path = begun_path(ctx.root)
+    path = deletion_path(ctx.root)
     if path.exists():
         begun = load_begun(path)
         if (begun.entity, begun.ids) == (entity, digests):

@@ -8,21 +8,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.contracts.base import Contract
+from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.errors import DermError
 from feature_store.contracts.manifests import Artifact
-from feature_store.index.build import file_digest as index_digest
+from feature_store.index.build import file_xxh3 as index_digest
 from feature_store.index.index import read_manifest
 from feature_store.lake import storage
 from feature_store.lake.late import LATE, QUARANTINE
 from feature_store.online.releases import Releases
 from jobs.datasets.registry import simulated_folder
-from jobs.engine import guards, kept, presence, skips, spaces
+from jobs.engine import guards, kept, presence, skips, spaces, unfinished
 from jobs.engine.context import RunContext
-from jobs.engine.digest import file_digest
 from jobs.engine.snapshots import SnapshotStore
 from jobs.rendering.published import read_published
-from jobs.repair import unfinished
-from jobs.upkeep.forget import begun_path, load_begun
+from jobs.upkeep.forget import load_begun
 
 
 class Damage(Contract):
@@ -73,7 +72,8 @@ class Look:
         yield root / "spaces.json", partial(spaces.load, root)
         yield root / "kept.json", partial(kept.load, root)
         yield root / "backfill.json", partial(unfinished.load, root)
-        yield begun_path(root), partial(load_begun, begun_path(root))
+        begun = unfinished.deletion_path(root)
+        yield begun, partial(load_begun, begun)
         for path in sorted(root.glob("skipped/*.json")):
             yield path, partial(skips.load, root, path.stem)
         for path in sorted(root.glob("accepted/*.json")):
@@ -126,7 +126,7 @@ class Look:
                 yield _damage(folder, error, repair)
                 continue
             for name, digest in manifest.files.items() if manifest else ():
-                yield from self._compare(folder / name, digest, file_digest, repair)
+                yield from self._compare(folder / name, digest, file_sha256, repair)
 
     def _index(self, folder: Path) -> Iterator[Damage]:
         try:

@@ -28,7 +28,7 @@ from feature_store.spark.rebucket import (
     move_bucket,
     sources,
 )
-from jobs.cli import day, out
+from jobs.console import day, out
 from jobs.engine import locks
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context

@@ -21,12 +21,11 @@ from feature_store.contracts.tables import Table, daily_table, pool_table, raw_t
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.lake import Lake
 from feature_store.lake.maintenance import drop_days, newest, pools_to_keep, tidy
-from jobs.cli import out
+from jobs.console import out
 from jobs.datasets.registry import dataset_spec
-from jobs.engine import attempts, locks
+from jobs.engine import attempts, locks, unfinished
 from jobs.engine.manifests import ManifestStore
 from jobs.recipes import recipe_of
-from jobs.repair import unfinished
 from jobs.settings import Home, Settings
 from jobs.upkeep.retain_folders import expired_folders
 

@@ -10,9 +10,8 @@ import json
 import time
 from collections.abc import Iterator
 
-from jobs.cli import out
-from jobs.commands import run_step
-from jobs.engine import locks
+from jobs.console import out
+from jobs.engine import locks, step_command
 from jobs.engine.runner import open_context
 from jobs.settings import Settings
 from jobs.upkeep import integrity
@@ -29,7 +28,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         DermError: the pool of the day is not fit to be published.
     """
     if args.ds:
-        return run_step.main(args, settings)
+        return step_command.main(args, settings)
     ctx = open_context(settings, "")
     # Steps may go on beside it; whoever rewrites days behind them may not.
     with locks.reading(settings.home):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models.nn.config import DhenConfig, SequenceConfig
+from models.nn.config import DhenConfig, SequenceConfig, TokensConfig
 
 # Changes with the architecture: weights of another one cannot be continued.
 ARCHITECTURE = 2
@@ -63,6 +63,15 @@ class DermConfig:
     dot_product: bool = True
     head_hidden: tuple[int, ...] = (32,)
     loss: LossConfig = field(default_factory=LossConfig)
+
+    @property
+    def tokens(self) -> TokensConfig:
+        """How features become tokens."""
+        return TokensConfig(
+            token_dim=self.tower.token_dim,
+            categorical_dim=self.categorical_dim,
+            sequence=self.sequence,
+        )
 
     @property
     def embedding_dim(self) -> int:

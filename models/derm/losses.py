@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from feature_store.contracts.base import Entity
-from models.derm.delayed import DelayedLabels
-from models.derm.features import RANDOM, Batch, labels
+from models.derm.features import RANDOM
 from models.derm.model import DermModel
 from models.nn.count_min import CountMinSketch
 from models.nn.sampled_softmax import (
@@ -22,28 +21,10 @@ from models.nn.sampled_softmax import (
     log_q_linear,
     log_q_of_either,
 )
-from models.protocol import Metric, Objective
+from models.protocol import Batch, Metric, Objective
+from models.training.delayed import DelayedLabels, labels, multi_task_bce
 from models.training.distributed import gather, gather_with_gradient, sum_over_ranks
 from models.training.impressions import ImpressionMetrics, PrimaryMetrics
-
-
-def multi_task_bce(
-    logits_BT: Tensor, labels_BT: Tensor, late_B: Tensor, weight_T: Tensor, delayed: DelayedLabels
-) -> Tensor:
-    """Weighted sum over tasks of the mean cross-entropy of the rows that have the label.
-
-    A label that is NaN is masked. Means are over the rows of all ranks; what is returned is this
-    rank's part, so that the parts of all ranks add up to the loss. A task without rows adds 0.
-    """
-    known_BT = ~torch.isnan(labels_BT)
-    target_BT = torch.where(known_BT, labels_BT, 0.0)
-    if delayed.training:
-        delayed.count(target_BT, late_B)
-    each_BT = delayed(logits_BT.float(), target_BT, late_B)
-    total_T = torch.where(known_BT, each_BT, 0.0).sum(dim=0)
-    rows_T = sum_over_ranks(known_BT.sum(dim=0)).clamp(min=1)
-    return (weight_T * total_T / rows_T).sum()
-
 
 LOSSES = ("total", "supervised", "self_supervised")
 

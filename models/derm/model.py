@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity
 from models.derm.config import DermConfig
-from models.derm.features import Batch, ModelInputs
+from models.derm.features import ModelInputs
 from models.derm.towers import EntityTower, OverallTower
 from models.nn.distinct import of_rows
-from models.protocol import FirstWindow
+from models.protocol import Batch, FirstWindow
 
 _MIN_RATE = 1e-4
 

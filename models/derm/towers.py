@@ -9,10 +9,12 @@ from torch.nn import functional
 
 from feature_store.contracts.datasets import Feature, FeatureScope
 from models.derm.config import DermConfig
-from models.derm.features import Batch, ContextTokens, ModelInputs, ScopeTokens
+from models.derm.features import ModelInputs
 from models.nn.dhen import DhenTower
 from models.nn.mlp import MLP
+from models.nn.scopes import ContextTokens, ScopeTokens
 from models.nn.tokens import ScalarToken
+from models.protocol import Batch
 
 
 class EntityTower(nn.Module):
@@ -26,7 +28,7 @@ class EntityTower(nn.Module):
         self, features: tuple[Feature, ...], scope: FeatureScope, config: DermConfig
     ) -> None:
         super().__init__()
-        self.tokens = ScopeTokens(features, scope, config)
+        self.tokens = ScopeTokens(features, scope, config.tokens)
         self.dhen = DhenTower(config.tower, self.tokens.num_tokens)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -49,7 +51,7 @@ class OverallTower(nn.Module):
         super().__init__()
         self.config = config
         tower = config.tower
-        self.context = ContextTokens(inputs, config)
+        self.context = ContextTokens(inputs.context, inputs.num_surfaces, config.tokens)
         self.dot = ScalarToken(tower.token_dim) if config.dot_product else None
         in_tokens = 2 * tower.num_tokens + self.context.num_tokens + config.dot_product
         self.dhen = DhenTower(tower, in_tokens)

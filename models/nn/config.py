@@ -1,6 +1,6 @@
 """Sizes of the shared blocks. Imports no torch: recipes are read without it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Interaction = Literal["mask", "transformer", "mlp", "linear"]
@@ -57,3 +57,42 @@ class SequenceConfig:
     num_layers: int = 1
     num_heads: int = 2
     latest: int = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokensConfig:
+    """How declared features become tokens.
+
+    Attributes:
+        token_dim: width of a token.
+        categorical_dim: width of categorical tables.
+    """
+
+    token_dim: int = 16
+    categorical_dim: int = 16
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpertsConfig:
+    """A mixture of DCNv2 experts.
+
+    Attributes:
+        gate: one that all tasks share, or one for each task (MMoE).
+        cross_layers: of each expert.
+        cross_rank: None crosses in full rank, which costs the square of the width.
+        hidden: widths of the deep part of an expert.
+    """
+
+    num_experts: int = 4
+    gate: Literal["shared", "per_task"] = "shared"
+    cross_layers: int = 3
+    cross_rank: int | None = None
+    hidden: tuple[int, ...] = (512, 256)
+
+    def __post_init__(self) -> None:
+        for name in ("num_experts", "cross_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected >= 1, found {getattr(self, name)}")
+        if not self.hidden:
+            raise ValueError("hidden: expected at least one width, found none")

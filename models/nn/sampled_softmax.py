@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.nn.pooled import pooled_logsumexp
+
 MIN_TEMPERATURE = 0.01
 NO_USER = -1
 _MIN_Q = 1e-16
@@ -56,6 +58,9 @@ class SampledSoftmax(nn.Module):
 
     Args:
         temperature: initial; it cannot fall below 0.01.
+        in_blocks: never hold the logits of all queries against the whole pool: each is computed
+            twice, and memory grows with queries + pool instead of their product. Not for pools
+            whose items count once.
 
     Source: PinnerFormer (arXiv 2205.04507), section 3.3 and appendix A.3; logQ correction of Yi
     et al. 2019; Pinterest's OmniSearchSage.
@@ -63,8 +68,9 @@ class SampledSoftmax(nn.Module):
     normaliser across ranks.
     """
 
-    def __init__(self, temperature: float = 0.07) -> None:
+    def __init__(self, temperature: float = 0.07, *, in_blocks: bool = False) -> None:
         super().__init__()
+        self.in_blocks = in_blocks
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
 
     def scale(self) -> Tensor:
@@ -84,6 +90,8 @@ class SampledSoftmax(nn.Module):
             query_RD = positives.query_RD.float()
             hit_R = (query_RD * positives.item_RD.float()).sum(1) * scale
             hit_R = hit_R - positives.log_q_R.detach()
+            if self.in_blocks:
+                return self._in_blocks(query_RD * scale, hit_R, positives, pool)
             miss_RP = query_RD @ pool.item_PD.float().T * scale - pool.log_q_P.detach()[None]
             masked_RP = (positives.item_id_R[:, None] == pool.item_id_P[None]) | (
                 positives.user_id_R[:, None] == pool.user_id_P[None]
@@ -93,6 +101,17 @@ class SampledSoftmax(nn.Module):
             miss_RP = miss_RP.masked_fill(masked_RP, -math.inf)
             logits = torch.cat([hit_R[:, None], miss_RP], dim=1)
             return torch.logsumexp(logits, dim=1) - hit_R
+
+    def _in_blocks(
+        self, query_RD: Tensor, hit_R: Tensor, positives: Positives, pool: Pool
+    ) -> Tensor:
+        if pool.distinct:
+            raise ValueError(
+                "in_blocks: expected a pool that keeps duplicates, found a distinct one"
+            )
+        ids = (positives.item_id_R, positives.user_id_R, pool.item_id_P, pool.user_id_P)
+        miss_R = pooled_logsumexp(query_RD, pool.item_PD.float(), pool.log_q_P.detach(), ids)
+        return torch.logaddexp(hit_R, miss_R) - hit_R
 
 
 def _all_but_one(masked_RP: Tensor, item_id_P: Tensor) -> Tensor:

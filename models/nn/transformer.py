@@ -5,10 +5,22 @@ that are not padding.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from models.nn.dropout import Dropout, dropout
+from models.nn.packed import Attention, Packed, PaddedCausal
+
+
+class Layout(Protocol):
+    """Where sequences lie, and so what attends to what."""
+
+    def attend(self, qkv_RX: Tensor, attention: Attention) -> Tensor:
+        """The out_RD of every element."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,10 @@ class Padding:
             x_RD = flat.index_copy_(0, self.at_R, x_RD)
         return x_RD.view(rows, positions, x_RD.shape[1])
 
+    def attend(self, qkv_RX: Tensor, attention: Attention) -> Tensor:
+        """Attention of every position to all valid ones of its sequence."""
+        return self.strip(attention(self.restore(qkv_RX), self.valid_BT))
+
 
 class EncoderLayer(nn.Module):
     """Self-attention and a feed-forward block, each behind a LayerNorm and beside a shortcut.
@@ -72,54 +88,105 @@ class EncoderLayer(nn.Module):
     Args:
         dim: D.
         num_heads: N; must divide D.
-        dropout: on attention weights and after both blocks.
+        dropout: after both blocks, and inside the second.
+        attention_dropout: on attention weights; None takes `dropout`. On a CPU attention with it is
+            many times slower.
 
     Source: Vaswani et al. 2017; pre-norm order of Xiong et al. 2020; feed-forward width 4 D.
     Deviations: none.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        attention_dropout: float | None = None,
+    ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"num_heads: expected a divisor of {dim}, found {num_heads}")
         self.num_heads, self.dropout = num_heads, dropout
+        self.attention_dropout = dropout if attention_dropout is None else attention_dropout
         self.norm_attention, self.norm_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
         # No bias: a constant added to every key leaves the softmax, and so the loss, unchanged.
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.project = nn.Linear(dim, dim)
         self.feed = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
+            nn.Linear(dim, 4 * dim), nn.GELU(), Dropout(dropout), nn.Linear(4 * dim, dim)
         )
 
-    def forward(self, x: Tensor, padding: Padding | None = None) -> Tensor:
-        """Encode x_BTD, or x_RD of padded sequences; the shape stays."""
-        x = x + self._attend(self.norm_attention(x), padding)
-        fed = functional.dropout(self.feed(self.norm_feed(x)), self.dropout, self.training)
+    def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
+        """Encode x_BTD, or the x_RD of sequences that lie as a layout says; the shape stays."""
+        x = x + self._attend(self.norm_attention(x), layout)
+        fed = dropout(self.feed(self.norm_feed(x)), self.dropout, self.training)
         out: Tensor = x + fed
         return out
 
-    def _attend(self, x: Tensor, padding: Padding | None) -> Tensor:
+    def _attend(self, x: Tensor, layout: Layout | None) -> Tensor:
         qkv = self.qkv(x)
-        out = self._attention(qkv) if padding is None else self._padded_attention(qkv, padding)
-        return functional.dropout(self.project(out), self.dropout, self.training)
+        out = self._attention(qkv) if layout is None else layout.attend(qkv, self._attention)
+        return dropout(self.project(out), self.dropout, self.training)
 
-    def _padded_attention(self, qkv_RD: Tensor, padding: Padding) -> Tensor:
-        out_BTD = self._attention(padding.restore(qkv_RD), padding.valid_BT)
-        return padding.strip(out_BTD)
-
-    def _attention(self, qkv_BTD: Tensor, valid_BT: Tensor | None = None) -> Tensor:
-        rows, positions, width = qkv_BTD.shape
+    def _attention(
+        self, qkv_BTX: Tensor, valid_BT: Tensor | None = None, *, causal: bool = False
+    ) -> Tensor:
+        rows, positions, width = qkv_BTX.shape
         shape = (rows, positions, 3, self.num_heads, width // (3 * self.num_heads))
         mask = None if valid_BT is None else valid_BT[:, None, None, :]
+        share = self.attention_dropout if self.training else 0.0
         # On a CPU attention in bfloat16 is ten times slower than in float32.
-        with torch.autocast(qkv_BTD.device.type, enabled=qkv_BTD.is_cuda):
-            if not qkv_BTD.is_cuda:
-                qkv_BTD = qkv_BTD.float()
-            q_BNTH, k_BNTH, v_BNTH = qkv_BTD.view(shape).permute(2, 0, 3, 1, 4)
+        with torch.autocast(qkv_BTX.device.type, enabled=qkv_BTX.is_cuda):
+            if not qkv_BTX.is_cuda:
+                qkv_BTX = qkv_BTX.float()
+            q_BNTH, k_BNTH, v_BNTH = qkv_BTX.view(shape).permute(2, 0, 3, 1, 4)
             out_BNTH = functional.scaled_dot_product_attention(
-                q_BNTH, k_BNTH, v_BNTH, mask, dropout_p=self.dropout if self.training else 0.0
+                q_BNTH, k_BNTH, v_BNTH, mask, dropout_p=share, is_causal=causal
             )
         return out_BNTH.transpose(1, 2).reshape(rows, positions, width // 3)
+
+
+class CausalEncoder(nn.Module):
+    """Encoder layers over whole sequences: every element sees itself and what is older.
+
+    Every element has an output, that of the sequence which ends with it, so that one pass trains on
+    every prefix.
+
+    Args:
+        dim: D.
+        max_len: elements of a sequence at most; places are counted from the newest one.
+        dropout: in the layers, and on their input. Attention weights have none.
+
+    Source: Vaswani et al. 2017, pre-norm; the direction of PinnerFormer (arXiv 2205.04507), A.2,
+    whose rows lie newest first and look at rows below them.
+    Deviations: no dropout of attention weights; a last LayerNorm is left to the caller.
+    """
+
+    def __init__(
+        self, dim: int, max_len: int, *, num_layers: int, num_heads: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.max_len, self.dropout = max_len, dropout
+        self.position = nn.Parameter(torch.randn(max_len, dim) * 0.02)
+        self.layers = nn.ModuleList(
+            EncoderLayer(dim, num_heads, dropout=dropout, attention_dropout=0.0)
+            for _ in range(num_layers)
+        )
+
+    def forward(self, x_RD: Tensor, packed: Packed, *, padded: bool = False) -> Tensor:
+        """Encode the elements x_RD of sequences; the shape stays.
+
+        Args:
+            padded: also compute what is padding up to `max_len`, which no result depends on.
+        """
+        x_RD = x_RD + self.position.index_select(0, packed.ages())
+        x_RD = dropout(x_RD, self.dropout, self.training)
+        layout = PaddedCausal(packed, self.max_len) if padded else packed
+        x_RD = layout.enter(x_RD)
+        for layer in self.layers:
+            x_RD = layer(x_RD, layout)
+        return layout.leave(x_RD)
 
 
 class SequenceEncoder(nn.Module):

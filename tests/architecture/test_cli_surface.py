@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from jobs.cli import COMMANDS
-from jobs.commands.reference import cli_surface, command_parser
+from jobs.cli.reference import cli_surface, command_parser
 from jobs.pipelines import daily
 from tests.architecture.sources import ROOT
 

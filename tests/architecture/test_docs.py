@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.commands.reference import command_parser, pages
+from jobs.cli.reference import command_parser, pages
 from tests.architecture.sources import ROOT, relative
 
 _PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])

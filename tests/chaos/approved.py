@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs.repair import unfinished
+from jobs.engine import unfinished
 from jobs.services import airflow
 from jobs.services.airflow_api import AirflowApi
 from jobs.services.redis import ensure_redis

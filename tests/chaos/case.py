@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from jobs.engine import unfinished
 from jobs.engine.manifests import ManifestStore
 from jobs.pipelines import daily
-from jobs.repair import unfinished
 from tests.chaos import state, victims
 from tests.chaos.lane import Lane, Run
 from tests.pipelines import PIPELINE

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import cli, exits
+from jobs.console import bind_threads
 from jobs.pipelines import daily
 
 _MODULES = (
@@ -30,7 +31,7 @@ _POLL_S = 0.005
 
 def prepare() -> None:
     """Import what commands import, so that a copy begins at once."""
-    cli.bind_threads()
+    bind_threads()
     for step in daily.STEPS:
         importlib.import_module(f"jobs.steps.{step.name}")
     for name in _MODULES:

@@ -29,7 +29,7 @@ from jobs.engine.runner import open_context
 from jobs.services import airflow
 from jobs.services.airflow_api import AirflowApi
 from jobs.settings import PROJECT, Settings
-from jobs.upkeep import probe
+from jobs.steps import probing
 from tests.publishing_fixtures import START, World
 
 RULES = PROJECT / "infra" / "prometheus" / "alerts.yml"
@@ -134,8 +134,8 @@ def test_a_look_whose_own_record_finds_no_room_still_says_what_it_saw(
     def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(probe.findings, "save", no_room)
-    assert isinstance(probe.record(open_context(world.settings, "")), Probed)
+    monkeypatch.setattr(probing.findings, "save", no_room)
+    assert isinstance(probing.record(open_context(world.settings, "")), Probed)
     assert "could not be recorded" in caplog.text
 
 
@@ -212,7 +212,7 @@ def test_a_paused_dag_while_a_day_waits(
         keep_up(world)
         ended = dt.datetime.fromisoformat(shift_day(START, 2)).replace(tzinfo=dt.UTC)
         kinds = [
-            [f.kind for f in probe.look(ctx, ended + dt.timedelta(hours=h)).findings]
+            [f.kind for f in probing.look(ctx, ended + dt.timedelta(hours=h)).findings]
             for h in (0, 1, 7)
         ]
         assert kinds == [[], ["paused"], ["paused", "late"]]
@@ -229,7 +229,7 @@ def test_a_paused_dag_while_a_day_waits(
 
 def test_a_home_of_history_is_not_late(world: World) -> None:
     """Its days ended long before they were published; nobody is woken for the next one."""
-    assert [f.kind for f in probe.look(open_context(world.settings, ""), now()).findings] == []
+    assert [f.kind for f in probing.look(open_context(world.settings, ""), now()).findings] == []
     assert Settings(home=world.root).last_ds == ""
 
 

@@ -18,12 +18,13 @@ from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import pool_table
 from feature_store.lake.schemas import arrow_schema
 from feature_store.spark.tasks import run_here
+from jobs.engine import unfinished
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import open_context, resolve_inputs
 from jobs.engine.staleness import standings
 from jobs.pipelines import catalog
 from jobs.recipes import Recipe
-from jobs.repair import backfill, plan, unfinished
+from jobs.repair import backfill, plan
 from jobs.repair.starting_points import survey
 from jobs.settings import Settings
 from jobs.steps import gate
@@ -154,9 +155,9 @@ def test_a_backfill_restores_every_later_pool(
     }
     home = context(root, FIRST).home
     ctx = context(root, FIRST)
-    made = plan.make_plan(survey(home, ctx.lake, ctx.manifests), wrong, "embeddings")
+    made = plan.plan_repair(survey(home, ctx.lake, ctx.manifests), wrong, "embeddings")
     # Killed half-way, and called again.
-    half = unfinished.Progress(plan=made)
+    half = unfinished.Repair(plan=made)
     monkeypatch.setattr("jobs.repair.backfill.run_step", _killed_after(len(made.steps) // 2))
     with pytest.raises(KeyboardInterrupt):
         backfill.execute(settings, half, report=lambda _: None)
@@ -210,10 +211,10 @@ def test_models_that_are_kept_go_on_from_repaired_counts(
         module = types.ModuleType(f"jobs.steps.{function.__name__}")
         module.run = function  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    made = plan.make_plan(
+    made = plan.plan_repair(
         survey(ctx.home, ctx.lake, ctx.manifests), [wrong], "labels", retrain=False
     )
-    backfill.execute(settings, unfinished.Progress(plan=made), report=lambda _: None)
+    backfill.execute(settings, unfinished.Repair(plan=made), report=lambda _: None)
     after = {ds: context(tmp_path, ds).artifact(counts).digest for ds in DAYS}
     assert [ds for ds in DAYS if after[ds] != before[ds]] == list(DAYS[2:])
     found = {(s.ds, s.step.name): s.state for s in standings(context(tmp_path, last), DAYS)}
@@ -232,7 +233,7 @@ def test_a_refused_result_publishes_nothing(
     settings = declare_home(tmp_path, monkeypatch)
     simulate(tmp_path, settings)
     ctx = context(tmp_path, FIRST)
-    made = plan.make_plan(survey(ctx.home, ctx.lake, ctx.manifests), [DAYS[3]], "embeddings")
+    made = plan.plan_repair(survey(ctx.home, ctx.lake, ctx.manifests), [DAYS[3]], "embeddings")
 
     def refuse(*_: object) -> None:
         raise GuardFailed("the pool is not fit to be published")
@@ -242,5 +243,5 @@ def test_a_refused_result_publishes_nothing(
         sys.modules["jobs.steps.infer"].__dict__, "run", lambda ctx: infer(ctx, GARBAGE)
     )
     with pytest.raises(GuardFailed):
-        backfill.execute(settings, unfinished.Progress(plan=made), report=lambda _: None)
+        backfill.execute(settings, unfinished.Repair(plan=made), report=lambda _: None)
     assert published == []

@@ -17,17 +17,18 @@ import pyarrow as pa
 import pytest
 
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between
+from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import DermError
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
 from feature_store.lake.lake import stage_file
 from feature_store.lake.schemas import arrow_schema, pack, unpack
 from feature_store.lake.staging import read_files
+from jobs.engine import unfinished
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.digest import content_digest
 from jobs.engine.runner import open_context, run_step
 from jobs.engine.staleness import standings
-from jobs.repair import backfill, outcome, plan, unfinished
+from jobs.repair import backfill, outcome, plan
 from jobs.repair.starting_points import survey
 from jobs.settings import Settings
 from jobs.steps import count, dedup, merge, verify
@@ -35,7 +36,7 @@ from tests.aggregation_fixtures import FIRST, SPEC, commit_raw, declare_home, ev
 from tests.pipelines import UPSTREAMS
 
 DAYS = days_between(FIRST, "2025-03-03")
-MODES: tuple[tuple[plan.What, bool | None], ...] = (
+MODES: tuple[tuple[unfinished.What, bool | None], ...] = (
     ("embeddings", None),
     ("embeddings", True),
     ("labels", None),
@@ -219,10 +220,10 @@ def state(root: Path) -> dict[str, object]:
     return {**recorded, **lake, **files}
 
 
-def repair(settings: Settings, wrong: Collection[str], what: plan.What, retrain: bool | None):
+def repair(settings: Settings, wrong: Collection[str], what: unfinished.What, retrain: bool | None):
     ctx = open_context(settings, FIRST)
-    made = plan.make_plan(survey(ctx.home, ctx.lake, ctx.manifests), wrong, what, retrain=retrain)
-    return made, backfill.execute(settings, unfinished.Progress(plan=made), report=lambda _: None)
+    made = plan.plan_repair(survey(ctx.home, ctx.lake, ctx.manifests), wrong, what, retrain=retrain)
+    return made, backfill.execute(settings, unfinished.Repair(plan=made), report=lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +251,7 @@ def spoilt(
 
 @pytest.mark.parametrize(("spoilt", "what", "retrain"), CASES, indirect=["spoilt"])
 def test_what_a_step_did_wrong_is_made_again(
-    what: plan.What,
+    what: unfinished.What,
     retrain: bool | None,
     clean: Path,
     spoilt: tuple[str, tuple[str, ...], Path],

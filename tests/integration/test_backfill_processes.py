@@ -15,9 +15,8 @@ import pytest
 from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.lake.lake import Lake
-from jobs.engine import locks
+from jobs.engine import locks, unfinished
 from jobs.engine.manifests import ManifestStore
-from jobs.repair import unfinished
 from jobs.services.redis import stop_redis
 from tests.derm_process import derm, start
 from tests.pipelines import UPSTREAMS

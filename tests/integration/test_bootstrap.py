@@ -15,8 +15,8 @@ from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.sealed import unsealed
 from feature_store.contracts.tables import pool_table
+from jobs.engine import unfinished
 from jobs.engine.manifests import ManifestStore
-from jobs.repair import unfinished
 from jobs.services.redis import stop_redis
 from tests.derm_process import derm, start
 from tests.pipelines import UPSTREAMS

@@ -57,6 +57,19 @@ def test_reads_what_was_published_in_the_order_asked(world, url, upstream):
     client.close()
 
 
+def test_pins_are_read_in_the_order_asked_at_length_one(world, url):
+    pool = world.pools["ctr", "pin"]
+    ids = pool.ids.tolist()
+    client = FeatureClient(url, home=world.root)
+    vectors, found = client.get_pins([ids[2], "nobody", ids[0]])
+    assert found.tolist() == [True, False, True]
+    expected = pool.vectors[[2, 0]] / np.linalg.norm(pool.vectors[[2, 0]], axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors[[0, 2]], expected, atol=2e-3)  # stored as float16
+    assert not vectors[1].any()
+    assert client.get_pins([])[0].shape == (0, 16)
+    client.close()
+
+
 def test_asyncio_reads_the_same(world, url):
     ids, vectors = pool_of(world)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.commands.reference import command_parser
+from jobs.cli.reference import command_parser
 from jobs.settings import PROJECT
 from tests.airflow_fixtures import AIRFLOW_PYTHON, make_home, read_dags
 

@@ -22,9 +22,9 @@ from feature_store.contracts.manifests import StepManifest
 from feature_store.contracts.tables import daily_table, pool_table
 from feature_store.lake.lake import Lake
 from feature_store.lake.schemas import unpack
-from jobs.commands.state_metrics import ONLY_WHEN_WRONG
 from jobs.engine.manifests import ManifestStore
 from jobs.pipelines import daily
+from jobs.rendering.state_metrics import ONLY_WHEN_WRONG
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 from tests.data_fixtures import real_data

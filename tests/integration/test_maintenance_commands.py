@@ -19,11 +19,11 @@ from feature_store.lake.lake import Lake, stage_file
 from feature_store.lake.maintenance import pools_to_keep
 from feature_store.lake.schemas import arrow_schema
 from feature_store.spark.rebucket import sources
+from jobs.engine import unfinished
 from jobs.engine.context import RunContext
 from jobs.engine.runner import is_current, open_context, resolve_inputs
+from jobs.engine.unfinished import BackfillPlan
 from jobs.pipelines import catalog
-from jobs.repair import unfinished
-from jobs.repair.plan import BackfillPlan
 from jobs.settings import Settings
 from jobs.upkeep.forget import forget
 from jobs.upkeep.rebucket import import_raw, rebucket
@@ -174,7 +174,7 @@ def test_retention_spares_what_a_release_or_a_backfill_needs(tmp_path: Path) -> 
         last=days[9],
         steps=(),
     )
-    unfinished.save(tmp_path, unfinished.Progress(plan=plan))
+    unfinished.save(tmp_path, unfinished.Repair(plan=plan))
     expired = expired_days(ctx.lake, DECLARED, config, protected_days(settings, config))
     assert expired == {name: days[:4]}
 

@@ -51,7 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def warm(home: Path) -> psutil.Process:
     """The warm process, started where there is none."""
     if not (found := _warm(home)):
-        command = [sys.executable, "-m", "jobs.services.warm", "-" * 200]
+        command = [sys.executable, "-m", "jobs.cli.warm", "-" * 200]
         with pytest.MonkeyPatch.context() as patched:
             patched.delenv("PYTEST_CURRENT_TEST")
             processes.spawn(command, home=home, env=os.environ, log=home / "warm.log")
@@ -231,7 +231,7 @@ def waiting(home: Path) -> Iterator[running.Running]:
 
 
 def _warm(home: Path) -> list[psutil.Process]:
-    found = [p for p in processes.marked(home) if "jobs.services.warm" in " ".join(p.cmdline())]
+    found = [p for p in processes.marked(home) if "jobs.cli.warm" in " ".join(p.cmdline())]
     return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]
 
 

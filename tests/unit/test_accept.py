@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from feature_store.contracts.base import Upstream
+from feature_store.contracts.bounds import Check
 from feature_store.contracts.errors import GuardFailed
 from jobs.engine import attempts
-from jobs.engine.guards import Check, acceptances, hold
+from jobs.engine.guards import acceptances, hold
 from tests.data_fixtures import Home
 
 DS = "2025-03-08"

@@ -11,7 +11,8 @@ import pytest
 
 from feature_store.contracts.errors import InputError
 from jobs.cli import main
-from jobs.repair import backfill_run, plan, unfinished
+from jobs.engine import unfinished
+from jobs.repair import backfill_run, plan
 from jobs.services import airflow
 from jobs.services.airflow_api import AirflowApi
 from jobs.settings import Home, Settings
@@ -80,9 +81,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow]
 
 
 def progress(
-    what: plan.What = "embeddings", ds: str = DAY, first: str = DAY
-) -> unfinished.Progress:
-    made = plan.BackfillPlan(
+    what: unfinished.What = "embeddings", ds: str = DAY, first: str = DAY
+) -> unfinished.Repair:
+    made = unfinished.BackfillPlan(
         corrupted=(ds,),
         what=what,
         retrain=what != "embeddings",
@@ -91,7 +92,7 @@ def progress(
         last=ds,
         steps=(),
     )
-    return unfinished.Progress(plan=made)
+    return unfinished.Repair(plan=made)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def progress(
     ],
 )
 def test_the_same_is_followed(
-    asked: unfinished.Progress,
+    asked: unfinished.Repair,
     conf: dict[str, Any],
     server: Airflow,
     tmp_path: Path,
@@ -131,7 +132,7 @@ def test_the_same_is_followed(
     ],
 )
 def test_another_is_not_taken_for_it(
-    asked: unfinished.Progress, conf: dict[str, Any], server: Airflow, tmp_path: Path
+    asked: unfinished.Repair, conf: dict[str, Any], server: Airflow, tmp_path: Path
 ) -> None:
     server.conf = conf
     with pytest.raises(InputError, match="is at work on something else") as caught:
@@ -143,7 +144,7 @@ def test_another_is_not_taken_for_it(
 
 @pytest.mark.parametrize("asked", [progress(), progress("space", first=FIRST)])
 def test_what_is_triggered_here_is_found_again(
-    asked: unfinished.Progress, server: Airflow, tmp_path: Path
+    asked: unfinished.Repair, server: Airflow, tmp_path: Path
 ) -> None:
     server.active = False
     assert backfill_run.follow(Settings(home=tmp_path), asked) == 0

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from feature_store.contracts.errors import DermError, ManifestCorrupt
-from jobs.engine import attempts, findings, guards, kept, skips, spaces
+from jobs.engine import attempts, findings, guards, kept, skips, spaces, unfinished
 from jobs.engine.manifests import ManifestStore
-from jobs.repair import unfinished
 from jobs.settings import Home
-from jobs.upkeep.forget import begun_path, load_begun
+from jobs.upkeep.forget import load_begun
 
 DS = "2025-03-08"
 DAMAGE = [b"", b"{", b"[]", b"\xff\xfe\x00", b'{"ds": 1}']
@@ -20,7 +19,7 @@ DECIDING = {
     "kept.json": kept.load,
     f"skipped/{DS}.json": lambda root: skips.load(root, DS),
     f"accepted/{DS}.json": lambda root: guards.acceptances(root, DS),
-    "forgotten/begun.json": lambda root: load_begun(begun_path(root)),
+    "forgotten/begun.json": lambda root: load_begun(unfinished.deletion_path(root)),
     f"manifests/{DS}/merge.ctr.json": lambda root: ManifestStore(root / "manifests").get(
         "merge", DS, "ctr"
     ),

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from models.derm.delayed import DelayedLabels
+from models.training.delayed import DelayedLabels
 from tests.model_fixtures.batches import SMALL, batch, objective
 
 CORRECTIONS = ("weighted", "calibrated", "taken_back")

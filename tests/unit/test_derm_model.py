@@ -7,8 +7,8 @@ import torch
 
 from feature_store.contracts.base import ENTITIES
 from models.derm.config import LossConfig
-from models.derm.features import ScopeTokens, numeric_groups, sequence_groups
 from models.derm.model import FirstWindow
+from models.nn.scopes import ScopeTokens, numeric_groups, sequence_groups
 from models.nn.tokens import NumericRange
 from tests.model_fixtures.batches import (
     SMALL,
@@ -54,7 +54,7 @@ def test_the_three_lists_of_features_are_disjoint_and_complete():
 @pytest.mark.parametrize("scope", ["user", "pin"])
 def test_a_tower_refuses_features_of_another_scope(scope):
     with pytest.raises(ValueError, match="expected only"):
-        ScopeTokens(inputs().context, scope, SMALL)
+        ScopeTokens(inputs().context, scope, SMALL.tokens)
 
 
 def test_embeddings_have_norm_one():

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from feature_store.contracts.errors import GuardFailed, InputError
-from jobs.engine import locks
-from jobs.repair import plan, unfinished
+from jobs.engine import locks, unfinished
 from jobs.settings import Home
 
 DAY = "2025-03-05"
@@ -63,8 +62,10 @@ def start(home: Path, kind: str) -> subprocess.Popen[str]:
 def begin_repair(home: Path) -> None:
     """Leave the record of a repair of 3 March that is not finished."""
     ds = "2025-03-03"
-    step = plan.PlannedStep(step="infer", ds=ds, upstream="ctr", writes=(), rows=0, seconds=0.0)
-    made = plan.BackfillPlan(
+    step = unfinished.PlannedStep(
+        step="infer", ds=ds, upstream="ctr", writes=(), rows=0, seconds=0.0
+    )
+    made = unfinished.BackfillPlan(
         corrupted=(ds,),
         what="embeddings",
         retrain=False,
@@ -73,7 +74,7 @@ def begin_repair(home: Path) -> None:
         last="2025-03-04",
         steps=(step,),
     )
-    unfinished.save(home, unfinished.Progress(plan=made))
+    unfinished.save(home, unfinished.Repair(plan=made))
 
 
 @pytest.fixture

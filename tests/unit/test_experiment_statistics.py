@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.statistics import Interval, holm, interval
+from experiments.harness.statistics import Interval, holm, interval
 
 
 def test_the_interval_is_that_of_scipy() -> None:

@@ -15,10 +15,10 @@ from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.errors import DamagedFile
 from feature_store.contracts.manifests import Artifact
 from jobs.cli import main
-from jobs.commands.run_step import _line
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import StepResult, open_context, run_step, why_stale
 from jobs.engine.staleness import standings
+from jobs.engine.step_command import _line
 from jobs.pipelines import daily
 from jobs.pipelines.declarations import Ref, Step
 from jobs.settings import Home, Settings

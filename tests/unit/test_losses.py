@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from models.derm.delayed import DelayedLabels
-from models.derm.losses import multi_task_bce as multi_task_bce_of_rows
 from models.nn.sampled_softmax import (
     NO_USER,
     Pool,
@@ -18,6 +16,8 @@ from models.nn.sampled_softmax import (
     log_q_linear,
     log_q_of_either,
 )
+from models.training.delayed import DelayedLabels
+from models.training.delayed import multi_task_bce as multi_task_bce_of_rows
 
 NAN = math.nan
 

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.manifests import Metrics, StepManifest
 from jobs.cli import main
-from jobs.commands.metrics import exposition, newest_manifests, write_metrics
 from jobs.engine.manifests import ManifestStore
+from jobs.rendering.exposition import exposition, newest_manifests, write_metrics
 from jobs.rendering.state import HomeState
 from tests.report_fixtures import make_home, publish
 

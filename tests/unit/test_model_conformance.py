@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import models.derm
 import models.nn
-from models.derm.features import ContextTokens, ScopeTokens
+import models.rankers
 from models.derm.towers import EntityTower, OverallTower
-from models.nn.config import DhenConfig, SequenceConfig
+from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig
 from models.nn.cross import CrossLayer, CrossNetwork, LowRankCrossLayer
 from models.nn.dhen import (
     DhenLayer,
@@ -25,8 +25,11 @@ from models.nn.dhen import (
     TokenMixer,
     TransformerInteraction,
 )
+from models.nn.experts import CrossExperts, ExpertMixture, Gates, ParallelLinear, ParallelMLP
 from models.nn.masknet import MaskBlock, ParallelMaskNet
 from models.nn.mlp import MLP
+from models.nn.packed import Packed
+from models.nn.scopes import ContextTokens, ScopeTokens
 from models.nn.time_encoding import TimeEncoding
 from models.nn.tokens import (
     BagToken,
@@ -39,7 +42,10 @@ from models.nn.tokens import (
     TimeToken,
     Token,
 )
-from models.nn.transformer import EncoderLayer, Padding, SequenceEncoder
+from models.nn.transformer import CausalEncoder, EncoderLayer, Padding, SequenceEncoder
+from models.rankers.blocks import ScopeBlock, SharedTable
+from models.rankers.vectors import PoolVector, VectorBlock, VectorTokens
+from tests.model_fixtures import rankers
 from tests.model_fixtures.batches import SMALL, batch, inputs, model, objective
 
 D = 8
@@ -90,6 +96,38 @@ class OfPadded(nn.Module):
         return self.encoder(padding.strip(x_BTD), padding)
 
 
+class OfEqualLength(nn.Module):
+    """A causal encoder over sequences of four elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = CausalEncoder(D, 4, num_layers=2, num_heads=2)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        packed = Packed.of(torch.full((len(x_BTD),), 4))
+        return self.encoder(x_BTD.flatten(0, 1), packed).view(x_BTD.shape)
+
+
+def of_rows_first(module: nn.Module) -> nn.Module:
+    """A module that puts its rows second, as one that puts them first."""
+
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *arguments: Tensor) -> Tensor:
+            return self.module(*arguments).transpose(0, 1)
+
+    return Turned()
+
+
+def ranked(rows: int) -> tuple:
+    return (rankers.batch(rows),)
+
+
+MIXTURE = ExpertsConfig(num_experts=3, cross_layers=2, hidden=(6, 4))
+LOW_RANK = ExpertsConfig(num_experts=3, cross_layers=2, cross_rank=2, hidden=(6, 4))
 USER, PIN = inputs().user, inputs().pin
 CASES: dict[str, Case] = {
     "MLP": Case(lambda: MLP(5, (7,), 3), floats(5), (3,)),
@@ -105,6 +143,7 @@ CASES: dict[str, Case] = {
     ),
     "CrossNetwork": Case(lambda: CrossNetwork(5, 2, rank=2), floats(5), (5,)),
     "EncoderLayer": Case(lambda: EncoderLayer(D, 2), floats(4, D), (4, D)),
+    "CausalEncoder": Case(OfEqualLength, floats(4, D), (4, D)),
     "SequenceEncoder": Case(
         OfPadded,
         lambda b: (torch.randn(b, 4, D), torch.rand(b, 4) < 0.7),
@@ -138,15 +177,47 @@ CASES: dict[str, Case] = {
     "DhenLayer sum": Case(dhen("sum", "transformer", "linear"), floats(3, D), (4, D)),
     "DhenLayer weighted": Case(dhen("weighted", "mlp", "linear"), floats(3, D), (4, D)),
     "DhenTower": Case(lambda: DhenTower(TOWER, 3), floats(3, D), (4, D)),
-    "ScopeTokens": Case(lambda: ScopeTokens(USER, "user", SMALL), whole, (6, D)),
-    "ContextTokens": Case(lambda: ContextTokens(inputs(), SMALL), whole, (4, D)),
+    "ScopeTokens": Case(lambda: ScopeTokens(USER, "user", SMALL.tokens), whole, (6, D)),
+    "ContextTokens": Case(
+        lambda: ContextTokens(inputs().context, inputs().num_surfaces, SMALL.tokens), whole, (4, D)
+    ),
     "EntityTower": Case(lambda: EntityTower(PIN, "pin", SMALL), whole, (4 * D,)),
     "OverallTower": Case(lambda: OverallTower(inputs(), SMALL), overall, (2,)),
     "DermModel": Case(model, whole, (2,)),
+    "ParallelLinear": Case(lambda: of_rows_first(ParallelLinear(3, 5, 4)), floats(5), (3, 4)),
+    "ParallelMLP": Case(lambda: of_rows_first(ParallelMLP(3, (5, 6, 4))), floats(5), (3, 4)),
+    "CrossExperts": Case(lambda: of_rows_first(CrossExperts(3, 5, 2)), floats(5), (3, 5)),
+    "CrossExperts low rank": Case(
+        lambda: of_rows_first(CrossExperts(3, 5, 2, rank=2)), floats(5), (3, 5)
+    ),
+    "Gates": Case(lambda: Gates(5, 2, 3), floats(5), (2, 3)),
+    "ExpertMixture": Case(lambda: of_rows_first(ExpertMixture(5, 1, MIXTURE)), floats(5), (1, 4)),
+    "ExpertMixture per task": Case(
+        lambda: of_rows_first(ExpertMixture(5, 2, LOW_RANK)), floats(5), (2, 4)
+    ),
+    "SharedTable": Case(
+        lambda: SharedTable(*rankers.looked_up(), 3),
+        ranked,
+        (3 * len(sum(rankers.looked_up(), ())),),
+    ),
+    "ScopeBlock": Case(
+        lambda: ScopeBlock(USER, rankers.CTR), ranked, (ScopeBlock(USER, rankers.CTR).out_dim,)
+    ),
+    "PoolVector": Case(lambda: PoolVector(5), lambda b: (rankers.some_missing(b, 5),), (6,)),
+    "VectorBlock": Case(
+        lambda: VectorBlock(rankers.VECTORS, 0), ranked, (4 * (rankers.WIDTH + 1),)
+    ),
+    "VectorBlock projected": Case(lambda: VectorBlock(rankers.VECTORS, 7), ranked, (7,)),
+    "VectorTokens": Case(lambda: VectorTokens(rankers.VECTORS, D), ranked, (4, D)),
+    "CtrRanker": Case(lambda: rankers.ranker(rankers.CTR), ranked, (2,)),
+    "CtrRanker per task": Case(lambda: rankers.ranker(rankers.PER_TASK), ranked, (2,)),
+    "CtrRanker without": Case(lambda: rankers.ranker(rankers.CTR, ()), ranked, (2,)),
+    "CvrRanker": Case(lambda: rankers.ranker(rankers.CVR), ranked, (2,)),
 }
 # Without weights, or not a function of rows: tested where they are used.
 ELSEWHERE = {
-    *("CountMinSketch", "DelayedLabels", "NumericNormalizer", "SampledSoftmax", "DermObjective")
+    *("CountMinSketch", "Dropout", "NumericNormalizer", "SampledSoftmax", "DermObjective"),
+    *("RankingObjective", "NextAction"),
 }
 
 
@@ -245,7 +316,7 @@ def test_a_padded_bag_is_the_mean_of_its_elements():
 
 def exported() -> dict[str, type[nn.Module]]:
     found: dict[str, type[nn.Module]] = {}
-    for package in (models.nn, models.derm):
+    for package in (models.nn, models.derm, models.rankers):
         for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             module = importlib.import_module(info.name)
             found |= {

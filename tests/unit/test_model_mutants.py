@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from jobs.steps import training_plan
-from models.derm.delayed import DelayedLabels
 from models.derm.losses import DermObjective
 from models.derm.model import DermModel
 from models.derm.towers import EntityTower, OverallTower
@@ -26,6 +25,7 @@ from models.nn.sampled_softmax import SampledSoftmax
 from models.nn.time_encoding import TimeEncoding
 from models.nn.tokens import BagToken, NumericNormalizer, NumericToken, ScalarToken, Token
 from models.nn.transformer import EncoderLayer, SequenceEncoder
+from models.training.delayed import DelayedLabels
 from models.training.metrics import BinaryMetrics
 from tests.unit import (
     test_delayed,

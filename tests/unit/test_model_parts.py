@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jobs.steps.training_plan import _phases
-from models.derm.features import ScopeTokens
+from models.nn.scopes import ScopeTokens
 from models.nn.tokens import NumericToken, Token
 from tests.model_fixtures.batches import SMALL, batch, inputs, model, objective
 
@@ -48,7 +48,7 @@ def test_a_feature_moves_its_own_token_and_no_other(scope):
     """Features are moved one at a time: each moves one token, and every token is moved."""
     torch.manual_seed(0)
     features = getattr(inputs(), scope)
-    tokens = ScopeTokens(features, scope, SMALL).eval()
+    tokens = ScopeTokens(features, scope, SMALL.tokens).eval()
     rows, other = batch(3), batch(3, seed=1)
     plain, moved = tokens(rows), {}
     for feature in features:

@@ -8,15 +8,7 @@ import pytest
 
 from feature_store.config import IndexConfig
 from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorrupt, StoreError
-from feature_store.index.build import (
-    Built,
-    Coded,
-    Lineage,
-    PinTable,
-    build_checked,
-    check,
-    write,
-)
+from feature_store.index.build import Built, Coded, Lineage, PinTable, build_checked, check, write
 from feature_store.index.graph import build, distinct, normalise, on_storage
 from feature_store.index.index import PinIndex
 from feature_store.index.search import NodeSearch

@@ -17,12 +17,12 @@ from feature_store.contracts.errors import GuardFailed, InputError
 from feature_store.contracts.manifests import Acceptance
 from jobs.cli import main
 from jobs.commands.status import read_status
-from jobs.engine import attempts
+from jobs.engine import attempts, unfinished
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import open_context
 from jobs.pipelines import catalog
 from jobs.rendering.terminal import print_status
-from jobs.repair import plan, unfinished
+from jobs.repair import plan
 from jobs.repair.starting_points import Survey
 from jobs.settings import Home, Settings
 from tests.pipelines import DECLARED, UPSTREAMS
@@ -187,7 +187,7 @@ def test_a_broken_pointer_does_not_hide_the_days(home: Path) -> None:
 def test_a_repair_that_is_not_finished_comes_first(home: Path) -> None:
     _change(home, "ingest", "2025-03-02")
     ctx = open_context(Settings(home=home), "")
-    made = plan.make_plan(
+    made = plan.plan_repair(
         Survey(
             first_ds="2025-03-01",
             origin="2025-03-01",
@@ -205,7 +205,7 @@ def test_a_repair_that_is_not_finished_comes_first(home: Path) -> None:
         ["2025-03-02"],
         "embeddings",
     )
-    unfinished.save(home, unfinished.Progress(plan=made, done=3))
+    unfinished.save(home, unfinished.Repair(plan=made, done=3))
     first, second, *_ = (text := _text(home)).splitlines()
     assert first.startswith(f"A repair is not finished: 3 of {len(made.steps)} steps are done")
     assert second == f"If it does not run: {unfinished.command(made)}"

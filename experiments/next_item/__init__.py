@@ -1,0 +1,1 @@
+"""The next item of a user, by the protocol that publications share."""

@@ -1,0 +1,1 @@
+"""Downstream rankers: predictions for a pair, from features and published embeddings."""

@@ -1,0 +1,75 @@
+"""The click ranker: everything side by side, a mixture of DCNv2 experts, a tower per task.
+
+Shapes: B rows, U distinct entities, X width of the concatenation, G gates, H width of an expert,
+T tasks.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.nn.distinct import of_rows
+from models.nn.experts import ExpertMixture, ParallelMLP
+from models.nn.time_encoding import DAY_S, TimeEncoding
+from models.protocol import Batch, FirstWindow
+from models.rankers.blocks import ScopeBlock
+from models.rankers.config import CtrConfig
+from models.rankers.inputs import RankingInputs
+from models.rankers.vectors import VectorBlock
+
+_PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S)
+
+
+class CtrRanker(nn.Module):
+    """Clicks, and what follows them, of a user and a Pin in a context.
+
+    Source: DERM (arXiv 2509.04337), section 3.2.
+    Deviations: the transformer does not see the candidate, so it runs once per user and not once
+    per row.
+    """
+
+    def __init__(self, inputs: RankingInputs, config: CtrConfig) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.user = ScopeBlock(inputs.user, config)
+        self.pin = ScopeBlock(inputs.pin, config)
+        self.context = ScopeBlock(inputs.context, config) if inputs.context else None
+        self.surface = nn.Embedding(inputs.num_surfaces + 1, config.categorical_dim)
+        self.time = TimeEncoding(_PERIODS_S, with_log=False)
+        self.vectors = VectorBlock(inputs.vectors, config.projection) if inputs.vectors else None
+        blocks = (self.user, self.pin, self.context, self.time, self.vectors)
+        width = config.categorical_dim + sum(b.out_dim for b in blocks if b is not None)
+        gates = len(inputs.tasks) if config.experts.gate == "per_task" else 1
+        self.experts = ExpertMixture(width, gates, config.experts)
+        tasks = len(inputs.tasks)
+        self.towers = ParallelMLP(tasks, (self.experts.out_dim, *config.tower, 1))
+        self.bias_T = nn.Parameter(torch.zeros(tasks))
+
+    @torch.no_grad()
+    def fit(self, window: FirstWindow) -> None:
+        """Take over ranges, spreads and base rates; once, before the first step."""
+        for block in (self.user, self.pin, self.context):
+            if block is not None:
+                block.fit(window.ranges, window.sample)
+        self.bias_T.copy_(base_logits(window, self.inputs.tasks))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Map a batch to `logits` (logits_BT)."""
+        parts = [
+            of_rows(batch, "user", self.user(batch)),
+            of_rows(batch, "pin", self.pin(batch)),
+            self.surface(batch["surface"]),
+            self.time(batch["ts"]),
+        ]
+        parts += [block(batch) for block in (self.context, self.vectors) if block is not None]
+        mixed_GBH = self.experts(torch.cat(parts, dim=1))
+        tasks = len(self.inputs.tasks)
+        logits_TB1 = self.towers(mixed_GBH.expand(tasks, *mixed_GBH.shape[1:]))
+        return {"logits": logits_TB1.squeeze(-1).T.float() + self.bias_T}
+
+
+def base_logits(window: FirstWindow, tasks: tuple[str, ...]) -> Tensor:
+    """The logits_T of the base rates of tasks, which a ranker begins with."""
+    rates = (min(max(window.base_rates[task], 1e-4), 1 - 1e-4) for task in tasks)
+    return torch.tensor([math.log(rate / (1 - rate)) for rate in rates])

@@ -1,0 +1,1 @@
+"""SASRec: the next item from the items before it; for comparisons, it publishes nothing."""
