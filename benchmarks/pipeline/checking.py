@@ -8,8 +8,6 @@ knows equal results, `bytes` that by which a reader knows a file that is not wha
 seconds are those of this process, so that a busy machine does not change their ratio.
 """
 
-import argparse
-import json
 import os
 import tempfile
 import time
@@ -18,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import harness
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.index import build
 from feature_store.lake import content, staging
@@ -61,10 +60,9 @@ class Clock:
 
 def main() -> None:
     """Run the days, print the table of the last one."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = harness.arguments(__doc__, rounds=None)
     parser.add_argument("--recipe", default="toy")
     parser.add_argument("--days", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="derm-checking-")) / "home"
     os.environ.update(DERM_HOME=str(home), DERM_THREADS="1", DERM_ENGINE="local")
@@ -86,22 +84,25 @@ def main() -> None:
                 clock.spent[step.name]["all"] = time.process_time() - begun
     finally:
         local.stop(settings)
-    report(clock.spent, last)
-    if args.json:
-        args.json.write_text(json.dumps(clock.spent, indent=1) + "\n")
+    harness.report({"day": last, "steps": shares(clock.spent)}, args)
 
 
-def report(spent: dict[str, dict[str, float]], ds: str) -> None:
-    """The table, with the sum of the day."""
+def shares(spent: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """CPU seconds of each step and of the day, and the share of it that hashes."""
     total: dict[str, float] = defaultdict(float)
     for step in spent.values():
         for name, seconds in step.items():
             total[name] += seconds
-    print(f"{ds:12}{'CPU s':>9}{'rows':>9}{'bytes':>9}{'share':>9}")
+    found = {}
     for name, step in [*spent.items(), ("the day", total)]:
         hashing = step["rows"] + step["bytes"]
-        share = hashing / step["all"] if step["all"] else 0.0
-        print(f"{name:12}{step['all']:9.3f}{step['rows']:9.4f}{step['bytes']:9.4f}{share:9.2%}")
+        found[name] = {
+            "cpu_s": round(step["all"], 3),
+            "rows_s": round(step["rows"], 4),
+            "bytes_s": round(step["bytes"], 4),
+            "share": round(hashing / step["all"], 4) if step["all"] else 0.0,
+        }
+    return found
 
 
 def must(*arguments: str) -> None:
