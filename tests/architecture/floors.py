@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("jobs",),
     ("models/derm",),
     ("models/training",),
-    ("models",),
+    ("models", "simulator/market"),
     ("models/nn", "simulator"),
     ("feature_store/client",),
     ("feature_store/reading", "feature_store/spark"),
