@@ -10,6 +10,7 @@ from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.pipelines import daily, ranking
 from jobs.pipelines.declarations import Ref, Step
 from jobs.settings import Home
+from simulator.market.config import WORLDS
 
 
 def step(name: str) -> Step:
@@ -31,7 +32,7 @@ def every_step() -> tuple[Step, ...]:
 
 def steps_for(dataset: str) -> tuple[Step, ...]:
     """The steps a data set needs: real data is not simulated."""
-    return tuple(s for s in daily.STEPS if s.name != "simulate" or dataset == "simulated")
+    return tuple(s for s in daily.STEPS if s.name != "simulate" or dataset in WORLDS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,12 +43,14 @@ class Pipeline:
         upstreams: in the order in which they are shown and run.
         steps: of the day that ends with its release, and that no ranker holds up.
         rankers: what reads the released vectors, a step of `ranking` after the other.
+        tables: of a day, beside events, users and Pins.
     """
 
     upstreams: tuple[UpstreamDeclaration, ...]
     steps: tuple[Step, ...] = field(default_factory=lambda: daily.STEPS)
     rankers: tuple[RankerDeclaration, ...] = ()
     ranking: tuple[Step, ...] = field(default_factory=lambda: ranking.STEPS)
+    tables: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[Upstream, ...]:
@@ -145,6 +148,9 @@ class Pipeline:
             for ranker in (upstream,) if upstream else tuple(r.name for r in self.rankers):
                 yield template.replace("{r}", ranker)
             return
+        if "{t}" in template:
+            yield from (template.replace("{t}", name) for name in self.tables)
+            return
         if "{u}" not in template:
             for entity in _entities(template, ENTITIES):
                 yield template.replace("{e}", entity)
@@ -180,7 +186,12 @@ class Pipeline:
 
 def pipeline_of(home: Home) -> Pipeline:
     """The pipeline of a home's days."""
-    return Pipeline(upstreams=home.upstreams, steps=steps_for(home.dataset), rankers=home.rankers)
+    return Pipeline(
+        upstreams=home.upstreams,
+        steps=steps_for(home.dataset),
+        rankers=home.rankers,
+        tables=home.tables,
+    )
 
 
 def _entities(template: str, entities: tuple[Entity, ...]) -> tuple[str, ...]:

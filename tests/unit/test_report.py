@@ -115,7 +115,24 @@ def test_page_is_well_formed_and_fetches_nothing(home: Path) -> None:
     assert not re.search(r"""(src|href|url)\s*[=(]""", page)
     for section in sections(recipe("toy")):
         for panel in section.panels:
-            assert f"<h3>{panel.title}</h3>" in page
+            assert (f"<h3>{panel.title}</h3>" in page) == (not section.of_rankers)
+
+
+def test_page_says_what_embeddings_are_worth(home: Path) -> None:
+    days = _summaries(home)
+    numbers = {"worth": 0.0123, "worth_low": -0.001, "worth_high": 0.0247, "auc": 0.7}
+    scored = (
+        days[-1]
+        .steps["train", "ctr"]
+        .model_copy(update={"step": "evaluate", "upstream": "clicks", "metrics": numbers})
+    )
+    days[-1] = DaySummary.of(days[-1].ds, [*days[-1].steps.values(), scored])
+    names = ("clicks", "never")
+    page = render_page(days, UPSTREAMS, recipe("toy"), HomeState(), rankers=names)
+    assert "+0.0123 AUC" in page
+    assert "2025-03-03, 95 % between -0.0010 and +0.0247" in page
+    assert "not scored yet, or not compared" in page
+    assert "<h3>Worth of the embeddings</h3>" in page
 
 
 def test_page_says_what_is_published(home: Path) -> None:
