@@ -203,11 +203,7 @@ class TrainingRun:
     def _metrics(self) -> Metrics:
         """Progressive validation, losses of the day, health of the embeddings."""
         progress, objective = self.progress, self.trainer.objective
-        primary, *others = objective.tasks
-        metrics: Metrics = {name: progress.scores[primary][name] for name in _PRIMARY}
-        for task in others:
-            metrics[f"auc_{task}"] = progress.scores[task]["auc"]
-        metrics["scored_rows"] = progress.scores[primary]["rows"]
+        metrics = _scored(progress.scores, objective.tasks)
         parent, guards = self.plan.parent, self.ctx.recipe.guards
         return {
             **metrics,
@@ -299,6 +295,20 @@ def _sample(ctx: RunContext, days: tuple[str, ...]) -> dict[str, torch.Tensor]:
         before = rows_of(days[-2])
         rows |= {f.name: before[f.name] for f in ctx.spec.features_of("context")}
     return {name: torch.from_numpy(array) for name, array in rows.items()}
+
+
+def _scored(scores: Scores, tasks: tuple[str, ...]) -> Metrics:
+    """Every number of the primary task by its name; of others AUC, or all where there is none."""
+    if not tasks:
+        return {}
+    primary, *others = tasks
+    known = {name: scores[primary][name] for name in _PRIMARY if name in scores[primary]}
+    metrics: Metrics = {**known, **scores[primary], "scored_rows": scores[primary]["rows"]}
+    del metrics["rows"]
+    for task in others:
+        found = {n: x for n, x in scores[task].items() if n == "auc" or "auc" not in scores[task]}
+        metrics |= {f"{name}_{task}": x for name, x in found.items()}
+    return metrics
 
 
 def _progress(saved: dict) -> Progress:

@@ -6,6 +6,7 @@ Shapes: B rows, T tasks.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy.typing as npt
 import torch
@@ -15,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from feature_store.contracts.base import ENTITIES, Entity
 from models.nn.distinct import of_rows
-from models.protocol import Objective
+from models.protocol import Metric, Objective
 from models.training.config import TrainingConfig
 from models.training.determinism import seed_torch
 from models.training.distributed import for_backward, sum_over_ranks, world
-from models.training.optimizer import FlatAdamW
+from models.training.optimizers import Optimizers
 from models.training.prefetch import to_device
 
 Arrays = Mapping[str, npt.NDArray]
@@ -61,12 +62,7 @@ class Trainer:
         empty: Arrays,
     ) -> None:
         self.objective, self.config, self.device = objective.to(device), config, device
-        self.optimizer = FlatAdamW(
-            objective,
-            learning_rate=learning_rate,
-            weight_decay=config.weight_decay,
-            max_norm=config.max_grad_norm,
-        )
+        self.optimizer = Optimizers(objective, config, learning_rate=learning_rate)
         self._empty = empty
         self._step_module: nn.Module = objective
         if device.type == "cuda":
@@ -74,6 +70,7 @@ class Trainer:
         if config.compile:
             self._step_module = torch.compile(objective)  # type: ignore[assignment]
         if world()[1] > 1:
+            _leave_out_tables(self._step_module, objective)
             self._step_module = DistributedDataParallel(
                 self._step_module,
                 # The sketch is updated with gathered ids: equal on every rank by itself.
@@ -114,10 +111,18 @@ class Trainer:
         return state
 
     @torch.no_grad()
-    def score(self, batches: Iterable[Arrays]) -> Scores:
-        """The metrics of every task on rows that are not trained on."""
+    def score(
+        self, batches: Iterable[Arrays], metrics: Mapping[str, Metric] | None = None
+    ) -> Scores:
+        """The metrics of every task on rows that are not trained on.
+
+        Args:
+            metrics: by task, others than the objective's own: `ScoredRows` keeps every row.
+        """
+        if not self.objective.tasks:
+            return {}
         self.objective.eval()
-        metrics = self.objective.metrics()
+        metrics = metrics or self.objective.metrics()
         for batch in self._device_batches(batches):
             with self._autocast():
                 predicted_BT = self.objective.predict(batch)
@@ -168,6 +173,16 @@ class Trainer:
             return mine
         (empty,) = to_device([self._empty], self.device, ahead=0)
         return _until_all_end(mine, empty, self.device)
+
+
+def _leave_out_tables(module: nn.Module, objective: Objective) -> None:
+    """Keep DDP from exchanging tables: their optimizer exchanges the rows that were touched."""
+    named = dict(objective.named_parameters())
+    tables = {id(named[name]) for name in objective.tables()}
+    # A compiled module gives its parameters other names.
+    names = [name for name, p in module.named_parameters() if id(p) in tables]
+    ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    ignore(module, names)
 
 
 def _until_all_end(
