@@ -125,10 +125,14 @@ def test_a_days_metrics_are_those_of_whatever_the_tasks_are():
     number = {"rows": 9.0, "rmse": 0.5}
     assert _scored({}, ()) == {}
     assert _scored({"click": binary, "save": binary}, ("click", "save")) == {
-        "auc": 0.7, "logloss": 0.1, "scored_rows": 9.0,
+        "auc": 0.7,
+        "logloss": 0.1,
+        "scored_rows": 9.0,
         "auc_save": 0.7,
     }
     assert _scored({"rating": number, "click": number}, ("rating", "click")) == {
-        "rmse": 0.5, "scored_rows": 9.0,
-        "rows_click": 9.0, "rmse_click": 0.5,
+        "rmse": 0.5,
+        "scored_rows": 9.0,
+        "rows_click": 9.0,
+        "rmse_click": 0.5,
     }
