@@ -34,11 +34,13 @@ class PassState:
     Attributes:
         rows: of all ranks.
         losses: sums over steps and ranks, float64.
+        latest: those of the last step, over all ranks.
     """
 
     steps: int = 0
     rows: int = 0
     losses: dict[str, float] = field(default_factory=dict)
+    latest: dict[str, float] = field(default_factory=dict)
 
     def mean(self, name: str = "total") -> float:
         """The mean loss of a step."""
@@ -92,7 +94,7 @@ class Trainer:
         Args:
             seed: every step reseeds torch from it and from its number, so that a resumed pass
                 draws what an undisturbed one would have drawn.
-            on_step: called after every step.
+            on_step: called after every step; whoever follows a training hears of it here.
             new_day: whether a day begins with the pass, or it continues the one before.
         """
         state = state or PassState()
@@ -104,7 +106,8 @@ class Trainer:
             rows, *losses = self._step(batch)
             state.steps += 1
             state.rows += int(rows)
-            for name, value in zip(self.objective.losses, losses, strict=True):
+            state.latest = dict(zip(self.objective.losses, losses, strict=True))
+            for name, value in state.latest.items():
                 state.losses[name] = state.losses.get(name, 0.0) + value
             if on_step:
                 on_step(state)

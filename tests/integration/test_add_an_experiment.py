@@ -24,7 +24,9 @@ def test_it_runs_and_shows_what_it_expects(
     assert [h["outcome"] for h in found["hypotheses"]] == ["held"]
     rows = found["rows"]
     assert rows["yesterday again"]["hits"]["difference"]["mean"] == 0
-    assert 0 < rows["any Pins"]["hits"]["level"]["mean"] < rows["yesterday"]["hits"]["level"]["mean"]
+    assert (
+        0 < rows["any Pins"]["hits"]["level"]["mean"] < rows["yesterday"]["hits"]["level"]["mean"]
+    )
     text = (out / "popular.md").read_text()
     assert "in 4 simulated worlds." in text
     assert "| yesterday again | 4 |" in text
