@@ -6,7 +6,7 @@ from logging import Logger
 from pathlib import Path
 
 from jobs.engine.context import RunContext
-from jobs.progress import Progress
+from jobs.progress import RowProgress
 from models.training.watchers import MlFlow, Several, TensorBoard, Watcher
 
 
@@ -36,12 +36,12 @@ class Terminal(Watcher):
     def __init__(self, label: str, log: Logger) -> None:
         self._label, self._log = label, log
         self._open = ExitStack()
-        self._progress: Progress | None = None
+        self._progress: RowProgress | None = None
         self._before = self._seen = 0
 
     def begin(self, what: str, rows: int) -> None:
         """Begin a bar."""
-        progress = Progress(rows, f"{self._label}: {what}", self._log)
+        progress = RowProgress(rows, f"{self._label}: {what}", self._log)
         self._progress = self._open.enter_context(progress)
         self._before = self._seen
 
