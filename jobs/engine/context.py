@@ -134,7 +134,9 @@ class RunContext:
 
     def code_digest(self, step: Step) -> str:
         """Digest of the code that decides what a step writes."""
-        return code_digest(step.name, self.home.dataset, self.root)
+        of_ranker = self.pipeline.is_ranker(self.upstream)
+        family = self._own_declaration.family if self.upstream and not of_ranker else ""
+        return code_digest(step.name, self.home.dataset, self.root, family)
 
     @property
     def counting(self) -> Counting:
