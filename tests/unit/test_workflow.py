@@ -1,7 +1,11 @@
 from itertools import pairwise
 
+import pytest
+
+from jobs.datasets.registry import REAL
 from jobs.pipelines import daily, tasks
-from tests.pipelines import PIPELINE
+from jobs.pipelines.catalog import Pipeline, steps_for
+from tests.pipelines import DECLARED, PIPELINE
 
 
 def test_a_step_runs_once_for_each_upstream_or_once():
@@ -74,3 +78,11 @@ def _ancestors() -> dict[str, set[str]]:
         for before, after in direct:
             found[after] |= {before} | found[before]
     return found
+
+
+@pytest.mark.parametrize("dataset", REAL)
+def test_real_data_goes_the_same_way_without_being_simulated(dataset: str):
+    real = Pipeline(upstreams=DECLARED, steps=steps_for(dataset))
+    assert tasks.arrows(real) == tasks.arrows(PIPELINE)
+    by_key = {t.key: t for t in tasks.tasks(real)}
+    assert [s.name for s in by_key["ingest"].steps] == ["ingest"]
