@@ -91,8 +91,8 @@ def tasks(pipeline: catalog.Pipeline) -> tuple[Task, ...]:
 def arrows(pipeline: catalog.Pipeline) -> tuple[tuple[str, str], ...]:
     """Pairs (before, after) of task keys, none of them implied by others.
 
-    A task that reads nothing that another makes of its own day waits for the gate: real data has
-    a source that no task writes.
+    A task that reads nothing that others make of its own day waits for the gate: no task makes the
+    source of real data.
     """
     everything = tasks(pipeline)
     writer = {artifact: task.key for task in everything for artifact in task.outputs}
