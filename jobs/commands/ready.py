@@ -18,9 +18,10 @@ from jobs import recipes
 from jobs.console import day, out
 from jobs.datasets import readiness
 from jobs.datasets.readiness import Readiness
-from jobs.datasets.registry import SIMULATED, open_adapter
+from jobs.datasets.registry import open_adapter
 from jobs.engine import skips
 from jobs.settings import Home, Settings
+from simulator.market.config import WORLDS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 def _lacking(home: Home, settings: Settings, ds: str) -> Iterator[str]:
     """What is waited for."""
-    if home.dataset == SIMULATED or skips.load(settings.home, ds):
+    if home.dataset in WORLDS or skips.load(settings.home, ds):
         return
     wanted = readiness.declared(home.dataset) or Readiness()
     simulation = recipes.recipe(home.recipe).simulation
