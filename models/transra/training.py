@@ -56,7 +56,7 @@ class GraphTrainer:
         for drawn in self.draw.batches(self.seed, number):
             node_U = torch.from_numpy(drawn.node_U)
             found_UD = table.gather(node_U)
-            losses = self.model(drawn, self.draw, found_UD)
+            losses = self.model(drawn, found_UD)
             self.optimizer.zero_grad()
             losses["total"].backward()
             self.optimizer.step()
