@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from feature_store.contracts.artifacts import Snapshot
 from feature_store.contracts.errors import DermError, InputError
 from feature_store.contracts.manifests import PublishedUpstream
 from feature_store.contracts.tables import pool_table
@@ -153,7 +154,7 @@ def _compare_snapshots(mine: Path, other: Path) -> Iterator[Compared]:
                 continue
             try:
                 here, there = (
-                    store.of(manifest.output(f"snapshot:{upstream}")).files
+                    store.of(manifest.output(Snapshot(upstream))).files
                     for store, manifest in zip(stores, recorded, strict=True)
                     if manifest
                 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from feature_store.contracts.artifacts import SOURCE
 from feature_store.contracts.base import Contract
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import InputError
@@ -41,7 +42,7 @@ def of_day(ctx: RunContext, recorded: Artifact | None) -> Artifact | None:
     if not files or not all(path.is_file() for path in files):
         return recorded
     return Artifact(
-        name="source",
+        name=SOURCE,
         ds=ctx.ds,
         digest=_digest(ctx, adapter, files),
         size=sum(path.stat().st_size for path in files),

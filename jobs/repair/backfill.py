@@ -11,6 +11,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Iterator
 
+from feature_store.contracts.artifacts import ReleaseMark, Snapshot
 from feature_store.contracts.errors import InputError
 from jobs.console import out
 from jobs.engine import locks, spaces, unfinished
@@ -107,7 +108,7 @@ def execute(
         log.warning("%s was under way: once this is finished it runs again, from its gate", ds)
     for number in range(progress.done, len(steps)):
         planned = steps[number]
-        if planned.step == "release":
+        if ReleaseMark() in planned.writes:
             # Not published before it is known that all of it was made again.
             outcome.check(settings, progress)
         result = _run(settings, planned, progress.begun_at)
@@ -142,7 +143,7 @@ def _run(settings: Settings, planned: unfinished.PlannedStep, repair: str) -> St
 
     ctx = open_context(settings, planned.ds, planned.upstream)
     later = open_context(settings, planned.snapshot_of, planned.upstream)
-    snapshot = later.artifact(f"snapshot:{planned.upstream}")
+    snapshot = later.artifact(Snapshot(planned.upstream))
     return StepResult(manifest=back_infer(ctx, snapshot), skipped=False)
 
 

@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Iterator
 
+from feature_store.contracts.artifacts import Pool
 from feature_store.contracts.base import Contract
 from feature_store.contracts.errors import DermError, InputError, ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import PublishedUpstream, Release
@@ -256,7 +257,7 @@ def _losses(releases: Releases, release: Release) -> tuple[str, ...]:
 
 def _has_pool(ctx: RunContext, release: Release, entry: PublishedUpstream) -> bool:
     """Whether the lake still has the pool that was released."""
-    name = f"lake:{pool_table(entry.upstream, 'user').name}"
+    name = Pool(entry.upstream, "user")
     try:
         return ctx.at(release.ds).artifact(name).digest == entry.pool_digest
     except DermError:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.base import Contract
 from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.errors import DermError
@@ -105,7 +106,7 @@ class Look:
     def _remedy(self, table: str, ds: str) -> str:
         if table in (LATE, QUARANTINE):
             return f"derm ingest --ds {ds} --force"
-        return presence.remedy(self._ctx, Artifact(name=f"lake:{table}", ds=ds, digest=""))
+        return presence.remedy(self._ctx, Artifact(name=in_lake(table), ds=ds, digest=""))
 
     def _snapshots(self, upstream: str) -> Iterator[Damage]:
         store = SnapshotStore(self._root, upstream)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_store.config import RetentionConfig
+from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between
 from feature_store.contracts.datasets import DatasetSpec, counts_name
 from feature_store.contracts.errors import ManifestCorrupt
@@ -135,7 +136,7 @@ def expired_attempts(
 
 def _say_so(home: Path, days: Mapping[str, Sequence[str]], folders: Sequence[Path]) -> None:
     """Record what is about to be removed, so that nobody takes it for lost."""
-    partitions = {(f"lake:{name}", ds) for name, dropped in days.items() for ds in dropped}
+    partitions = {(in_lake(name), ds) for name, dropped in days.items() for ds in dropped}
     uris = {folder.relative_to(home).as_posix() for folder in folders}
     ManifestStore(home / "manifests").mark_dropped(
         lambda a: (a.name, a.ds) in partitions or a.uri in uris
