@@ -27,6 +27,7 @@ from feature_store.online.store import open_store
 from jobs.console import out
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.snapshots import SnapshotStore
+from jobs.paths import HomePaths
 from jobs.pipelines.catalog import pipeline_of
 from jobs.rendering.published import read_published
 from jobs.services.redis import ensure_redis
@@ -141,7 +142,10 @@ def _rows(paths: tuple[str, ...]) -> pa.Table:
 
 
 def _compare_snapshots(mine: Path, other: Path) -> Iterator[Compared]:
-    manifests, theirs = ManifestStore(mine / "manifests"), ManifestStore(other / "manifests")
+    manifests, theirs = (
+        ManifestStore(HomePaths(mine).manifests),
+        ManifestStore(HomePaths(other).manifests),
+    )
     for upstream in pipeline_of(Home.load(mine)).names:
         stores = SnapshotStore(mine, upstream), SnapshotStore(other, upstream)
         for ds in sorted({*manifests.days(), *theirs.days()}):

@@ -61,7 +61,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 def _earlier(settings: Settings, dataset: str, steps: list[str]) -> dict[tuple[str, str], int]:
     """How many results of each earlier version of the steps do not stand yet."""
-    manifests = ManifestStore(settings.home / "manifests")
+    manifests = ManifestStore(settings.paths.manifests)
     found: dict[tuple[str, str], int] = {}
     for ds in manifests.days():
         for manifest in manifests.of_day(ds):

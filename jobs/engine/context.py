@@ -20,6 +20,7 @@ from feature_store.reading.pools import PoolInput
 from jobs.engine.code import code_digest
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.spaces import Spaces
+from jobs.paths import HomePaths
 from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Read, Step
 from jobs.recipes import Recipe
@@ -73,6 +74,11 @@ class RunContext:
     def root(self) -> Path:
         """Root of everything a run writes."""
         return self.settings.home
+
+    @property
+    def paths(self) -> HomePaths:
+        """Where everything of the home is."""
+        return self.settings.paths
 
     @property
     def pipeline(self) -> catalog.Pipeline:

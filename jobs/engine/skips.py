@@ -15,6 +15,7 @@ from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Artifact
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 
 
 class Skip(Contract):
@@ -66,4 +67,4 @@ def command(ds: str) -> str:
 
 
 def _path(root: Path, ds: str) -> Path:
-    return root / "skipped" / f"{ds}.json"
+    return HomePaths(root).skipped(ds)

@@ -54,7 +54,7 @@ def _digest(ctx: RunContext, adapter: Adapter, files: tuple[Path, ...]) -> str:
     """The digest of what the files hold of the day, read again only where they have changed."""
     states = [(path, path.stat()) for path in files]
     state = content_digest(*(f"{p}:{s.st_size}:{s.st_mtime_ns}" for p, s in states))
-    kept = ctx.root / "sources" / f"{ctx.ds}.json"
+    kept = ctx.paths.sources / f"{ctx.ds}.json"
     with contextlib.suppress(OSError, ValidationError):
         seen = _Seen.model_validate_json(kept.read_bytes())
         if seen.files == state:

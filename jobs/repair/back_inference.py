@@ -109,7 +109,7 @@ def find_snapshot(settings: Settings, upstream: Upstream, wanted: str, last: str
         return found
     raise MissingInput(
         f"there is no snapshot {wanted} of {upstream}",
-        where=str(settings.home / "snapshots" / upstream),
+        where=str(settings.paths.snapshots(upstream)),
         expected="one that `derm train` has recorded",
         found="none",
     )

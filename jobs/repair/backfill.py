@@ -104,7 +104,7 @@ def execute(
     unfinished.save(settings.home, progress)
     if progress.plan.what == "space":
         spaces.begin(settings.home, trained=progress.plan.last, pooled=progress.plan.first)
-    for ds in _reopen(ManifestStore(settings.home / "manifests"), after=progress.plan.last):
+    for ds in _reopen(ManifestStore(settings.paths.manifests), after=progress.plan.last):
         log.warning("%s was under way: once this is finished it runs again, from its gate", ds)
     for number in range(progress.done, len(steps)):
         planned = steps[number]
@@ -125,7 +125,7 @@ def _begun(settings: Settings, progress: unfinished.Repair) -> unfinished.Repair
     """The progress of a repair that has begun: when, and what was on record before."""
     if progress.begun_at:
         return progress
-    manifests = ManifestStore(settings.home / "manifests")
+    manifests = ManifestStore(settings.paths.manifests)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     before = outcome.on_record(manifests, progress.plan.steps)
     return progress.model_copy(update={"begun_at": now, "before": before})

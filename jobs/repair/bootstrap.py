@@ -53,7 +53,7 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> unfi
     """
     home = Home.load(settings.home)
     chosen = recipe_of(home)
-    manifests = ManifestStore(settings.home / "manifests")
+    manifests = ManifestStore(settings.paths.manifests)
     last = _last_pool(settings, home, manifests)
     trained, earliest = ds or last, max(home.start_ds, last or "")
     if trained is None:

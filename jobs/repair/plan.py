@@ -52,7 +52,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 def from_arguments(args: argparse.Namespace, settings: Settings) -> BackfillPlan:
     """The plan for the days and the corruption that were named."""
     home = Home.load(settings.home)
-    lake, manifests = Lake(settings.lake_root), ManifestStore(settings.home / "manifests")
+    lake, manifests = Lake(settings.lake_root), ManifestStore(settings.paths.manifests)
     return plan_repair(
         survey(home, lake, manifests), days_of(args), args.what, retrain=args.retrain
     )

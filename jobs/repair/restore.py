@@ -79,7 +79,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     if published is None:
         raise MissingInput(
             "nothing was ever published from this home, so nothing can be restored",
-            where=str(settings.home / "releases"),
+            where=str(settings.paths.releases),
             hint="derm status says what to run next",
         )
     upstreams = (e.upstream for e in published.release.upstreams)

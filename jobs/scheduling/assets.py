@@ -8,6 +8,7 @@ from pathlib import Path
 from feature_store.contracts.artifacts import Reference
 from feature_store.contracts.errors import DermError
 from jobs.engine.manifests import ManifestStore
+from jobs.paths import HomePaths
 from jobs.pipelines.catalog import Pipeline, pipeline_of
 from jobs.settings import Home
 
@@ -38,10 +39,10 @@ def metadata(home: Path, artifact: Reference, ds: str) -> dict[str, str | int]:
         OSError, LookupError, ValueError: it is not on record.
     """
     if not ds:
-        ds = (home / "releases" / "current").read_text()[:10]
+        ds = HomePaths(home).pointer.read_text()[:10]
     try:
         step, upstream = pipeline_of(Home.load(home)).producer(artifact)
-        manifest = ManifestStore(home / "manifests").get(step.name, ds, upstream)
+        manifest = ManifestStore(HomePaths(home).manifests).get(step.name, ds, upstream)
     except DermError as error:
         raise LookupError(str(error)) from error
     if manifest is None:

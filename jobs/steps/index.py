@@ -47,7 +47,7 @@ def run(ctx: RunContext) -> Outcome:
     upstream = ctx.own_upstream
     lineage, digest = _lineage(ctx, upstream)
     parent = None if ctx.force else _parent(ctx, upstream, lineage)
-    folder = ctx.root / "index" / upstream / content_digest(digest, parent.digest if parent else "")
+    folder = ctx.paths.index(upstream, content_digest(digest, parent.digest if parent else ""))
     accepted = guards.accepted(ctx.root, ctx.ds, upstream, "index.recall_at_10")
     if (folder / "index.json").exists() and not ctx.force:
         return _outcome(ctx, folder, read_manifest(folder), parent, accepted, built_s=0.0)

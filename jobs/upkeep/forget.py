@@ -100,7 +100,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         _check_whole(ctx)
         record = forget(ctx, args.entity, ids, args.confirm)
         write_atomic(
-            settings.home / "forgotten" / f"{record.at.replace(':', '')}.json",
+            settings.paths.forgotten / f"{record.at.replace(':', '')}.json",
             record.model_dump_json(indent=2) + "\n",
         )
     unknown = [i for i in ids if _digest(i) in set(record.unknown)]

@@ -20,6 +20,7 @@ from jobs.datasets.registry import simulated_folder
 from jobs.engine import kept, presence, spaces, unfinished
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import SnapshotStore
+from jobs.paths import HomePaths
 from jobs.rendering.published import read_published
 
 
@@ -51,7 +52,7 @@ class Look:
         yield from self._lake()
         for upstream in self._ctx.pipeline.names:
             yield from self._snapshots(upstream)
-        for folder in sorted(self._root.glob("index/*/[!.]*")):
+        for folder in sorted(HomePaths(self._root).indexes.glob("*/[!.]*")):
             yield from self._index(folder)
         yield from self._releases()
         yield from self._source()
@@ -141,7 +142,7 @@ class Look:
         return manifest is not None and manifest.outputs[0].uri == uri
 
     def _releases(self) -> Iterator[Damage]:
-        for path in sorted((self._root / "releases").glob("*.json")):
+        for path in sorted(HomePaths(self._root).releases.glob("*.json")):
             self._count(path)
             try:
                 release = Releases.read(path)
@@ -155,7 +156,7 @@ class Look:
         try:
             read_published(self._root)
         except DermError as error:
-            yield _damage(self._root / "releases" / "current", error, error.hint)
+            yield _damage(HomePaths(self._root).pointer, error, error.hint)
 
     def _source(self) -> Iterator[Damage]:
         """The simulated world's files, by the checksums of their pages."""

@@ -29,7 +29,7 @@ def published(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> set[str]:
         return set()
     if entity == "pin":
         names = np.array([i.encode() for i in ids], np.bytes_)
-        found = [names[np.isin(names, _pins_of(f))] for f in ctx.root.glob("index/*/*/ids.npy")]
+        found = [names[np.isin(names, _pins_of(f))] for f in ctx.paths.indexes.glob("*/*/ids.npy")]
         return {n.decode() for part in found for n in part.tolist()}
     store = open_store(ensure_redis(ctx.settings))
     values = (zip(ids, store.read(prefix, ids), strict=True) for prefix in store.slots())
@@ -115,7 +115,7 @@ def _drop_from_indexes(ctx: RunContext, releases: Releases, gone: pa.Array) -> d
                     ctx.settings, step, current.ds, upstream, force=Users() not in step.outputs
                 )
         kept = {e.index_path for e in (releases.current() or current).upstreams}
-    gone = {str(f.relative_to(ctx.root)) for f in ctx.root.glob("index/*/*")} - kept
+    gone = {str(f.relative_to(ctx.root)) for f in ctx.paths.indexes.glob("*/*")} - kept
     ctx.manifests.mark_dropped(lambda a: a.uri in gone)
     for uri in sorted(gone):
         shutil.rmtree(ctx.root / uri)
