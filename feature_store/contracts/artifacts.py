@@ -99,11 +99,14 @@ class _OfBoth(Reference):
 
 
 class Rows(Reference):
-    """A table of the lake that belongs to no upstream, such as `events`."""
+    """A table of the lake that belongs to no upstream, such as `users`.
+
+    Without a name it stands for the tables that a data set has beside the three of every one.
+    """
 
     __slots__ = ()
 
-    def __new__(cls, table: str) -> Self:
+    def __new__(cls, table: str = "{t}") -> Self:
         """The reference of a table by name."""
         return cls._named(f"{_LAKE}{table}")
 

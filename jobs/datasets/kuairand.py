@@ -150,7 +150,7 @@ class KuaiRandAdapter:
         return tables_digest(day.events, day.users, day.pins)
 
 
-def open_folder(folder: Path, _: object) -> KuaiRandAdapter:
+def open_folder(folder: Path) -> KuaiRandAdapter:
     """The adapter of the data set's files."""
     return KuaiRandAdapter(folder=folder)
 

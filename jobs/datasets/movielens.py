@@ -107,7 +107,7 @@ class MovieLensAdapter:
         return tables_digest(day.events, day.users, day.pins)
 
 
-def open_folder(folder: Path, _: object) -> MovieLensAdapter:
+def open_folder(folder: Path) -> MovieLensAdapter:
     """The adapter of the data set's files."""
     return MovieLensAdapter(folder=folder)
 

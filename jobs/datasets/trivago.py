@@ -118,7 +118,7 @@ class TrivagoAdapter:
         return tables_digest(day.events, day.users, day.pins)
 
 
-def open_folder(folder: Path, _: object) -> TrivagoAdapter:
+def open_folder(folder: Path) -> TrivagoAdapter:
     """The adapter of the data set's files."""
     return TrivagoAdapter(folder=folder)
 

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from feature_store.contracts.artifacts import Pool, Reference
+from feature_store.contracts.artifacts import Pool, Reference, Rows
 from feature_store.contracts.base import ENTITIES, Upstream
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.pipelines import daily
 from jobs.pipelines.declarations import Read, Stage, Step
 from jobs.settings import Home
+from simulator.market.config import WORLDS
 
 
 def step(name: str) -> Step:
@@ -27,7 +28,7 @@ def step(name: str) -> Step:
 
 def steps_for(dataset: str) -> tuple[Step, ...]:
     """The steps a data set needs: real data is not simulated."""
-    return tuple(s for s in daily.STEPS if s.name != "simulate" or dataset == "simulated")
+    return tuple(s for s in daily.STEPS if s.name != "simulate" or dataset in WORLDS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,10 +37,12 @@ class Pipeline:
 
     Attributes:
         upstreams: in the order in which they are shown and run.
+        tables: of a day, beside events, users and Pins.
     """
 
     upstreams: tuple[UpstreamDeclaration, ...]
     steps: tuple[Step, ...] = field(default_factory=lambda: daily.STEPS)
+    tables: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[Upstream, ...]:
@@ -118,6 +121,9 @@ class Pipeline:
 
     def expand(self, what: Reference, upstream: Upstream | None) -> Iterator[Reference]:
         """What a reference stands for, for one upstream (all that make it, when None)."""
+        if what == Rows():
+            yield from (Rows(name) for name in self.tables)
+            return
         if not what.per_upstream:
             yield from what.of(None, ENTITIES)
             return
@@ -151,4 +157,4 @@ class Pipeline:
 
 def pipeline_of(home: Home) -> Pipeline:
     """The pipeline of a home's days."""
-    return Pipeline(upstreams=home.upstreams, steps=steps_for(home.dataset))
+    return Pipeline(upstreams=home.upstreams, steps=steps_for(home.dataset), tables=home.tables)

@@ -5,6 +5,7 @@ A reference without an owner stands for all; `Pipeline` knows which upstreams th
 """
 
 from feature_store.contracts.artifacts import (
+    SOURCE,
     Counts,
     Daily,
     Events,
@@ -39,10 +40,10 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="simulate",
-        summary="write one day of the simulated world as source files",
+        summary="write one day of a simulated world as source files",
         stage="source",
-        outputs=(Mark("source"),),
-        recipe_parts=("simulation",),
+        outputs=(SOURCE,),
+        recipe_parts=("simulation", "market"),
         seeded=True,
         history=True,
         task="ingest",
@@ -53,8 +54,8 @@ STEPS: tuple[Step, ...] = (
         name="ingest",
         summary="bring one day of the data set into the lake",
         stage="source",
-        inputs=(Read(Mark("source")),),
-        outputs=(Events(), Rows("users"), Rows("pins")),
+        inputs=(Read(SOURCE),),
+        outputs=(Events(), Rows("users"), Rows("pins"), Rows()),
         history=True,
         task="ingest",
         retries=1,
