@@ -36,6 +36,7 @@ class HomePaths:
         self.page = root / "report" / "index.html"
         self.probe = root / "probe.json"
         self.metrics = root / "metrics" / "derm.prom"
+        self.tracking = root / "tracking"
         # What may be removed while nothing runs.
         self.scratch = root / "scratch"
         self.tmp = root / "tmp"

@@ -70,10 +70,10 @@ class Look:
                     yield _damage(path, error, error.hint or "derm bootstrap begins a space anew")
 
     def _readers(self) -> Iterator[tuple[Path, Callable[[], object]]]:
-        root = self._root
-        yield root / "spaces.json", partial(spaces.load, root)
-        yield root / "kept.json", partial(kept.load, root)
-        yield root / "backfill.json", partial(unfinished.load, root)
+        root, paths = self._root, HomePaths(self._root)
+        yield paths.spaces, partial(spaces.load, root)
+        yield paths.kept, partial(kept.load, root)
+        yield paths.backfill, partial(unfinished.load, root)
         begun = unfinished.deletion_path(root)
         yield begun, partial(load_begun, begun)
         for path in sorted(root.glob("skipped/*.json")):
