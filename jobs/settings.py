@@ -5,7 +5,6 @@
 would change what yesterday's state means.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Literal, Self
@@ -144,10 +143,13 @@ class Home(Contract):
                 hint="create one: derm init --dataset simulated --recipe toy",
             )
         try:
-            return cls.model_validate_json(path.read_text())
-        except (ValidationError, json.JSONDecodeError) as error:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
             raise ManifestCorrupt(
-                "home.json cannot be read", where=str(path), found=str(error)
+                "home.json cannot be read",
+                where=str(path),
+                found=str(error),
+                hint="remove it, and declare the home again with the arguments of its derm init",
             ) from error
 
     def save(self, root: Path) -> None:

@@ -43,7 +43,8 @@ class GraphModel(nn.Module):
         if config.score.anchor == "identity":
             anchor = _anchor(names, config.score.anchor_relation)
         self.score = score_of(config, len(names), anchor)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(config.loss.scale)))
+        log_scale = torch.tensor(math.log(config.loss.scale))
+        self.log_scale = nn.Parameter(log_scale, requires_grad=config.loss.trains_scale)
         self.register_buffer("type_N", torch.from_numpy(graph.type_N.astype(np.int64)))
         if config.score.anchor == "prototype":
             shape = (len(graph.types), config.score.prototypes, config.embedding_dim)
