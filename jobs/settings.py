@@ -38,6 +38,9 @@ class Settings(BaseSettings):
             it, so it is not taken from the machine; and ctr and cvr run side by side.
         device: where torch computes.
         train_processes: processes of one training, one per GPU; above 1 they run under torchrun.
+        track: who else is told of every step of a training: `tensorboard`, `mlflow`, or both with a
+            comma; files are in `tracking` below `home`.
+        mlflow_uri: of MLflow's tracking server; empty: a folder below `tracking`.
         bin: the `derm` program of the job environment, which Airflow's tasks run.
         airflow_env: Airflow's own environment.
         task_slots: tasks that run at once on this machine.
@@ -62,6 +65,8 @@ class Settings(BaseSettings):
     threads: int = Field(default=1, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     train_processes: int = Field(default=1, ge=1)
+    track: str = Field(default="", pattern=r"^((tensorboard|mlflow)(,(tensorboard|mlflow))?)?$")
+    mlflow_uri: str = ""
     bin: Path = PROJECT / ".venv" / "bin" / "derm"
     airflow_env: Path = PROJECT / ".venv-airflow"
     task_slots: int = Field(default=4, ge=1)

@@ -120,7 +120,8 @@ class RunContext:
 
     def code_digest(self, step: Step) -> str:
         """Digest of the code that decides what a step writes."""
-        return code_digest(step.name, self.home.dataset, self.root)
+        family = self._own_declaration.family if self.upstream else ""
+        return code_digest(step.name, self.home.dataset, self.root, family)
 
     @property
     def counting(self) -> Counting:
