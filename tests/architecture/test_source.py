@@ -99,6 +99,20 @@ def test_no_two_things_of_one_name(packages: tuple[str, ...]) -> None:
     assert not doubled, "one thing, one name; two things, two names"
 
 
+_OF_A_HOME = re.compile(
+    r"""(?:home|(?<!self\.)root)(?:\.absolute\(\))? / f?"|"""
+    r"""(?:home|root)\.glob\("(?:index|services|releases|snapshots)"""
+)
+
+
+@pytest.mark.parametrize("path", python_files("jobs", "dags", "experiments"), ids=_ids)
+def test_nobody_joins_paths_below_a_home(path: Path) -> None:
+    if relative(path) == "jobs/paths.py":
+        return
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        assert not _OF_A_HOME.search(line), f"{relative(path)}:{number}: ask jobs.paths"
+
+
 def test_test_files_have_unique_names() -> None:
     counts = Counter(p.name for p in python_files("tests") if p.name.startswith("test_"))
     doubled = [name for name, count in counts.items() if count > 1]
