@@ -18,6 +18,7 @@ from feature_store.contracts.errors import ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from feature_store.contracts.sealed import sealed, unsealed
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
 
 _MANIFEST = "manifest.json"
@@ -31,14 +32,14 @@ class SnapshotStore:
     """The snapshots of one upstream, or of one ranker, below the home.
 
     Args:
-        kind: the folder they are in.
+        root: the folder they are in; None: that of the upstream's snapshots.
         step: what makes them.
     """
 
     def __init__(
-        self, home: Path, upstream: Upstream, *, kind: str = "snapshots", step: str = "train"
+        self, home: Path, upstream: Upstream, *, root: Path | None = None, step: str = "train"
     ) -> None:
-        self.root = home / kind / upstream
+        self.root = root or HomePaths(home).snapshots(upstream)
         self.upstream, self._step = upstream, step
 
     def folder(self, snapshot_id: str) -> Path:

@@ -2,24 +2,38 @@
 
 A ranker reads the events of a day and the pools of the day before. It is scored on the day before
 it learns from it; what it reads is made by the daily pipeline, which never waits for a ranker.
-Names in braces expand per ranker ({r}), per upstream that it reads ({u}), and per entity ({e}).
+A reference without an owner stands for those of the step's ranker.
 """
 
-from jobs.pipelines.declarations import Ref, Step
+from feature_store.contracts.artifacts import (
+    Assembled,
+    Calibrated,
+    Counts,
+    Evaluated,
+    Events,
+    Exported,
+    Mark,
+    RankerWeights,
+    Rows,
+)
+from jobs.pipelines.declarations import Read, Step
 
 _AGAIN = "Run it again: a finished step is skipped, an unfinished one starts afresh."
-_RANKER = Ref(name="ranker:{r}", offset=-1, optional=True)
+_RANKER = Read(RankerWeights(), offset=-1, optional=True)
 
 STEPS: tuple[Step, ...] = (
     Step(
         name="assemble",
         summary="say what a ranker's day is joined with: events, counts and pools",
+        stage="ranking",
         inputs=(
-            *(Ref(name=f"lake:{table}") for table in ("events", "users", "pins")),
-            Ref(name="lake:counts/{e}", offset=-1, optional=True),
-            Ref(name="validated"),
+            Read(Events()),
+            Read(Rows("users")),
+            Read(Rows("pins")),
+            Read(Counts(), offset=-1, optional=True),
+            Read(Mark("validated")),
         ),
-        outputs=("assembled:{r}",),
+        outputs=(Assembled(),),
         per_ranker=True,
         reads_pools="always",
         recipe_parts=("ranking", "counting"),
@@ -30,8 +44,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="evaluate",
         summary="score yesterday's ranker on the day, with and without embeddings",
-        inputs=(Ref(name="assembled:{r}"), _RANKER),
-        outputs=("evaluated:{r}",),
+        stage="ranking",
+        inputs=(Read(Assembled()), _RANKER),
+        outputs=(Evaluated(),),
         per_ranker=True,
         recipe_parts=("ranking", "counting", "guards"),
         seeded=True,
@@ -46,8 +61,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="train_ranker",
         summary="train a ranker on the new day from yesterday's",
-        inputs=(Ref(name="assembled:{r}"), Ref(name="evaluated:{r}"), _RANKER),
-        outputs=("ranker:{r}",),
+        stage="ranking",
+        inputs=(Read(Assembled()), Read(Evaluated()), _RANKER),
+        outputs=(RankerWeights(),),
         per_ranker=True,
         recipe_parts=("ranking", "counting"),
         seeded=True,
@@ -62,11 +78,12 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="calibrate",
         summary="turn a ranker's logits into probabilities, a surface at a time",
+        stage="ranking",
         inputs=(
-            Ref(name="evaluated:{r}"),
-            Ref(name="calibrated:{r}", offset=-1, optional=True),
+            Read(Evaluated()),
+            Read(Calibrated(), offset=-1, optional=True),
         ),
-        outputs=("calibrated:{r}",),
+        outputs=(Calibrated(),),
         per_ranker=True,
         recipe_parts=("ranking",),
         task="calibrate",
@@ -76,8 +93,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="export_ranker",
         summary="export a ranker with its calibration, for whoever serves it",
-        inputs=(Ref(name="ranker:{r}"), Ref(name="calibrated:{r}")),
-        outputs=("exported:{r}",),
+        stage="ranking",
+        inputs=(Read(RankerWeights()), Read(Calibrated())),
+        outputs=(Exported(),),
         per_ranker=True,
         recipe_parts=("ranking", "counting"),
         task="export_ranker",

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from feature_store.contracts.artifacts import RankerWeights
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.manifests import SnapshotManifest
@@ -77,7 +78,9 @@ def window_days(ctx: RunContext) -> tuple[str, ...]:
 
 def store(ctx: RunContext) -> SnapshotStore:
     """The rankers of the step's name."""
-    return SnapshotStore(ctx.root, ctx.own_ranker.name, kind="rankers/weights", step="train_ranker")
+    name = ctx.own_ranker.name
+    weights = ctx.paths.ranker("weights", name)
+    return SnapshotStore(ctx.root, name, root=weights, step="train_ranker")
 
 
 def yesterdays(ctx: RunContext) -> SnapshotManifest | None:
@@ -86,7 +89,7 @@ def yesterdays(ctx: RunContext) -> SnapshotManifest | None:
     Raises:
         MissingInput: there should be one.
     """
-    recorded = ctx.previous(f"ranker:{ctx.own_ranker.name}")
+    recorded = ctx.previous(RankerWeights(ctx.own_ranker.name))
     if recorded is None:
         return None
     found = store(ctx).of(recorded)

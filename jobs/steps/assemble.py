@@ -7,10 +7,10 @@ all that is made here is a record, which changes when any of that does.
 
 import math
 
+from feature_store.contracts.artifacts import Assembled, Events, Pool
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.manifests import Artifact, Metrics
-from feature_store.contracts.tables import pool_table
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.runner import resolve_inputs
 from jobs.pipelines import catalog
@@ -25,15 +25,15 @@ def run(ctx: RunContext) -> Outcome:
         ContractViolation: a pool holds vectors of another width than is declared.
     """
     inputs = resolve_inputs(ctx, catalog.step("assemble"))
-    joined = [a for a in inputs if a.name.endswith("/pool")]
+    joined = [a for a in inputs if isinstance(a.reference, Pool)]
     for pool in reading.pools(ctx):
-        name = pool_table(pool.upstream, pool.entity).name
-        if any(a.name == f"lake:{name}" for a in joined):
-            _check_width(ctx, name, pool.dim)
-    events = ctx.artifact("lake:events")
+        table = Pool(pool.upstream, pool.entity).table
+        if any(a.table == table for a in joined):
+            _check_width(ctx, table, pool.dim)
+    events = ctx.artifact(Events())
     spaces = reading.spaces(ctx)
     artifact = Artifact(
-        name=f"assembled:{ctx.own_ranker.name}",
+        name=Assembled(ctx.own_ranker.name),
         ds=ctx.ds,
         digest=content_digest(
             *(f"{a.name}:{a.ds}:{a.digest}" for a in inputs),

@@ -5,6 +5,7 @@ calibration, which it stays near where the day has little to say. Writes the new
 yesterday's calibration, how predicted and observed positives of the day compare.
 """
 
+from feature_store.contracts.artifacts import Calibrated, Evaluated
 from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.manifests import Artifact, Metrics
 from jobs.engine.context import Outcome, RunContext
@@ -19,11 +20,11 @@ def run(ctx: RunContext) -> Outcome:
     """Fit the calibration of the day; of a ranker's first day it leaves logits as they are."""
     name, surfaces = ctx.own_ranker.name, len(ctx.spec.surfaces)
     tasks = reading.inputs(ctx, "without").tasks
-    recorded = ctx.previous(f"calibrated:{name}")
+    recorded = ctx.previous(Calibrated(name))
     before = calibration.untouched(len(tasks), surfaces)
     if recorded and reading.yesterdays(ctx):
         before = calibration.read(ctx.root / recorded.uri / FILE)
-    scores = ctx.root / ctx.artifact(f"evaluated:{name}").uri / "scores.safetensors"
+    scores = ctx.root / ctx.artifact(Evaluated(name)).uri / "scores.safetensors"
     counted = read_tensors(scores)[0].get("counts_TS2C")
     fitted, metrics = before, _nothing()
     if counted is not None:
@@ -36,11 +37,11 @@ def run(ctx: RunContext) -> Outcome:
             "scale": float(fitted[0, 0, 0]),
             "shift": float(fitted[0, 0, 1]),
         }
-    folder = ctx.root / "rankers" / "calibrations" / name / ctx.ds
+    folder = ctx.paths.ranker("calibrations", name) / ctx.ds
     folder.mkdir(parents=True, exist_ok=True)
     calibration.write(folder / FILE, fitted)
     artifact = Artifact(
-        name=f"calibrated:{name}",
+        name=Calibrated(name),
         ds=ctx.ds,
         digest=file_sha256(folder / FILE),
         rows=fitted.shape[0] * fitted.shape[1],

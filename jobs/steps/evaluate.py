@@ -7,6 +7,7 @@ is refused, by the same gate as an upstream's model: the day is not learned, and
 stays in use.
 """
 
+from feature_store.contracts.artifacts import Evaluated
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.bounds import Check
 from feature_store.contracts.digests import file_sha256
@@ -30,7 +31,7 @@ def run(ctx: RunContext) -> Outcome:
         GuardFailed: the AUC is below its bound.
     """
     parent = reading.yesterdays(ctx)
-    folder = ctx.root / "rankers" / "scores" / ctx.own_ranker.name / ctx.ds
+    folder = ctx.paths.ranker("scores", ctx.own_ranker.name) / ctx.ds
     metrics: Metrics = {}
     tensors = {}
     if parent:
@@ -42,7 +43,7 @@ def run(ctx: RunContext) -> Outcome:
     what = "yesterday's ranker is refused on the new day"
     accepted = hold(ctx.root, "evaluate", ctx.ds, ctx.upstream, _checks(metrics), what)
     artifact = Artifact(
-        name=f"evaluated:{ctx.own_ranker.name}",
+        name=Evaluated(ctx.own_ranker.name),
         ds=ctx.ds,
         digest=file_sha256(folder / SCORES),
         rows=int(metrics.get("scored_rows") or 0),

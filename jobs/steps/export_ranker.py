@@ -7,6 +7,7 @@ has no export, and the one before it stays current.
 
 import shutil
 
+from feature_store.contracts.artifacts import Calibrated, Exported, RankerWeights
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.manifests import Artifact
 from jobs.engine.context import Outcome, RunContext
@@ -25,7 +26,7 @@ def run(ctx: RunContext) -> Outcome:
         ManifestCorrupt: a file of it is damaged.
     """
     name, store = ctx.own_ranker.name, reading.store(ctx)
-    ranker, calibrated = (ctx.artifact(f"{kind}:{name}") for kind in ("ranker", "calibrated"))
+    ranker, calibrated = (ctx.artifact(x) for x in (RankerWeights(name), Calibrated(name)))
     manifest = store.of(ranker)
     description = export.describe(
         name=name,
@@ -36,7 +37,7 @@ def run(ctx: RunContext) -> Outcome:
         spaces=reading.spaces(ctx),
     )
     digest = content_digest(ranker.digest, calibrated.digest, description.model_dump_json())
-    root = ctx.root / "rankers" / "exports" / name
+    root = ctx.paths.ranker("exports", name)
     folder, draft = root / f"{ctx.ds}-{digest}", root / f".{ctx.ds}-{digest}.draft"
     shutil.rmtree(draft, ignore_errors=True)
     weights = store.read(manifest, reading.weights_of("with")[0])
@@ -45,7 +46,7 @@ def run(ctx: RunContext) -> Outcome:
     draft.replace(folder)
     _point_to(ctx, folder.name)
     artifact = Artifact(
-        name=f"exported:{name}",
+        name=Exported(name),
         ds=ctx.ds,
         digest=digest,
         rows=1,
@@ -57,7 +58,7 @@ def run(ctx: RunContext) -> Outcome:
 
 def _point_to(ctx: RunContext, export_name: str) -> None:
     """Make an export current, unless that of a later day is."""
-    pointer = ctx.root / "rankers" / "exports" / ctx.own_ranker.name / "current"
+    pointer = ctx.paths.ranker("exports", ctx.own_ranker.name) / "current"
     current = pointer.read_text().strip() if pointer.exists() else ""
     if current[:10] <= ctx.ds:
         write_atomic(pointer, export_name + "\n")

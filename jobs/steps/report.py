@@ -36,7 +36,7 @@ def run(ctx: RunContext) -> Outcome:
     artifact = ctx.lake.overwrite(runs_table(), ctx.ds, _rows(finished))
     days = recorded_days(ctx.lake, last=_DAYS_SHOWN)
     state = dataclasses.replace(read_state(ctx.root), attempts=_others(ctx))
-    folder = ctx.root / "report"
+    folder = ctx.paths.report
     rankers = [r.name for r in ctx.pipeline.rankers]
     page = render_page(days, ctx.pipeline.names, ctx.recipe, state, rankers=rankers)
     write_atomic(folder / "index.html", page)

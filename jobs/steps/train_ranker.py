@@ -9,6 +9,7 @@ has changed: then it learns a window of days. An attempt that was killed starts 
 import dataclasses
 import math
 
+from feature_store.contracts.artifacts import Assembled, Events, RankerWeights
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import GuardFailed, InputError
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
@@ -31,7 +32,7 @@ def run(ctx: RunContext) -> Outcome:
         GuardFailed: its loss is not a number; nothing of it remains.
     """
     parent, store = reading.yesterdays(ctx), reading.store(ctx)
-    events = ctx.artifact("lake:events").rows
+    events = ctx.artifact(Events()).rows
     if not events and parent:
         return _outcome(ctx, parent)
     if not events:
@@ -92,13 +93,13 @@ def _window(ctx: RunContext, days: tuple[str, ...]) -> FirstWindow:
 
 def _digest(ctx: RunContext, parent: SnapshotManifest | None, days: tuple[str, ...]) -> str:
     """What decides the weights: the day's join, the window, the parent, the recipe, the code."""
-    before = [ctx.at(ds).artifact("lake:events").digest for ds in days[:-1]]
+    before = [ctx.at(ds).artifact(Events()).digest for ds in days[:-1]]
     return content_digest(
         reading.model_digest(ctx),
         str(ctx.home.seed),
         ctx.code_digest(catalog.step("train_ranker")),
         weights_digest(parent) if parent else "",
-        ctx.artifact(f"assembled:{ctx.own_ranker.name}").digest,
+        ctx.artifact(Assembled(ctx.own_ranker.name)).digest,
         *before,
     )
 
@@ -106,7 +107,7 @@ def _digest(ctx: RunContext, parent: SnapshotManifest | None, days: tuple[str, .
 def _outcome(ctx: RunContext, manifest: SnapshotManifest) -> Outcome:
     folder = reading.store(ctx).folder(manifest.snapshot_id)
     artifact = Artifact(
-        name=f"ranker:{ctx.own_ranker.name}",
+        name=RankerWeights(ctx.own_ranker.name),
         ds=ctx.ds,
         digest=weights_digest(manifest),
         rows=int(manifest.metrics["rows"] or 0) if manifest.ds == ctx.ds else 0,

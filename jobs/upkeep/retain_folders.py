@@ -15,6 +15,7 @@ from feature_store.contracts.base import Upstream
 from feature_store.contracts.rankers import Ranker
 from feature_store.lake.maintenance import newest, pools_to_keep
 from jobs.engine.manifests import ManifestStore
+from jobs.paths import HomePaths
 
 # Today's index may begin with yesterday's graph.
 _INDEX_DAYS = 2
@@ -47,7 +48,7 @@ def expired_folders(
     def snapshots(days: Collection[str]) -> frozenset[str]:
         return pools_to_keep(days, config) | newest(days, scoring_days)
 
-    manifests = ManifestStore(home / "manifests")
+    manifests = ManifestStore(HomePaths(home).manifests)
     expired: dict[str, tuple[Path, ...]] = {}
     # A draft of a snapshot is a checkpoint, which a training continues from.
     made: tuple[tuple[str, str, str, Keep], ...] = (
