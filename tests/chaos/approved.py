@@ -2,8 +2,9 @@
 
     python -m tests.chaos.approved --folder /tmp/approved
 
-On the little home, whose data set is declared: a day through Airflow, `derm up`, `derm backfill --approval`, a look at every bit while it waits, a no
-(the run ends red, every bit stays, no repair has begun), the same command again, and a yes.
+On the little home, whose data set is declared: a day through Airflow, `derm up`, `derm backfill
+--approval`, a look at every bit while it waits, a no (the run ends red, every bit stays, no repair
+has begun), the same command again, and a yes.
 """
 
 import argparse
