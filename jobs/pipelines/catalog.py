@@ -10,6 +10,8 @@ from jobs.pipelines import daily
 from jobs.pipelines.declarations import Ref, Step
 from jobs.settings import Home
 
+EVENTS = "lake:events"
+
 
 def step(name: str) -> Step:
     """The step called `name`.
@@ -80,6 +82,8 @@ class Pipeline:
         refs = [(ref, name) for ref in step.inputs for name in self.expand(ref.name, upstream)]
         if upstream and step.learns:
             refs += self._rested(step, upstream)
+        if upstream and step.reads_history:
+            refs += self._looked_back_on(upstream)
         if upstream and step.reads_pools != "never":
             continued = step.reads_pools == "unless from scratch"
             ref = Ref(name=daily.POOL, offset=-1, optional=True, continued=continued)
@@ -96,6 +100,11 @@ class Pipeline:
             for ref in every_day
             for name in self.expand(ref.name, upstream)
         ]
+
+    def _looked_back_on(self, upstream: Upstream) -> list[tuple[Ref, str]]:
+        """The events before the day that an upstream reads."""
+        days = self.upstream(upstream).history_days
+        return [(Ref(name=EVENTS, offset=-back, history=True), EVENTS) for back in range(1, days)]
 
     def outputs_of(self, step: Step, upstream: Upstream | None) -> tuple[str, ...]:
         """The artifacts a step writes."""
