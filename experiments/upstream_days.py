@@ -27,7 +27,7 @@ from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_betwee
 from feature_store.reading.entities import Arrays
 from feature_store.reading.examples import DayExamples, Order
 from feature_store.spark.tasks import run_here
-from jobs.datasets.registry import SIMULATED, dataset_spec
+from jobs.datasets.registry import dataset_spec
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.settings import Home, Settings
@@ -41,6 +41,7 @@ from models.training.delayed import Correction
 from models.training.determinism import make_deterministic, seed_for, seed_torch
 from models.training.loop import Trainer
 from models.training.metrics import effective_rank
+from simulator.market.config import SIMULATED
 from simulator.population import Population
 
 FIRST = "2025-03-01"

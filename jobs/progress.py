@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 _LOG_EVERY_S = 10.0
 
 
-class Progress:
+class RowProgress:
     """Counts rows towards a total and says how fast they go and how long the rest takes."""
 
     def __init__(self, total: int, label: str, log: logging.Logger) -> None:

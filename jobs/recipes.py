@@ -29,6 +29,8 @@ from models.nn.config import DhenConfig, SequenceConfig
 from models.registry import default_config, reads
 from models.training.config import InferenceConfig, TrainingConfig
 from simulator import config as worlds
+from simulator.market import config as markets
+from simulator.market.worlds import Simulation
 
 T = TypeVar("T")
 
@@ -59,6 +61,7 @@ class Recipe:
 
     Attributes:
         simulation: the world of the simulated data set; other data sets ignore it.
+        market: the size of the markets, which are data sets too; the others ignore it.
         upstreams: beside those of the data set, or in their place.
         families: by family other than DERM, its configuration; else the family's default.
         overrides: by upstream, fields of the model that differ; a declared upstream's own `model`
@@ -67,6 +70,7 @@ class Recipe:
 
     name: str
     simulation: worlds.WorldConfig = field(default_factory=worlds.toy)
+    market: markets.MarketConfig = field(default_factory=markets.toy)
     model: DermConfig = field(default_factory=DermConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
@@ -107,6 +111,11 @@ class Recipe:
             model=_overridden(model or default_config(upstream.family), options, where),
             aggregation=dataclasses.replace(self.aggregation, **own),
         )
+
+    def world(self, dataset: str) -> Simulation:
+        """The simulated world that a data set of that name is; any, where it is none."""
+        shaped = markets.MARKETS.get(dataset)
+        return shaped(self.market) if shaped else self.simulation
 
     def bounded(self, declared: Bounds) -> "Recipe":
         """The recipe with the bounds that a data set declares in place of its own."""
@@ -170,6 +179,7 @@ def small() -> Recipe:
         toy(),
         name="small",
         simulation=worlds.small(),
+        market=markets.small(),
         model=DermConfig(
             tower=tower,
             sequence=SequenceConfig(max_len=50, num_layers=2, latest=10),
@@ -202,6 +212,7 @@ def paper() -> Recipe:
         base,
         name="paper",
         simulation=worlds.large(),
+        market=markets.large(),
         model=dataclasses.replace(
             base.model,
             tower=tower,

@@ -5,7 +5,6 @@
 would change what yesterday's state means.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Literal, Self
@@ -108,13 +107,14 @@ class Home(Contract):
     """What this pipeline is.
 
     Attributes:
-        dataset: `simulated`, `kuairand`, `movielens`, `trivago`, or the path of a declaration.
+        dataset: a name of `jobs.datasets.registry`, or the path of a declaration.
         source: folder of the user's files; empty for the simulated world.
         recipe: name of a function in `jobs.recipes`, or `FILE.py:FUNCTION`.
         recipe_digest: SHA-256 of that file when the home recorded it; empty for `jobs.recipes`.
         first_ds: first day with events.
         start_ds: first day the pipeline publishes; earlier days only feed the first training.
         upstreams: what its days are made for, as its data set and recipe declared them.
+        tables: of a day, beside events, users and Pins, as its data set declared them.
     """
 
     dataset: str
@@ -125,6 +125,7 @@ class Home(Contract):
     start_ds: Day
     seed: int = 0
     upstreams: tuple[UpstreamDeclaration, ...] = _BEFORE_DECLARATIONS
+    tables: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, root: Path) -> Self:
@@ -142,10 +143,13 @@ class Home(Contract):
                 hint="create one: derm init --dataset simulated --recipe toy",
             )
         try:
-            return cls.model_validate_json(path.read_text())
-        except (ValidationError, json.JSONDecodeError) as error:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
             raise ManifestCorrupt(
-                "home.json cannot be read", where=str(path), found=str(error)
+                "home.json cannot be read",
+                where=str(path),
+                found=str(error),
+                hint="remove it, and declare the home again with the arguments of its derm init",
             ) from error
 
     def save(self, root: Path) -> None:

@@ -9,7 +9,7 @@ ATTRIBUTIONS = ("click", "view")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TasteConfig:
-    """Vectors behind the behaviour (SPEC.md section 2.3).
+    """Vectors behind the behaviour.
 
     Attributes:
         dim: width of topic, taste and Pin vectors.

@@ -198,7 +198,7 @@ class History:
         first = np.searchsorted(of_user, user)
         last = np.searchsorted(of_user, user, side="right")
         first = np.maximum(first, last - longest)
-        return _ranges(first, last)
+        return ranges(first, last)
 
     def _group(self, group: str, log: DayLog) -> Ints:
         population = self.population
@@ -218,7 +218,7 @@ def _joined(parts: Sequence[tuple[int, DayLog]]) -> tuple[DayLog, Ints]:
     return joined, np.concatenate([np.empty(0, np.int64), *days])
 
 
-def _ranges(first: Ints, last: Ints) -> tuple[Ints, Ints]:
+def ranges(first: Ints, last: Ints) -> tuple[Ints, Ints]:
     """Offsets and concatenation of the ranges first[i] .. last[i]."""
     offsets = np.concatenate([[0], np.cumsum(last - first)])
     rows = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], last - first)
@@ -227,7 +227,7 @@ def _ranges(first: Ints, last: Ints) -> tuple[Ints, Ints]:
 
 def _segment_sums(vectors_PD: Floats, index: Ints, first: Ints, last: Ints) -> Floats:
     """Sum of vectors_PD[index[first[i] : last[i]]] for each i."""
-    offsets, rows = _ranges(first, last)
+    offsets, rows = ranges(first, last)
     sums = np.zeros((len(first), vectors_PD.shape[1]), "f4")
     filled = np.flatnonzero(last > first)
     if len(filled):

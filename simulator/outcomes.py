@@ -1,6 +1,13 @@
-"""What follows an impression: probabilities by the equations of SPEC.md section 2.3, and draws.
+"""What follows an impression: probabilities by these equations, and draws.
 
-All arrays are by impression [N].
+    p(click)      = sigmoid(bias_s + shock_s + taste_s <u, v> + query_s <q, v>
+                            + popularity * pop(v) + position * log(1 + position))
+    p(good|click) = sigmoid(good_bias + good_taste <u_lasting, v> + quality of the advertiser)
+    p(converts)   = sigmoid(bias + taste <u_buying, v> + quality * quality of the advertiser)
+
+of surface s, user u, Pin v, query topic q; <,> is a cosine with a hidden vector. A conversion
+follows a click with p(converts), a view with `view_share` of it, after a log-normal delay, and is
+attributed within its window. All arrays are by impression [N].
 """
 
 import math

@@ -38,8 +38,8 @@ class Population:
     def __init__(self, config: WorldConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
-        self.users = _spans(config.users, config, seed, Stream.USER_SPANS)
-        self.pins = _spans(config.pins, config, seed, Stream.PIN_SPANS)
+        self.users = draw_spans(config.users, config.churn, config.days, seed, Stream.USER_SPANS)
+        self.pins = draw_spans(config.pins, config.churn, config.days, seed, Stream.PIN_SPANS)
         rng = generator(seed, Stream.TOPICS)
         self.topics_KD = unit(rng.standard_normal((config.taste.topics, config.taste.dim), "f4"))
         self._draw_users()
@@ -54,7 +54,7 @@ class Population:
         mean = config.impressions_per_user / config.impressions_per_session
         shape = config.activity_shape
         self.user_sessions = rng.gamma(shape, mean / shape, num)
-        self.user_country = rng.choice(20, num, p=_zipf(20, 1.2))
+        self.user_country = rng.choice(20, num, p=zipf_shares(20, 1.2))
         self.user_age = rng.choice(6, num, p=[0.2, 0.3, 0.2, 0.14, 0.1, 0.06])
         self.user_gender = rng.choice(3, num, p=[0.65, 0.25, 0.1])
         self.user_device = rng.choice(4, num, p=[0.45, 0.35, 0.15, 0.05])
@@ -62,14 +62,16 @@ class Population:
     def _draw_pins(self) -> None:
         config, rng, num = self.config, generator(self.seed, Stream.PINS), len(self.pins.born)
         self.pin_topics, taste = self._mixture(rng, num, _PIN_TOPICS, 0.1)
-        noise = _directions(rng, taste.shape) * np.float32(config.taste.pin_noise)
+        noise = directions(rng, taste.shape) * np.float32(config.taste.pin_noise)
         self.pin_PD = unit(unit(taste) + noise)
         rank = rng.permutation(num) + 1.0
         self.pin_weight = rank**-config.zipf
         log_weight = np.log(self.pin_weight)
         standard = (log_weight - log_weight.mean()) / log_weight.std()
         self.pin_popularity = np.clip(standard, -3.0, 3.0).astype("f4")
-        self.pin_advertiser = rng.choice(config.advertisers, num, p=_zipf(config.advertisers, 0.7))
+        self.pin_advertiser = rng.choice(
+            config.advertisers, num, p=zipf_shares(config.advertisers, 0.7)
+        )
         self.pin_creative = rng.choice(4, num, p=[0.5, 0.2, 0.2, 0.1])
         self.pin_price = np.exp(rng.normal(3.5, 1.0, num)).astype("f4")
 
@@ -100,7 +102,7 @@ class Population:
         config, rng = self.config, generator(self.seed, Stream.CONTENT)
         view = rng.standard_normal((config.taste.dim, config.content_dim), "f4")
         view /= np.float32(np.sqrt(config.content_dim))
-        noise = _directions(rng, (len(self.pin_PD), config.content_dim))
+        noise = directions(rng, (len(self.pin_PD), config.content_dim))
         return unit(self.pin_PD @ view + noise * np.float32(config.taste.content_noise))
 
     def taste_on(self, day: int) -> Floats:
@@ -123,11 +125,11 @@ def brownian(seed: int, day: int, horizon: int, shape: tuple[int, ...]) -> Float
     """
     low, high = 0, horizon
     at_low: Floats = np.zeros(shape, np.float32)
-    at_high = _directions(generator(seed, Stream.DRIFT, high), shape)
+    at_high = directions(generator(seed, Stream.DRIFT, high), shape)
     at_high *= np.float32(np.sqrt(high))
     while day not in (low, high):
         middle = (low + high) // 2
-        step = _directions(generator(seed, Stream.DRIFT, middle), shape)
+        step = directions(generator(seed, Stream.DRIFT, middle), shape)
         step *= np.float32(np.sqrt((high - low) / 4))
         between: Floats = (at_low + at_high) / np.float32(2) + step
         if day < middle:
@@ -144,28 +146,29 @@ def unit(vectors: npt.NDArray) -> Floats:
     return scaled
 
 
-def _directions(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+def directions(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     """Gaussian vectors [N, D] of mean square length 1."""
     vectors: Floats = rng.standard_normal(shape, "f4")
     vectors *= np.float32(1 / np.sqrt(shape[1]))
     return vectors
 
 
-def _zipf(num: int, exponent: float) -> npt.NDArray[np.float64]:
+def zipf_shares(num: int, exponent: float) -> npt.NDArray[np.float64]:
+    """Shares [N] of the ranks 1 to N."""
     weights = np.arange(1, num + 1) ** -exponent
     shares: npt.NDArray[np.float64] = weights / weights.sum()
     return shares
 
 
-def _spans(num: int, config: WorldConfig, seed: int, stream: Stream) -> Spans:
+def draw_spans(num: int, churn: float, days: int, seed: int, stream: Stream) -> Spans:
     """Lives of a stationary population: `num` on day 0, `churn` of them arriving every day."""
     rng = generator(seed, stream)
-    arrivals = round(num * config.churn)
-    born = np.concatenate([np.zeros(num, np.int64), np.repeat(np.arange(1, config.days), arrivals)])
-    life = 1 + rng.exponential(1 / config.churn, len(born)) if config.churn else np.inf
-    gone = np.minimum(born + life, config.days + 1.0).astype(np.int64)
+    arrivals = round(num * churn)
+    born = np.concatenate([np.zeros(num, np.int64), np.repeat(np.arange(1, days), arrivals)])
+    life = 1 + rng.exponential(1 / churn, len(born)) if churn else np.inf
+    gone = np.minimum(born + life, days + 1.0).astype(np.int64)
     # Those who are there on day 0 arrived before it, by an age of the same distribution.
     age = np.zeros(len(born), np.int64)
-    if config.churn:
-        age[:num] = rng.exponential(1 / config.churn, num).astype(np.int64)
+    if churn:
+        age[:num] = rng.exponential(1 / churn, num).astype(np.int64)
     return Spans(born - age, gone)

@@ -22,6 +22,13 @@ class Stream(IntEnum):
     DAY = 8
     EVENTS = 9
     REPORTS = 10
+    MARKET_USERS = 100
+    MARKET_PINS = 101
+    MARKET_ADVERTISERS = 102
+    MARKET_TREES = 103
+    MARKET_VISITS = 104
+    MARKET_OFFSITE = 105
+    MARKET_AD_SPANS = 106
 
 
 def generator(seed: int, stream: Stream, *keys: int) -> np.random.Generator:

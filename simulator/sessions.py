@@ -45,11 +45,16 @@ class Stock:
 def stock_of(population: Population, day: int) -> Stock:
     """The Pins that exist on a day."""
     pins = population.pins.alive(day)
-    topic = population.pin_topics[pins, 0]
+    topics = population.config.taste.topics
+    return stocked(pins, population.pin_topics[pins, 0], population.pin_weight[pins], topics)
+
+
+def stocked(pins: Ints, topic: Ints, weight: npt.NDArray, topics: int) -> Stock:
+    """Pins [P] on offer, with their main topic and their popularity."""
     order = np.argsort(topic, kind="stable")
-    weight = np.cumsum(population.pin_weight[pins[order]])
-    start = np.searchsorted(topic[order], np.arange(population.config.taste.topics + 1))
-    return Stock(pins[order], np.concatenate([[0.0], weight]), start)
+    until = np.cumsum(weight[order])
+    start = np.searchsorted(topic[order], np.arange(topics + 1))
+    return Stock(pins[order], np.concatenate([[0.0], until]), start)
 
 
 def draw_sessions(
@@ -107,12 +112,19 @@ def draw_pins(
     stock: Stock,
 ) -> Ints:
     """Pins [N] by popularity: among all on offer, or among those of the session's topic."""
-    topic = sessions.topic[session]
+    anywhere = rng.random(len(session)) < config.explore
+    return draw_from(stock, rng, sessions.topic[session], anywhere)
+
+
+def draw_from(
+    stock: Stock, rng: np.random.Generator, topic: Ints, anywhere: npt.NDArray[np.bool_]
+) -> Ints:
+    """Pins [N] by popularity: of a topic, or of all where it has none or `anywhere` says so."""
     first, last = stock.start[topic], stock.start[topic + 1]
-    anywhere = (rng.random(len(session)) < config.explore) | (first == last)
+    anywhere = anywhere | (first == last)
     first = np.where(anywhere, 0, first)
     last = np.where(anywhere, len(stock.pins), last)
     low, high = stock.weight_until[first], stock.weight_until[last]
-    drawn = low + rng.random(len(session)) * (high - low)
+    drawn = low + rng.random(len(topic)) * (high - low)
     index = np.searchsorted(stock.weight_until, drawn, side="right") - 1
     return stock.pins[np.clip(index, first, last - 1)]

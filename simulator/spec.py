@@ -32,7 +32,7 @@ def world_spec(config: WorldConfig) -> DatasetSpec:
         description="ad impressions of a synthetic world whose probabilities are known",
         surfaces=SURFACES,
         actions=(*ACTIONS, "conversion"),
-        labels=_labels(),
+        labels=label_declarations(),
         features=(*_user_features(config), *_pin_features(config), *_context_features()),
         attribution_days=config.conversion.click_days,
         daily_rows=(int(rows * 0.4), int(rows * 2.5)),
@@ -41,7 +41,8 @@ def world_spec(config: WorldConfig) -> DatasetSpec:
     )
 
 
-def _labels() -> tuple[Label, ...]:
+def label_declarations() -> tuple[Label, ...]:
+    """What follows an impression of an ad, in every simulated world."""
     typed = (
         Label(
             name=typed_label(kind, attribution),
@@ -71,14 +72,16 @@ def _labels() -> tuple[Label, ...]:
     )
 
 
-def _numeric(scope: str, meanings: dict[str, str]) -> tuple[Feature, ...]:
+def numeric(scope: str, meanings: dict[str, str]) -> tuple[Feature, ...]:
+    """Numeric features of one scope, by name."""
     return tuple(
         Feature(name=name, scope=scope, kind="numeric", meaning=meaning)  # type: ignore[arg-type]
         for name, meaning in meanings.items()
     )
 
 
-def _categorical(scope: str, meanings: dict[str, tuple[str, int]]) -> tuple[Feature, ...]:
+def categorical(scope: str, meanings: dict[str, tuple[str, int]]) -> tuple[Feature, ...]:
+    """Categorical features of one scope, by name: meaning and cardinality."""
     return tuple(
         Feature(
             name=name,
@@ -106,7 +109,7 @@ def _user_features(config: WorldConfig) -> tuple[Feature, ...]:
         )
 
     return (
-        *_categorical(
+        *categorical(
             "user",
             {
                 "country": ("country of the account", 32),
@@ -123,7 +126,7 @@ def _user_features(config: WorldConfig) -> tuple[Feature, ...]:
             cardinality=2 * config.taste.topics,
             max_len=3,
         ),
-        *_numeric(
+        *numeric(
             "user",
             {
                 "tenure_days": "days since sign-up",
@@ -150,7 +153,7 @@ def _pin_features(config: WorldConfig) -> tuple[Feature, ...]:
             meaning="content embedding, unit length",
             dim=config.content_dim,
         ),
-        *_categorical(
+        *categorical(
             "pin",
             {
                 "primary_interest": ("main topic", 2 * config.taste.topics),
@@ -159,7 +162,7 @@ def _pin_features(config: WorldConfig) -> tuple[Feature, ...]:
                 "price_bucket": ("price group", 16),
             },
         ),
-        *_numeric(
+        *numeric(
             "pin",
             {
                 "price": "price of the product, USD",
@@ -172,14 +175,14 @@ def _pin_features(config: WorldConfig) -> tuple[Feature, ...]:
 
 def _context_features() -> tuple[Feature, ...]:
     return (
-        *_categorical(
+        *categorical(
             "context",
             {
                 "hour": ("hour of the impression, UTC", 32),
                 "query_topic": ("topic searched or related to; null on the home feed", 128),
             },
         ),
-        *_numeric(
+        *numeric(
             "context",
             {
                 "position": "place within the session, from 0",

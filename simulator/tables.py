@@ -1,5 +1,7 @@
 """A day of the world as Arrow tables: events with their truth, and the snapshots of entities."""
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -11,17 +13,17 @@ from feature_store.lake.schemas import arrow_schema, pack
 from simulator.behaviour import DayLog
 from simulator.config import ATTRIBUTIONS, CONVERSION_TYPES, SURFACES
 from simulator.history import History
-from simulator.outcomes import ACTIONS, DAY_US
+from simulator.outcomes import ACTIONS, DAY_US, Codes, Flags
 from simulator.population import Ints, Population
 from simulator.spec import typed_label
 
 _AFFINITY_DIMS = 32  # of the content, which is a random view: enough for a cosine, and cheap
-_TIMES = pa.timestamp("us", tz="UTC")
+TIMES = pa.timestamp("us", tz="UTC")
 _LISTS = pa.list_(pa.field("element", pa.string(), nullable=False))
-_CREATIVES = ("image", "video", "carousel", "collection")
-_AGES = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
-_GENDERS = ("female", "male", "unspecified")
-_DEVICES = ("iphone", "android", "web", "tablet")
+CREATIVES = ("image", "video", "carousel", "collection")
+AGES = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
+GENDERS = ("female", "male", "unspecified")
+DEVICES = ("iphone", "android", "web", "tablet")
 TRUTH = pa.schema(
     [
         pa.field("event_id", pa.string(), nullable=False),
@@ -30,6 +32,26 @@ TRUTH = pa.schema(
         pa.field("p_conversion", pa.float32(), nullable=False),
     ]
 )
+
+
+class Labelled(Protocol):
+    """Impressions [N] and what followed them, as a day's log has them."""
+
+    @property
+    def click(self) -> Flags:
+        """Whether each was clicked."""
+
+    @property
+    def good_click(self) -> Flags:
+        """Whether the visit lasted."""
+
+    @property
+    def conversion(self) -> Codes:
+        """Index into `CONVERSION_TYPES`, -1 for none."""
+
+    @property
+    def attribution(self) -> Codes:
+        """Index into `ATTRIBUTIONS`."""
 
 
 class EventWriter:
@@ -50,12 +72,12 @@ class EventWriter:
         impressions = self._rows(
             log, np.full(len(log.user), day), history, event_ids(day, np.arange(len(log.user)))
         )
-        shown = _ids_by_day(origin, history.converted_row[arriving])
+        shown = ids_by_day(origin, history.converted_row[arriving])
         conversions = self._rows(late, origin, history, late_ids(shown))
         same_day = (log.conversion >= 0) & (log.arrival < DAY_US)
         now = {
             "action": pc.take(pa.array(ACTIONS), log.action),
-            "arrived_at": pa.nulls(len(log.user), _TIMES),
+            "arrived_at": pa.nulls(len(log.user), TIMES),
             "impression_id": pa.nulls(len(log.user), pa.string()),
         }
         then = {
@@ -64,8 +86,8 @@ class EventWriter:
             "impression_id": shown,
         }
         tables = [
-            self._table(impressions | now | _impression_labels(log, same_day)),
-            self._table(conversions | then | _late_labels(late)),
+            self._table(impressions | now | impression_labels(log, same_day)),
+            self._table(conversions | then | late_labels(late)),
         ]
         return in_filing_order(pa.concat_tables(tables)).combine_chunks()
 
@@ -75,7 +97,7 @@ class EventWriter:
         A late label has those of the impression that it repeats.
         """
         arriving = history.heard_day == day
-        origin = _ids_by_day(history.converted_day[arriving], history.converted_row[arriving])
+        origin = ids_by_day(history.converted_day[arriving], history.converted_row[arriving])
         parts = (
             (event_ids(day, np.arange(len(log.user))), log),
             (late_ids(origin), history.converted.take(arriving)),
@@ -108,10 +130,10 @@ class EventWriter:
 
     def _times(self, clock: Ints, day: Ints) -> pa.Array:
         """Times on the clock of a day's midnight, in microseconds, as timestamps."""
-        return pa.array(clock + day * DAY_US + self._epoch_us, _TIMES)
+        return pa.array(clock + day * DAY_US + self._epoch_us, TIMES)
 
     def _table(self, columns: dict[str, npt.NDArray | pa.Array]) -> pa.Table:
-        return _typed(columns, self._schema)
+        return typed_table(columns, self._schema)
 
 
 def users_table(spec: DatasetSpec, population: Population, history: History) -> pa.Table:
@@ -120,15 +142,15 @@ def users_table(spec: DatasetSpec, population: Population, history: History) -> 
     columns = {
         "user_id": identifiers("u", user, 7),
         "country": identifiers("country_", population.user_country[user], 2),
-        "age_bucket": pc.take(pa.array(_AGES), population.user_age[user]),
-        "gender": pc.take(pa.array(_GENDERS), population.user_gender[user]),
-        "device": pc.take(pa.array(_DEVICES), population.user_device[user]),
+        "age_bucket": pc.take(pa.array(AGES), population.user_age[user]),
+        "gender": pc.take(pa.array(GENDERS), population.user_gender[user]),
+        "device": pc.take(pa.array(DEVICES), population.user_device[user]),
         "interests": _interests(population, user),
         "tenure_days": history.day - population.users.born[user],
         "user_saves_30d": history.actions("user", "save", 30)[user],
         **_sequences(population, history, user),
     }
-    return _typed(columns, arrow_schema(spec.users_table()))
+    return typed_table(columns, arrow_schema(spec.users_table()))
 
 
 def pins_table(spec: DatasetSpec, population: Population, history: History) -> pa.Table:
@@ -140,13 +162,13 @@ def pins_table(spec: DatasetSpec, population: Population, history: History) -> p
         "content": pack(population.content[pin]),
         "primary_interest": identifiers("topic_", population.pin_topics[pin, 0], 2),
         "advertiser": identifiers("a", population.pin_advertiser[pin], 5),
-        "creative_type": pc.take(pa.array(_CREATIVES), population.pin_creative[pin]),
+        "creative_type": pc.take(pa.array(CREATIVES), population.pin_creative[pin]),
         "price_bucket": identifiers("price_", np.log2(1 + price).astype(np.int64), 2),
         "price": price,
         "pin_age_days": history.day - population.pins.born[pin],
         "pin_saves_30d": history.actions("pin", "save", 30)[pin],
     }
-    return _typed(columns, arrow_schema(spec.pins_table()))
+    return typed_table(columns, arrow_schema(spec.pins_table()))
 
 
 def identifiers(prefix: str, numbers: npt.NDArray, width: int) -> pa.Array:
@@ -158,7 +180,7 @@ def identifiers(prefix: str, numbers: npt.NDArray, width: int) -> pa.Array:
 
 def event_ids(day: int, rows: Ints) -> pa.Array:
     """Ids of impressions from their numbers within the day."""
-    return _ids_by_day(np.full(len(rows), day), rows)
+    return ids_by_day(np.full(len(rows), day), rows)
 
 
 def late_ids(impressions: pa.Array) -> pa.Array:
@@ -166,19 +188,22 @@ def late_ids(impressions: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(impressions, "late", "-")
 
 
-def _ids_by_day(days: Ints, rows: Ints) -> pa.Array:
+def ids_by_day(days: Ints, rows: Ints, prefix: str = "e") -> pa.Array:
+    """Ids of impressions, or of what else has another prefix, from their days and numbers [N]."""
     number = pc.utf8_lpad(pa.array(rows).cast(pa.string()), 9, "0")
-    return pc.binary_join_element_wise(identifiers("e", days, 4), number, "-")
+    return pc.binary_join_element_wise(identifiers(prefix, days, 4), number, "-")
 
 
-def _typed(columns: dict[str, npt.NDArray | pa.Array], schema: pa.Schema) -> pa.Table:
+def typed_table(columns: dict[str, npt.NDArray | pa.Array], schema: pa.Schema) -> pa.Table:
+    """Columns by name as a table of a schema."""
     arrays = [pa.array(columns[f.name]).cast(f.type, safe=False) for f in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _impression_labels(
-    log: DayLog, converted: npt.NDArray[np.bool_]
+def impression_labels(
+    log: "Labelled", converted: npt.NDArray[np.bool_]
 ) -> dict[str, npt.NDArray | pa.Array]:
+    """The labels of impressions, of which some are known to have converted."""
     return {"click": log.click, "good_click": log.good_click, "conversion": converted} | {
         typed_label(kind, attribution): converted & (log.conversion == k) & (log.attribution == a)
         for k, kind in enumerate(CONVERSION_TYPES)
@@ -186,8 +211,10 @@ def _impression_labels(
     }
 
 
-def _late_labels(late: DayLog) -> dict[str, npt.NDArray | pa.Array]:
-    ones, nothing = np.ones(len(late.user), np.int8), pa.nulls(len(late.user), pa.int8())
+def late_labels(late: "Labelled") -> dict[str, npt.NDArray | pa.Array]:
+    """The labels of conversions that were heard of late."""
+    num = len(late.conversion)
+    ones, nothing = np.ones(num, np.int8), pa.nulls(num, pa.int8())
     return {"click": nothing, "good_click": nothing, "conversion": ones} | {
         typed_label(kind, attribution): pa.array(
             ones, mask=(late.conversion != k) | (late.attribution != a)
@@ -200,7 +227,7 @@ def _late_labels(late: DayLog) -> dict[str, npt.NDArray | pa.Array]:
 def _interests(population: Population, user: Ints) -> pa.Array:
     topics = population.user_topics[user, :3]
     offsets = np.arange(len(user) + 1, dtype=np.int32) * topics.shape[1]
-    return _lists(offsets, identifiers("topic_", topics.reshape(-1), 2))
+    return list_array(offsets, identifiers("topic_", topics.reshape(-1), 2))
 
 
 def _sequences(population: Population, history: History, user: Ints) -> dict[str, pa.Array]:
@@ -215,12 +242,13 @@ def _sequences(population: Population, history: History, user: Ints) -> dict[str
     sales_offsets, sales = history.recent(user, history.converted.user[converted], longest)
     advertisers = history.converted.advertiser[converted][sales]
     return {
-        "engaged_pins": _lists(offsets, identifiers("p", engaged.pin[rows], 7)),
-        "engaged_actions": _lists(offsets, pc.take(pa.array(ACTIONS), engaged.action[rows])),
-        "engaged_surfaces": _lists(offsets, pc.take(pa.array(SURFACES), engaged.surface[rows])),
-        "converted_advertisers": _lists(sales_offsets, identifiers("a", advertisers, 5)),
+        "engaged_pins": list_array(offsets, identifiers("p", engaged.pin[rows], 7)),
+        "engaged_actions": list_array(offsets, pc.take(pa.array(ACTIONS), engaged.action[rows])),
+        "engaged_surfaces": list_array(offsets, pc.take(pa.array(SURFACES), engaged.surface[rows])),
+        "converted_advertisers": list_array(sales_offsets, identifiers("a", advertisers, 5)),
     }
 
 
-def _lists(offsets: Ints, values: pa.Array) -> pa.Array:
+def list_array(offsets: Ints, values: pa.Array) -> pa.Array:
+    """Lists of strings from offsets [N + 1] into values."""
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=_LISTS)

@@ -1,14 +1,14 @@
 """The world as a whole: any of its days, alone, as four tables."""
 
-import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
+from simulator.calendar import Calendar
 from simulator.config import WorldConfig
 from simulator.history import DigestStore
-from simulator.outcomes import DAY_US
 from simulator.population import Population
 from simulator.spec import world_spec
 from simulator.tables import EventWriter, pins_table, users_table
@@ -16,12 +16,17 @@ from simulator.tables import EventWriter, pins_table, users_table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldDay:
-    """One day. `truth` holds the hidden probabilities of every row and is no model's input."""
+    """One day. `truth` holds the hidden probabilities of every row and is no model's input.
+
+    Attributes:
+        more: further tables of the data set, by name.
+    """
 
     events: pa.Table
     users: pa.Table
     pins: pa.Table
     truth: pa.Table
+    more: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
 class World:
@@ -41,23 +46,10 @@ class World:
     ) -> None:
         self.config = config
         self.spec = world_spec(config)
-        self._first = dt.date.fromisoformat(first_ds)
+        self._calendar = Calendar(first_ds, config.days)
         self._population = Population(config, seed)
         self._digests = DigestStore(self._population, cache)
-        epoch_us = (self._first - dt.date(1970, 1, 1)).days * DAY_US
-        self._writer = EventWriter(self.spec, self._population, epoch_us)
-
-    def day_number(self, ds: str) -> int:
-        """Which day of the world a date is.
-
-        Raises:
-            ValueError: the world has not begun, or is over.
-        """
-        number = (dt.date.fromisoformat(ds) - self._first).days
-        if not 0 <= number < self.config.days:
-            last = self._first + dt.timedelta(days=self.config.days - 1)
-            raise ValueError(f"expected a day from {self._first} to {last}, found {ds}")
-        return number
+        self._writer = EventWriter(self.spec, self._population, self._calendar.epoch_us)
 
     def day(self, ds: str) -> WorldDay:
         """The tables of a day.
@@ -65,7 +57,7 @@ class World:
         Raises:
             ValueError: the world has not begun, or is over.
         """
-        number = self.day_number(ds)
+        number = self._calendar.number(ds)
         history = self._digests.history(number)
         log = self._digests.simulate(number)
         return WorldDay(

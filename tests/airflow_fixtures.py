@@ -14,9 +14,9 @@ AIRFLOW_PYTHON = PROJECT / ".venv-airflow" / "bin" / "python"
 DAG_READER = PROJECT / "tests" / "dag_reader.py"
 
 
-def make_home(folder: Path) -> Path:
+def make_home(folder: Path, dataset: str = "simulated") -> Path:
     """A home as `derm init` leaves it, empty otherwise."""
-    home = Home(dataset="simulated", recipe="toy", first_ds="2025-03-01", start_ds="2025-03-08")
+    home = Home(dataset=dataset, recipe="toy", first_ds="2025-03-01", start_ds="2025-03-08")
     home.save(folder)
     return folder
 

@@ -38,11 +38,12 @@ import redis
 
 from benchmarks import harness
 from feature_store.config import PublishingConfig
+from feature_store.contracts.base import day_number
 from feature_store.contracts.tables import pool_table
 from feature_store.lake.buckets import bucket_of
 from feature_store.lake.lake import Lake, stage_file
 from feature_store.lake.schemas import pack
-from feature_store.online.codec import ValueFormat, day_number
+from feature_store.online.codec import ValueFormat
 from feature_store.online.slots import BucketFiles, SlotWrite, files_by_bucket
 from feature_store.online.store import SlotState
 from feature_store.online.stores import resp

@@ -38,7 +38,6 @@ from feature_store.lake.lake import Lake
 from feature_store.reading.counts import Counting
 from feature_store.reading.examples import DayExamples, Order
 from feature_store.spark.tasks import run_here
-from jobs.datasets.registry import SIMULATED
 from jobs.engine.runner import open_context
 from jobs.recipes import Recipe, recipe
 from jobs.settings import Home, Settings
@@ -48,6 +47,7 @@ from models.derm.losses import DermObjective
 from models.derm.model import DermModel
 from models.training.determinism import make_deterministic, seed_torch, torch_device
 from models.training.loop import Trainer
+from simulator.market.config import SIMULATED
 from simulator.spec import world_spec
 from simulator.world import World
 

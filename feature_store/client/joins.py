@@ -87,11 +87,9 @@ class AsOfJoin:
     def batches(self, examples: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         """The examples in their order, with two columns for each pool."""
         schema = self.schema(examples.schema)
-        for whole in examples:
-            for start in range(0, len(whole), self._rows):
-                batch = whole.slice(start, self._rows)
-                columns = [*batch.columns, *self._columns(batch)]
-                yield pa.record_batch(columns, schema=schema)
+        for batch in _of_size(examples, self._rows):
+            columns = [*batch.columns, *self._columns(batch)]
+            yield pa.record_batch(columns, schema=schema)
 
     def _columns(self, batch: pa.RecordBatch) -> Iterator[pa.Array]:
         days_N = _days(batch.column(self._time), self._time)
@@ -100,32 +98,27 @@ class AsOfJoin:
             vectors_ND = np.zeros((len(batch), pool.vectors.dim), np.float32)
             found_N = np.zeros(len(batch), np.bool_)
             for day in np.unique(days_N).tolist():
-                at = np.flatnonzero(days_N == day)
-                vectors_ND[at], found_N[at] = self._find(pool, iso_day(day), ids.take(pa.array(at)))
+                rows = np.flatnonzero(days_N == day)
+                if ds := self._day_of(pool, iso_day(day)):
+                    of_day = ids if len(rows) == len(ids) else ids.take(pa.array(rows))
+                    spaces = pool.vectors.find(ds, of_day, rows, vectors_ND, found_N)
+                    self._check_space(pool, ds, spaces)
             yield vector_array(vectors_ND)
             yield pa.array(found_N)
 
-    def _find(
-        self, pool: JoinedPool, day: str, ids: pa.Array
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Vectors [N, D] of the ids of one day's examples, and which were found [N]."""
+    def _day_of(self, pool: JoinedPool, day: str) -> str:
+        """The day whose pool the examples of a day are joined with; empty for none."""
         ds = shift_day(day, -self._lag_days)
+        if ds in pool.days:
+            return ds
         if self._unknown_days and ds < pool.days[0]:
-            return np.zeros((len(ids), pool.vectors.dim), np.float32), np.zeros(len(ids), np.bool_)
-        if ds not in pool.days:
-            raise MissingInput(
-                f"examples of {day} need the pool of {ds}, which is not there",
-                where=pool.vectors.table.name,
-                found=f"{len(pool.days)} days, {pool.days[0]} to {pool.days[-1]}",
-                hint="unknown_days=True lets examples before the first pool through, unfound",
-            )
-        coded = ids.dictionary_encode()
-        found = pool.vectors.find(ds, coded.dictionary)
-        self._check_space(pool, ds, found.spaces)
-        # A row without an id is of nobody.
-        row_N = pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy()
-        vectors = np.concatenate([found.vectors_ND, np.zeros((1, pool.vectors.dim), np.float32)])
-        return vectors[row_N], np.append(found.found_N, False)[row_N]
+            return ""
+        raise MissingInput(
+            f"examples of {day} need the pool of {ds}, which is not there",
+            where=pool.vectors.table.name,
+            found=f"{len(pool.days)} days, {pool.days[0]} to {pool.days[-1]}",
+            hint="unknown_days=True lets examples before the first pool through, unfound",
+        )
 
     def _check_space(self, pool: JoinedPool, ds: str, spaces: frozenset[str]) -> None:
         key = (pool.upstream, pool.entity)
@@ -139,6 +132,18 @@ class AsOfJoin:
                 hint="join the examples of each space apart, and train on one of them",
             )
         self._spaces.update(dict.fromkeys([key], *seen) if seen else {})
+
+
+def _of_size(examples: pa.RecordBatchReader, rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of a size, the last one shorter: each reads its pools anew."""
+    kept: list[pa.RecordBatch] = []
+    for batch in examples:
+        kept.append(batch)
+        if sum(map(len, kept)) >= rows:
+            *whole, rest = pa.Table.from_batches(kept).combine_chunks().to_batches(rows)
+            yield from whole
+            kept = [rest]
+    yield from pa.Table.from_batches(kept, examples.schema).combine_chunks().to_batches(rows)
 
 
 def _joined_pool(lake: Lake, upstream: Upstream, entity: Entity) -> JoinedPool:

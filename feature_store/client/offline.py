@@ -32,8 +32,8 @@ from feature_store.reading.lookup import PoolVectors
 Source = Path | str
 
 _COLUMNS = ("entity_id", "embedding", "last_active", "space_id")
-# Of the batches that a join yields.
-_BATCH_BYTES = 64 << 20
+# Of the vectors of a batch that a join yields; each batch reads its pools once.
+_BATCH_BYTES = 256 << 20
 
 
 def days(source: Source, upstream: Upstream, entity: Entity) -> tuple[str, ...]:

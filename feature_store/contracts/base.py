@@ -32,6 +32,11 @@ def shift_day(ds: str, days: int) -> str:
     return (dt.date.fromisoformat(ds) + dt.timedelta(days=days)).isoformat()
 
 
+def day_number(ds: str) -> int:
+    """Days since 1970-01-01."""
+    return (dt.date.fromisoformat(ds) - dt.date(1970, 1, 1)).days
+
+
 def days_between(first: str, last: str) -> tuple[str, ...]:
     """Every ISO date from `first` to `last`, both included; empty when `last` is earlier."""
     start, end = dt.date.fromisoformat(first), dt.date.fromisoformat(last)

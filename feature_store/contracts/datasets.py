@@ -101,6 +101,9 @@ class DatasetSpec(Contract):
     """A data set as `derm` sees it.
 
     Attributes:
+        columns: further columns of `events`, which no model reads.
+        tables: further tables of a day, which the lake keeps beside events, users and Pins; a
+            column `ts` of one lies within the day, and a list `user_ids` or `pin_ids` holds ids.
         upstreams: what learns from it; when none is declared, those that the labels name, in their
             order.
         surfaces: allowed values of `events.surface`.
@@ -121,6 +124,8 @@ class DatasetSpec(Contract):
     actions: tuple[str, ...]
     labels: tuple[Label, ...]
     features: tuple[Feature, ...]
+    columns: tuple[Column, ...] = ()
+    tables: tuple[Table, ...] = ()
     upstreams: tuple[UpstreamDeclaration, ...] = ()
     attribution_days: int = Field(default=0, ge=0)
     daily_rows: tuple[int, int] = (1, 2**62)
@@ -138,6 +143,8 @@ class DatasetSpec(Contract):
         names = [f.name for scope in ("user", "pin", "context") for f in self.inputs_of(scope)]
         if doubled := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"dataset {self.name}: features {doubled} are declared twice")
+        if taken := {t.name for t in self.tables} & {"events", "users", "pins", "runs"}:
+            raise ValueError(f"dataset {self.name}: tables {sorted(taken)} are there already")
         if "impressions" in self.counted[1:]:
             raise ValueError(f"dataset {self.name}: no label may be called impressions")
         targets = [(x.name, x.upstream) for x in self.labels]
@@ -281,6 +288,7 @@ class DatasetSpec(Contract):
                     nullable=True,
                     minimum=0,
                 ),
+                *self.columns,
                 *label_columns.values(),
                 *(f.column() for f in self.features_of("context")),
             ),

@@ -97,7 +97,7 @@ def summarise(buckets: Sequence[BucketStats]) -> Metrics:
     }
 
 
-def effective_rank(samples: Sequence[Vectors]) -> float | None:
+def pooled_effective_rank(samples: Sequence[Vectors]) -> float | None:
     """Exponential of the entropy of the normalised singular values; None without vectors.
 
     1 when all vectors are collinear, `dim` when they fill the space evenly.

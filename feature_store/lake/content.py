@@ -84,7 +84,7 @@ class HashedStream(io.RawIOBase):
         return self._state.hexdigest()
 
 
-def check_file(path: str) -> None:
+def check_local_file(path: str) -> None:
     """Compare a local file with its name: by its bytes, once in a process.
 
     Raises:

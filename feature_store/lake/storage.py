@@ -136,7 +136,7 @@ def check_file(uri: str) -> None:
         content.digests_of(uri)
         return
     try:
-        content.check_file(uri)
+        content.check_local_file(uri)
     except OSError as error:
         raise MissingInput(
             "a file of the lake cannot be read",

@@ -147,11 +147,6 @@ def slot_key(prefix: str) -> str:
     return f"derm:slot:{prefix.removeprefix('derm:').rstrip(':')}"
 
 
-def day_number(ds: str) -> int:
-    """Days since 1970-01-01, as the value's header counts them."""
-    return (dt.date.fromisoformat(ds) - _EPOCH).days
-
-
 def day_of(number: int) -> str:
     """The ISO date of a header's day."""
     return (_EPOCH + dt.timedelta(days=number)).isoformat()

@@ -84,7 +84,7 @@ class Releases:
         Raises:
             GuardFailed: a slot does not hold the pool that the release names.
         """
-        self.check(upstreams)
+        self.check(ds, upstreams)
         release_id = f"{ds}-{_digest(upstreams)}"
         path, current = self._path(release_id), self.current()
         # The current one may be known to the store alone, when its file was lost.
@@ -118,7 +118,7 @@ class Releases:
                 hint="publish a day: derm run --from DAY --to DAY",
             )
         target = self.get(current.previous)
-        self.check(target.upstreams)
+        self.check(target.ds, target.upstreams)
         self.point_at(target)
         return target
 
@@ -159,17 +159,17 @@ class Releases:
                 changes = {"pool_digest": now.digest, "users": now.rows}
                 put_slot_state(self.store, prefix, state.model_copy(update=changes))
 
-    def check(self, upstreams: Sequence[PublishedUpstream]) -> None:
-        """Refuse a release whose slot or index is not there, whole, and of that day.
+    def check(self, ds: str, upstreams: Sequence[PublishedUpstream]) -> None:
+        """Refuse a release of a day whose slot or index is not there, whole, and of that day.
 
         Raises:
             GuardFailed: naming the upstream and what its slot or index folder holds instead.
         """
         for entry in upstreams:
-            self._check_users(entry)
-            self._check_index(entry)
+            self._check_users(ds, entry)
+            self._check_index(ds, entry)
 
-    def _check_users(self, entry: PublishedUpstream) -> None:
+    def _check_users(self, ds: str, entry: PublishedUpstream) -> None:
         state = slot_state(self.store, entry.users_prefix)
         if state and (state.state, state.pool_digest) == ("complete", entry.pool_digest):
             return
@@ -180,10 +180,11 @@ class Releases:
             expected=f"complete pool {entry.pool_digest}",
             found=held,
             hint="a newer publish uses the slot now; publish the day again: "
-            f"derm publish --ds DAY --upstream {entry.upstream} --force, then derm release",
+            f"derm publish --ds {ds} --upstream {entry.upstream} --force, then "
+            f"derm release --ds {ds} --force",
         )
 
-    def _check_index(self, entry: PublishedUpstream) -> None:
+    def _check_index(self, ds: str, entry: PublishedUpstream) -> None:
         folder = self._folder.parent / entry.index_path
         if (folder / "index.json").exists():
             return
@@ -192,7 +193,9 @@ class Releases:
             where=str(folder),
             expected="a finished index",
             found="no index.json",
-            hint=f"derm index --ds DAY --upstream {entry.upstream} --force",
+            hint="Pins were forgotten since, or retention removed it; to publish the day again: "
+            f"derm index --ds {ds} --upstream {entry.upstream} --force, then "
+            f"derm release --ds {ds} --force",
         )
 
     def _path(self, release_id: str) -> Path:

@@ -16,10 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.contracts.base import day_number
 from feature_store.contracts.errors import ContractViolation, SpaceMismatch, StoreError
 from feature_store.lake.schemas import unpack
 from feature_store.lake.storage import open_parquet
-from feature_store.online.codec import ValueFormat, day_number, slot_key
+from feature_store.online.codec import ValueFormat, slot_key
 from feature_store.online.store import BucketDone, OnlineStore
 
 _BATCH_ROWS = 2048

@@ -40,7 +40,7 @@ class Counting:
     first_ds: str
 
 
-class Rows(Protocol):
+class RowsOfEntities(Protocol):
     """The rows that entities have in a table; an unknown one has the row after the last."""
 
     def __len__(self) -> int: ...
@@ -68,7 +68,7 @@ class EntityCounts:
         entity: Entity,
         ds: str,
         counting: Counting,
-        rows: Rows,
+        rows: RowsOfEntities,
     ) -> None:
         self._lake, self._spec, self._entity, self._counting = lake, spec, entity, counting
         self._names = tuple(f.name for f in spec.counting_features(entity))
@@ -80,7 +80,7 @@ class EntityCounts:
         np.divide(positives_WL, shown_W1, out=prior_WL, where=shown_W1 > 0)
         self._prior_WL = prior_WL.astype(np.float32)
 
-    def recall(self, rows_of_days: Mapping[str, Rows]) -> None:
+    def recall(self, rows_of_days: Mapping[str, RowsOfEntities]) -> None:
         """Append the counts of entities as of earlier days, one day after the other.
 
         Their rates are drawn towards everybody's rate before this day, like all others: that of
@@ -102,7 +102,9 @@ class EntityCounts:
         columns = np.ascontiguousarray(together.reshape(len(rows), len(self._names)).T)
         return dict(zip(self._names, columns, strict=True))
 
-    def _as_of(self, ds: str, rows: Rows) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    def _as_of(
+        self, ds: str, rows: RowsOfEntities
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Counts [rows + 1, W, C] before a day, and those of everybody together [W, C]."""
         shape = (len(WINDOWS), len(self._spec.counted))
         counts_NWC = np.zeros((len(rows) + 1, *shape), np.int32)

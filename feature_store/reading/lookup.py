@@ -3,11 +3,10 @@
 Only the buckets that hold one of them are read, one at a time: memory is bounded by the answer and
 one bucket.
 
-Shapes: N ids asked for, R rows of a bucket, D vector width.
+Shapes: R ids asked for, N rows of an answer, D vector width.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,21 +22,6 @@ from feature_store.lake.schemas import arrow_schema, one_array, unpack
 from feature_store.lake.staging import read_files
 
 _COLUMNS = ("entity_id", "embedding", "space_id")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FoundVectors:
-    """What a pool knows of N ids.
-
-    Attributes:
-        vectors_ND: float32, zeros where not found.
-        found_N: bool.
-        spaces: the embedding spaces of the vectors that were found.
-    """
-
-    vectors_ND: npt.NDArray[np.float32]
-    found_N: npt.NDArray[np.bool_]
-    spaces: frozenset[str]
 
 
 class PoolVectors:
@@ -57,29 +41,42 @@ class PoolVectors:
         self.dim, self.buckets = int(properties["dim"]), int(properties["buckets"])
         self._dtype = np.dtype(properties["dtype"]).newbyteorder("<")
 
-    def find(self, ds: str, ids: pa.Array) -> FoundVectors:
-        """The vectors of distinct ids at the end of a day.
+    def find(
+        self,
+        ds: str,
+        ids: pa.Array,
+        rows: npt.NDArray[np.int64],
+        vectors_ND: npt.NDArray[np.float32],
+        found_N: npt.NDArray[np.bool_],
+    ) -> frozenset[str]:
+        """Write the vectors that ids had at the end of a day into rows of an array.
 
         Args:
-            ids: string array [N] without nulls.
+            ids: strings [R]; null for nobody.
+            rows: [R], the row of each.
+            vectors_ND: where vectors go, float32; rows of ids that are not found are left alone.
+            found_N: where true is written for those that are.
+
+        Returns:
+            The embedding spaces of the buckets they are in.
 
         Raises:
             MissingInput: the day is not there, or a file of it is gone.
         """
-        vectors_ND = np.zeros((len(ids), self.dim), np.float32)
-        found_N = np.zeros(len(ids), np.bool_)
         spaces: set[str] = set()
+        if ids.null_count:
+            known = ids.is_valid()
+            ids, rows = ids.filter(known), rows[known.to_numpy(zero_copy_only=False)]
         files = self._lake.bucket_files(self.table.name, ds)
         for bucket, mine in _by_bucket(ids, self.buckets):
-            rows = read_files(files[bucket], self.table, _COLUMNS)
-            stored = one_array(rows["entity_id"])
-            at = pc.index_in(ids.take(pa.array(mine)), value_set=stored)
-            known = at.is_valid().to_numpy(zero_copy_only=False)
-            at_R = at.drop_null().to_numpy()
-            vectors_ND[mine[known]] = self.floats(rows["embedding"])[at_R]
-            found_N[mine[known]] = True
-            spaces.update(pc.unique(rows["space_id"].take(pa.array(at_R))).to_pylist())
-        return FoundVectors(vectors_ND=vectors_ND, found_N=found_N, spaces=frozenset(spaces))
+            stored = read_files(files[bucket], self.table, _COLUMNS)
+            at = pc.index_in(ids.take(pa.array(mine)), value_set=one_array(stored["entity_id"]))
+            known_R = at.is_valid().to_numpy(zero_copy_only=False)
+            into = rows[mine[known_R]]
+            vectors_ND[into] = self.floats(stored["embedding"])[at.drop_null().to_numpy()]
+            found_N[into] = True
+            spaces.update(pc.unique(stored["space_id"]).to_pylist())
+        return frozenset(spaces)
 
     def files(
         self, ds: str, ids: pa.Array | None = None

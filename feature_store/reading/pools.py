@@ -20,7 +20,7 @@ from feature_store.contracts.tables import pool_table
 from feature_store.lake.buckets import stable_hash
 from feature_store.lake.lake import Lake
 from feature_store.lake.schemas import unpack
-from feature_store.reading.counts import Rows
+from feature_store.reading.counts import RowsOfEntities
 
 _CHUNK_ROWS = 65_536
 
@@ -66,12 +66,14 @@ class EntityVectors:
         ContractViolation: its vectors have another width, or are no numbers.
     """
 
-    def __init__(self, lake: Lake, pools: Sequence[PoolInput], ds: str, rows: Rows) -> None:
+    def __init__(
+        self, lake: Lake, pools: Sequence[PoolInput], ds: str, rows: RowsOfEntities
+    ) -> None:
         self._lake, self._pools = lake, tuple(pools)
         # One row per entity, then one for the unknown.
         self._vectors = {p.feature.name: self._as_of(p, ds, rows) for p in self._pools}
 
-    def recall(self, rows_of_days: Mapping[str, Rows]) -> None:
+    def recall(self, rows_of_days: Mapping[str, RowsOfEntities]) -> None:
         """Append entities as of earlier days, a day after the other.
 
         Raises:
@@ -86,7 +88,7 @@ class EntityVectors:
         """The features of chosen rows: name -> float32 [B, D]."""
         return {name: vectors_ND[rows] for name, vectors_ND in self._vectors.items()}
 
-    def _as_of(self, pool: PoolInput, ds: str, rows: Rows) -> npt.NDArray[np.float32]:
+    def _as_of(self, pool: PoolInput, ds: str, rows: RowsOfEntities) -> npt.NDArray[np.float32]:
         """Vectors [N + 1, D] before a day; zeros where the pool does not know the entity."""
         vectors_ND = np.zeros((len(rows) + 1, pool.dim), np.float32)
         before = shift_day(ds, -pool.lag)

@@ -7,11 +7,12 @@ from pathlib import Path
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import InputError
 from jobs.console import day, out
-from jobs.datasets.registry import REAL, SIMULATED, dataset_spec, open_adapter
+from jobs.datasets.registry import REAL, dataset_spec, open_adapter
 from jobs.pipelines import catalog
 from jobs.recipes import RECIPES, absolute, recipe_digest
 from jobs.recipes import recipe as recipe_named
 from jobs.settings import Home, Settings
+from simulator.market.config import WORLDS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         required=True,
         metavar="NAME|PATH",
-        help=f"{', '.join((SIMULATED, *REAL))}, or the path of a declaration (*.toml)",
+        help=f"{', '.join((*WORLDS, *REAL))}, or the path of a declaration (*.toml)",
     )
     parser.add_argument(
         "--recipe",
@@ -76,7 +77,7 @@ def make(
         dataset = str(Path(dataset).resolve())
     name = absolute(recipe)
     chosen = recipe_named(name)
-    adapter = open_adapter(dataset, source, settings.home, chosen.simulation)
+    adapter = open_adapter(dataset, source, settings.home, chosen.world(dataset))
     first = first or adapter.first_day()
     start = start or shift_day(first, adapter.history_days if days is None else days)
     if start < first:
@@ -85,9 +86,10 @@ def make(
             expected=f"--start on or after {first}",
             found=start,
         )
-    spec = dataset_spec(dataset, source, chosen.simulation, chosen.upstreams)
+    spec = dataset_spec(dataset, source, chosen.world(dataset), chosen.upstreams)
     home = Home(
         upstreams=spec.declared_upstreams,
+        tables=tuple(table.name for table in spec.tables),
         dataset=dataset,
         source=source,
         recipe=name,

@@ -7,7 +7,7 @@ from pathlib import Path
 from jobs.console import out
 from jobs.engine.runner import open_context
 from jobs.rendering.exposition import (
-    Sample,
+    MetricSample,
     exposition,
     newest_manifests,
     samples,
@@ -38,5 +38,5 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _as_dict(sample: Sample) -> dict[str, str | float]:
+def _as_dict(sample: MetricSample) -> dict[str, str | float]:
     return {field: getattr(sample, field) for field in sample.__slots__}

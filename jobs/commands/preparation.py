@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError
 from jobs.commands import init
-from jobs.datasets.registry import SIMULATED, open_adapter
+from jobs.datasets.registry import open_adapter
 from jobs.engine import spaces
 from jobs.engine.runner import StepResult, run_step
 from jobs.pipelines import catalog
 from jobs.recipes import recipe_of
 from jobs.settings import Home, Settings
+from simulator.market.config import SIMULATED
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,7 @@ def days_to_publish(home: Home, settings: Settings, wanted: int) -> tuple[str, .
     Raises:
         InputError: the data ends before the first day that is published.
     """
-    world = recipe_of(home).simulation
+    world = recipe_of(home).world(home.dataset)
     last = open_adapter(home.dataset, home.source, settings.home, world).last_day()
     first = spaces.load(settings.home).first_daily(home)
     days = tuple(shift_day(first, i) for i in range(wanted))

@@ -33,7 +33,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     if args.json:
         out(release.model_dump_json())
     else:
-        left = before.release_id if before else "nothing"
+        left, day = (before.release_id, before.ds) if before else ("nothing", "DAY")
         out(f"readers see {release.release_id} ({release.ds}) instead of {left}")
-        out("to go forward again: derm release --ds DAY --force")
+        out(f"to go forward again: derm release --ds {day} --force")
     return 0

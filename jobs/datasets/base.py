@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +13,7 @@ from feature_store.contracts.datasets import DatasetSpec
 from jobs.datasets.checks import Problems
 
 _NOTHING = pa.table({})
+_OF_EVERY_DATA_SET = ("events", "users", "pins")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class DayTables:
     """A day of a data set before it is typed; columns beyond the declared ones are dropped.
 
     Attributes:
+        more: further tables that the data set declares, by name.
         names: by table, the columns of the files that declared columns were read from, where they
             have other names.
     """
@@ -27,7 +29,18 @@ class DayTables:
     events: pa.Table
     users: pa.Table
     pins: pa.Table
+    more: Mapping[str, pa.Table] = field(default_factory=dict)
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tables: Mapping[str, pa.Table]) -> Self:
+        """The tables of a day by name."""
+        more = {n: t for n, t in tables.items() if n not in _OF_EVERY_DATA_SET}
+        return cls(**{n: tables[n] for n in _OF_EVERY_DATA_SET}, more=more)
+
+    def table(self, name: str) -> pa.Table:
+        """The table called `name`; without columns where the source has none."""
+        return getattr(self, name) if name in _OF_EVERY_DATA_SET else self.more.get(name, _NOTHING)
 
 
 class Adapter(Protocol):

@@ -1,7 +1,7 @@
 """The rules of a day's tables, checked by column; every broken one is reported at once.
 
-`conform` brings loosely typed source columns into the declared types. `check_day` holds the rules
-that need no other day. Both note problems instead of raising, and `Problems.refuse` raises once.
+`conform` brings loosely typed source columns into the declared types. `check_tables` holds the
+rules that need no other day. Both note problems instead of raising; `Problems.refuse` raises once.
 """
 
 import datetime as dt
@@ -83,9 +83,9 @@ class Problems:
         )
 
 
-def day_tables(spec: DatasetSpec) -> tuple[Table, Table, Table]:
-    """Events, users and Pins of a data set."""
-    return (spec.events_table(), spec.users_table(), spec.pins_table())
+def day_tables(spec: DatasetSpec) -> tuple[Table, ...]:
+    """Events, users and Pins of a data set, then what else it declares."""
+    return (spec.events_table(), spec.users_table(), spec.pins_table(), *spec.tables)
 
 
 def conform(table: Table, data: pa.Table, spec: DatasetSpec, problems: Problems) -> pa.Table | None:
@@ -126,10 +126,10 @@ def conform(table: Table, data: pa.Table, spec: DatasetSpec, problems: Problems)
     return pa.Table.from_arrays(arrays, schema=arrow_schema(table))
 
 
-def check_day(
+def check_tables(
     spec: DatasetSpec, tables: dict[str, pa.Table], problems: Problems, *, may_be_empty: bool
 ) -> None:
-    """Check typed tables (`events`, `users`, `pins`; any may be absent) against the contract.
+    """Check typed tables of a day, any of which may be absent, against the contract.
 
     Args:
         may_be_empty: a day without events is one; without any, users and Pins need no rows.
@@ -139,12 +139,15 @@ def check_day(
         if table.name not in tables:
             continue
         if tables[table.name].num_rows == 0:
-            if not quiet:
+            if not quiet and table not in spec.tables:
                 problems.add(table.name, rule="at least one row", found="an empty day")
             continue
         check_rows(spec, table, tables[table.name], problems)
+        if table.name == "events":
+            _check_day_of(table, filed_at(tables[table.name]), problems)
+        elif table in spec.tables and "ts" in tables[table.name].column_names:
+            _check_day_of(table, tables[table.name]["ts"], problems)
     if "events" in tables:
-        _check_day_of(tables["events"], problems)
         for snapshot in (spec.users_table(), spec.pins_table()):
             if snapshot.name in tables:
                 check_known(tables["events"], snapshot, tables[snapshot.name], problems)
@@ -240,14 +243,12 @@ def _check_late_labels(spec: DatasetSpec, events: pa.Table, problems: Problems) 
     problems.add_rows("events", "impression_id", "a late row with a label that is 1", idle, rows)
 
 
-def _check_day_of(events: pa.Table, problems: Problems) -> None:
+def _check_day_of(table: Table, filed: pa.ChunkedArray, problems: Problems) -> None:
+    """Check that the times under which rows are filed are of the day."""
     start = _midnight(problems.ds)
-    kind = events.schema.field("ts").type
-    low, high = pa.scalar(start, kind), pa.scalar(start + dt.timedelta(days=1), kind)
-    filed = filed_at(events)
-    outside = pc.or_(pc.less(filed, low), pc.greater_equal(filed, high))
-    bad = filed.filter(outside)
-    problems.add_rows("events", "ts", "a time within the day (UTC)", bad, events.num_rows)
+    low, high = pa.scalar(start, filed.type), pa.scalar(start + dt.timedelta(days=1), filed.type)
+    bad = filed.filter(pc.or_(pc.less(filed, low), pc.greater_equal(filed, high)))
+    problems.add_rows(table.name, "ts", "a time within the day (UTC)", bad, len(filed))
 
 
 def _cast(

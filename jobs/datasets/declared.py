@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from feature_store.contracts.base import Contract, Day, Entity
+from feature_store.contracts.base import Contract, Day, Entity, day_number
 from feature_store.contracts.bounds import Bounds
 from feature_store.contracts.datasets import (
     DatasetSpec,
@@ -27,7 +27,7 @@ from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.filing import never_late
 from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
-from jobs.datasets.rolling import DAY_US, day_number
+from jobs.datasets.rolling import DAY_US
 
 
 def _check_parquet(path: str) -> str:

@@ -32,7 +32,7 @@ from feature_store.reading.examples import DayExamples, Order
 from jobs.datasets.separation import (
     Codes,
     Flags,
-    Rows,
+    TwoKinds,
     auc_alone,
     auc_error,
     auc_of_tree,
@@ -114,7 +114,7 @@ def audit_features(
         ("duplicated", _duplicated(lake, spec, ds, batch)),
         ("backfilled", _backfilled(lake, spec, ds, batch)),
     ):
-        kinds[kind] = (np.arange(len(fold)), Rows(positive=flags, weight=ones, fold=fold))
+        kinds[kind] = (np.arange(len(fold)), TwoKinds(positive=flags, weight=ones, fold=fold))
     positives = _positives(lake, spec, ds, upstream, counting)
     late = (np.arange(len(positives["late"])), _hour_by_hour(positives))
     # Drawn towards everybody's rate of the day they are read on: not comparable between days.
@@ -130,7 +130,7 @@ def audit_features(
     return tuple(reports)
 
 
-Tell = Callable[[npt.NDArray, Rows], float]
+Tell = Callable[[npt.NDArray, TwoKinds], float]
 
 
 def _inputs(spec: DatasetSpec, batch: Arrays) -> Iterator[tuple[str, str, Tell]]:
@@ -152,7 +152,9 @@ def _inputs(spec: DatasetSpec, batch: Arrays) -> Iterator[tuple[str, str, Tell]]
                 yield name, scope, column(codes)
 
 
-def _known(tell: Callable[[npt.NDArray, Rows], float], values: npt.NDArray, rows: Rows) -> float:
+def _known(
+    tell: Callable[[npt.NDArray, TwoKinds], float], values: npt.NDArray, rows: TwoKinds
+) -> float:
     """What is told by the rows that weigh something; NaN where one kind has too few of them."""
     used = np.flatnonzero(rows.weight > 0)
     chosen = rows.take(used)
@@ -237,7 +239,7 @@ def _positives(
     return {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
 
 
-def _hour_by_hour(batch: Arrays) -> Rows:
+def _hour_by_hour(batch: Arrays) -> TwoKinds:
     """Late labels against the others, which weigh as much in every hour of every day."""
     late = batch["late"]
     _, hour = np.unique(batch["ts"] // _HOUR_S, return_inverse=True)
@@ -245,13 +247,13 @@ def _hour_by_hour(batch: Arrays) -> Rows:
     lates, others = (np.bincount(hour[x], minlength=size) for x in (late, ~late))
     ratio = np.divide(lates, others, out=np.zeros(size), where=others > 0)
     weight = np.where(late, (others > 0)[hour], ratio[hour])
-    return Rows(positive=late, weight=weight.astype(np.float64), fold=_fold(batch))
+    return TwoKinds(positive=late, weight=weight.astype(np.float64), fold=_fold(batch))
 
 
-def _of_label(batch: Arrays, label: str, fold: Codes) -> tuple[npt.NDArray, Rows]:
+def _of_label(batch: Arrays, label: str, fold: Codes) -> tuple[npt.NDArray, TwoKinds]:
     values = batch[f"label:{label}"]
     at = np.flatnonzero(~np.isnan(values))
-    rows = Rows(positive=values[at] == 1, weight=np.ones(len(at)), fold=fold[at])
+    rows = TwoKinds(positive=values[at] == 1, weight=np.ones(len(at)), fold=fold[at])
     return at, rows
 
 

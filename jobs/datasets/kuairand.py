@@ -10,11 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from feature_store.contracts.base import day_number
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.lake.filing import never_late
 from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
-from jobs.datasets.rolling import DAY_US, Rolling, day_number, known_entities, utc
+from jobs.datasets.rolling import DAY_US, Rolling, known_entities, utc
 
 _ROLLING = Rolling(label="click", days=7)
 _RANGES = (
@@ -149,7 +150,7 @@ class KuaiRandAdapter:
         return tables_digest(day.events, day.users, day.pins)
 
 
-def open_folder(folder: Path, _: object) -> KuaiRandAdapter:
+def open_folder(folder: Path) -> KuaiRandAdapter:
     """The adapter of the data set's files."""
     return KuaiRandAdapter(folder=folder)
 

@@ -9,18 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from feature_store.contracts.base import day_number
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.lake.filing import never_late
 from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
-from jobs.datasets.rolling import (
-    DAY_US,
-    Rolling,
-    day_number,
-    known_entities,
-    split_words,
-    utc,
-)
+from jobs.datasets.rolling import DAY_US, Rolling, known_entities, split_words, utc
 
 _ROLLING = Rolling(label="liked", days=30)
 _RATINGS = dict.fromkeys(("user_id", "item_id", "rating", "timestamp"), "integer")
@@ -113,7 +107,7 @@ class MovieLensAdapter:
         return tables_digest(day.events, day.users, day.pins)
 
 
-def open_folder(folder: Path, _: object) -> MovieLensAdapter:
+def open_folder(folder: Path) -> MovieLensAdapter:
     """The adapter of the data set's files."""
     return MovieLensAdapter(folder=folder)
 

@@ -8,28 +8,28 @@ from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.datasets.base import Adapter
-from simulator import config as worlds
+from simulator.market.config import WORLDS
+from simulator.market.worlds import Simulation, smallest
 
-SIMULATED = "simulated"
 REAL = ("kuairand", "movielens", "trivago")
 
 
 def dataset_spec(
     dataset: str,
     source: str,
-    simulation: worlds.WorldConfig | None = None,
+    simulation: Simulation | None = None,
     upstreams: Sequence[UpstreamDeclaration] = (),
 ) -> DatasetSpec:
     """The declaration of a data set.
 
     Args:
-        simulation: the simulated world's configuration; None is the toy world.
+        simulation: a simulated world's configuration; None is the smallest that there is.
         upstreams: beside those that it declares, or in their place.
 
     Raises:
         InputError: no data set has that name, its declaration is wrong, or upstreams do not fit it.
     """
-    spec = _adapter(dataset, Path(source), simulation or worlds.toy()).spec
+    spec = _adapter(dataset, Path(source), simulation or smallest(dataset)).spec
     try:
         return spec.with_upstreams(upstreams) if upstreams else spec
     except ValueError as error:
@@ -38,17 +38,17 @@ def dataset_spec(
         ) from error
 
 
-def open_adapter(dataset: str, source: str, root: Path, simulation: worlds.WorldConfig) -> Adapter:
+def open_adapter(dataset: str, source: str, root: Path, simulation: Simulation) -> Adapter:
     """The adapter that reads a data set.
 
     Args:
         source: folder of the files; a declared data set's are beside its declaration by default.
-        root: the home; the simulated world's files are below it.
+        root: the home; a simulated world's files are below it.
 
     Raises:
         InputError: no data set has that name, or its source is missing.
     """
-    if dataset == SIMULATED:
+    if dataset in WORLDS:
         return _adapter(dataset, simulated_folder(root), simulation)
     folder = Path(source) if source or dataset in REAL else Path(dataset).parent
     adapter = _adapter(dataset, folder, simulation)
@@ -64,13 +64,17 @@ def open_adapter(dataset: str, source: str, root: Path, simulation: worlds.World
 
 def simulated_folder(root: Path) -> Path:
     """Where `derm simulate` writes below a home."""
-    return root / "source" / SIMULATED
+    return root / "source" / "simulated"
 
 
-def _adapter(dataset: str, folder: Path, simulation: worlds.WorldConfig) -> Adapter:
-    if dataset in (SIMULATED, *REAL):
+def _adapter(dataset: str, folder: Path, simulation: Simulation) -> Adapter:
+    if dataset in WORLDS:
+        from jobs.datasets.simulated import open_world
+
+        return open_world(dataset, folder, simulation)
+    if dataset in REAL:
         module = importlib.import_module(f"jobs.datasets.{dataset}")
-        adapter: Adapter = module.open_folder(folder, simulation)
+        adapter: Adapter = module.open_folder(folder)
         return adapter
     if Path(dataset).suffix == ".toml":
         from jobs.datasets.declared import DeclaredAdapter
@@ -78,6 +82,6 @@ def _adapter(dataset: str, folder: Path, simulation: worlds.WorldConfig) -> Adap
         return DeclaredAdapter(path=Path(dataset), folder=folder)
     raise InputError(
         "unknown data set",
-        expected=" | ".join((SIMULATED, *REAL, "the path of a declaration (*.toml)")),
+        expected=" | ".join((*WORLDS, *REAL, "the path of a declaration (*.toml)")),
         found=dataset,
     )

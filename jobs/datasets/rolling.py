@@ -4,7 +4,6 @@ A log is a data frame ordered by time, with columns day (days since 1970-01-01),
 action and one 0/1 column per label. Only rows of earlier days are ever used.
 """
 
-import datetime as dt
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,11 +17,6 @@ Scope = Literal["user", "pin"]
 
 _STRINGS = pa.list_(pa.field("element", pa.string(), nullable=False))
 DAY_US = 86_400_000_000
-
-
-def day_number(ds: str) -> int:
-    """Days since 1970-01-01."""
-    return (dt.date.fromisoformat(ds) - dt.date(1970, 1, 1)).days
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

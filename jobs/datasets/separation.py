@@ -2,7 +2,7 @@
 
 Every feature becomes columns of codes: a category, or one of some bins of a number. A column tells
 as much as the share of positives that its codes had among other rows; a shallow tree does the same
-with several columns. Rows are scored only by what was learned from the rows of other users, so
+with several columns. TwoKinds are scored only by what was learned from the rows of other users, so
 that chance, and users who are always of one kind, tell nothing.
 
 Shapes: N rows, C columns, K codes of a column.
@@ -28,7 +28,7 @@ _PARTS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rows:
+class TwoKinds:
     """Rows of two kinds.
 
     Attributes:
@@ -52,9 +52,11 @@ class Rows:
         """Which half [N] a row is scored with."""
         return self.fold % 2
 
-    def take(self, rows: npt.NDArray) -> "Rows":
+    def take(self, rows: npt.NDArray) -> "TwoKinds":
         """The chosen rows."""
-        return Rows(positive=self.positive[rows], weight=self.weight[rows], fold=self.fold[rows])
+        return TwoKinds(
+            positive=self.positive[rows], weight=self.weight[rows], fold=self.fold[rows]
+        )
 
 
 def bins_of(values: npt.NDArray) -> Codes:
@@ -75,7 +77,7 @@ def codes_of(values: npt.NDArray) -> Codes:
     return np.minimum(place, _CODES - 1)[codes]
 
 
-def auc(scores: npt.NDArray, rows: Rows) -> float:
+def auc(scores: npt.NDArray, rows: TwoKinds) -> float:
     """The chance that a positive row has the higher score, ties half; NaN without both kinds."""
     _, at = np.unique(scores, return_inverse=True)
     up = np.bincount(at, rows.weight * rows.positive)
@@ -85,7 +87,7 @@ def auc(scores: npt.NDArray, rows: Rows) -> float:
     return float((up * below).sum() / both) if both else math.nan
 
 
-def auc_alone(codes: Codes, rows: Rows) -> float:
+def auc_alone(codes: Codes, rows: TwoKinds) -> float:
     """What one column [N] tells; about .5 where it tells nothing, NaN where nobody can say."""
     if not rows.decidable:
         return math.nan
@@ -98,7 +100,7 @@ def auc_alone(codes: Codes, rows: Rows) -> float:
     return float(np.mean(found))
 
 
-def auc_of_vectors(vectors: npt.NDArray, rows: Rows) -> float:
+def auc_of_vectors(vectors: npt.NDArray, rows: TwoKinds) -> float:
     """What a vector [N, D] tells along the line between the means of the two kinds."""
     if not rows.decidable:
         return math.nan
@@ -113,7 +115,7 @@ def auc_of_vectors(vectors: npt.NDArray, rows: Rows) -> float:
     return float(np.mean(found))
 
 
-def auc_of_tree(columns: Mapping[str, Codes], rows: Rows) -> tuple[float, tuple[str, ...]]:
+def auc_of_tree(columns: Mapping[str, Codes], rows: TwoKinds) -> tuple[float, tuple[str, ...]]:
     """What a shallow tree tells by all columns, and the columns it used, the telling ones first."""
     if not rows.decidable:
         return math.nan, ()
@@ -137,7 +139,7 @@ def auc_error(positives: int, negatives: int, value: float) -> float:
 
 
 def _grow(
-    columns: Mapping[str, Codes], rows: Rows, taught: Flags, depth: int, gains: dict[str, float]
+    columns: Mapping[str, Codes], rows: TwoKinds, taught: Flags, depth: int, gains: dict[str, float]
 ) -> list[tuple[Flags, float]]:
     """Leaves as (rows of the leaf, taught or not [N]; share of positives among the taught)."""
     leaves = [(np.ones(len(taught), bool), 0.5)]
@@ -148,7 +150,7 @@ def _grow(
 
 def _split(
     columns: Mapping[str, Codes],
-    rows: Rows,
+    rows: TwoKinds,
     taught: Flags,
     leaf: tuple[Flags, float],
     gains: dict[str, float],
@@ -169,7 +171,7 @@ def _split(
     return [(part, _share(rows.take(part & taught))) for part in parts]
 
 
-def _best_split(codes: Codes, rows: Rows, size: int) -> tuple[float, Flags]:
+def _best_split(codes: Codes, rows: TwoKinds, size: int) -> tuple[float, Flags]:
     """The largest fall of impurity, and the codes [K] that go left.
 
     One part of the users says in which order the codes are tried, by their share of positives; the
@@ -197,7 +199,7 @@ def _best_split(codes: Codes, rows: Rows, size: int) -> tuple[float, Flags]:
     return float(pure[cut]) if enough[cut] else 0.0, left
 
 
-def _rates(codes: Codes, rows: Rows, size: int) -> Floats:
+def _rates(codes: Codes, rows: TwoKinds, size: int) -> Floats:
     """Share of positives [K] of each code, drawn towards that of all."""
     weight = np.bincount(codes, rows.weight, size)
     up = np.bincount(codes, rows.weight * rows.positive, size)
@@ -205,6 +207,6 @@ def _rates(codes: Codes, rows: Rows, size: int) -> Floats:
     return rates
 
 
-def _share(rows: Rows) -> float:
+def _share(rows: TwoKinds) -> float:
     total = rows.weight.sum()
     return float((rows.weight * rows.positive).sum() / total) if total else 0.5

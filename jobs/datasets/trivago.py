@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from feature_store.contracts.base import day_number
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.lake.filing import never_late
 from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
-from jobs.datasets.rolling import DAY_US, Rolling, Scope, day_number, known_entities, utc
+from jobs.datasets.rolling import DAY_US, Rolling, Scope, known_entities, utc
 
 _ROLLING = Rolling(label="engaged", days=7)
 _COLUMNS = {
@@ -117,7 +118,7 @@ class TrivagoAdapter:
         return tables_digest(day.events, day.users, day.pins)
 
 
-def open_folder(folder: Path, _: object) -> TrivagoAdapter:
+def open_folder(folder: Path) -> TrivagoAdapter:
     """The adapter of the data set's files."""
     return TrivagoAdapter(folder=folder)
 

@@ -137,7 +137,7 @@ def _read(paths: Iterable[Path]) -> tuple[Attempt, ...]:
     found = []
     for path in paths:
         with contextlib.suppress(OSError, ValidationError):
-            found.append(Attempt.model_validate_json(path.read_text()))
+            found.append(Attempt.model_validate_json(path.read_bytes()))
     return tuple(found)
 
 

@@ -89,7 +89,7 @@ def modules_of(step: str, dataset: str, home: Path) -> dict[str, str]:
 
 def _load(path: Path) -> dict[str, _Module]:
     try:
-        known = _Known.model_validate_json(path.read_text())
+        known = _Known.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return {}
     return known.modules if known.python == sys.version else {}

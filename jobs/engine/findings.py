@@ -79,8 +79,8 @@ class Probed(Contract):
 def load(root: Path) -> Probed | None:
     """The last look; None when there was none, or its record is from another version."""
     try:
-        return Probed.model_validate_json((root / "probe.json").read_text())
-    except (OSError, ValidationError, UnicodeDecodeError):
+        return Probed.model_validate_json((root / "probe.json").read_bytes())
+    except (OSError, ValidationError):
         return None
 
 

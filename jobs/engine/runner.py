@@ -57,7 +57,7 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
     """A context for one day of the home that `settings` names."""
     home = Home.load(settings.home)
     chosen = recipe_of(home)
-    spec = dataset_spec(home.dataset, home.source, chosen.simulation, chosen.upstreams)
+    spec = dataset_spec(home.dataset, home.source, chosen.world(home.dataset), chosen.upstreams)
     _check_upstreams(home, spec)
     _check_retention(chosen, spec)
     if upstream:

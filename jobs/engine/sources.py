@@ -34,7 +34,7 @@ def of_day(ctx: RunContext, recorded: Artifact | None) -> Artifact | None:
     """
     try:
         home = ctx.home
-        adapter = open_adapter(home.dataset, home.source, ctx.root, ctx.recipe.simulation)
+        adapter = open_adapter(home.dataset, home.source, ctx.root, ctx.recipe.world(home.dataset))
         files = adapter.files(ctx.ds)
     except InputError:
         return recorded

@@ -54,7 +54,11 @@ def load(home: Path) -> Spaces:
         return Spaces.model_validate_json(path.read_text())
     except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ManifestCorrupt(
-            "the spaces of the home cannot be read", where=str(path), found=str(error)
+            "the spaces of the home cannot be read",
+            where=str(path),
+            found=str(error),
+            hint="bring the file back from a copy of the home; remove it where derm bootstrap was "
+            "never run here",
         ) from error
 
 

@@ -117,7 +117,7 @@ def load(home: Path) -> Repair | None:
     if not file.exists():
         return None
     try:
-        return Repair.model_validate_json(file.read_text())
+        return Repair.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise ManifestCorrupt(
             "the progress of a backfill cannot be read",

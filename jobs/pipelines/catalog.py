@@ -9,6 +9,7 @@ from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.pipelines import daily
 from jobs.pipelines.declarations import Ref, Step
 from jobs.settings import Home
+from simulator.market.config import WORLDS
 
 EVENTS = "lake:events"
 
@@ -27,7 +28,7 @@ def step(name: str) -> Step:
 
 def steps_for(dataset: str) -> tuple[Step, ...]:
     """The steps a data set needs: real data is not simulated."""
-    return tuple(s for s in daily.STEPS if s.name != "simulate" or dataset == "simulated")
+    return tuple(s for s in daily.STEPS if s.name != "simulate" or dataset in WORLDS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,10 +37,12 @@ class Pipeline:
 
     Attributes:
         upstreams: in the order in which they are shown and run.
+        tables: of a day, beside events, users and Pins.
     """
 
     upstreams: tuple[UpstreamDeclaration, ...]
     steps: tuple[Step, ...] = field(default_factory=lambda: daily.STEPS)
+    tables: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[Upstream, ...]:
@@ -112,6 +115,9 @@ class Pipeline:
 
     def expand(self, template: str, upstream: Upstream | None) -> Iterator[str]:
         """Artifact names of a template, for one upstream (all that make it, when None)."""
+        if "{t}" in template:
+            yield from (template.replace("{t}", name) for name in self.tables)
+            return
         if "{u}" not in template:
             for entity in _entities(template, ENTITIES):
                 yield template.replace("{e}", entity)
@@ -147,7 +153,7 @@ class Pipeline:
 
 def pipeline_of(home: Home) -> Pipeline:
     """The pipeline of a home's days."""
-    return Pipeline(upstreams=home.upstreams, steps=steps_for(home.dataset))
+    return Pipeline(upstreams=home.upstreams, steps=steps_for(home.dataset), tables=home.tables)
 
 
 def _entities(template: str, entities: tuple[Entity, ...]) -> tuple[str, ...]:

@@ -91,12 +91,14 @@ def tasks(pipeline: catalog.Pipeline) -> tuple[Task, ...]:
 def arrows(pipeline: catalog.Pipeline) -> tuple[tuple[str, str], ...]:
     """Pairs (before, after) of task keys, none of them implied by others.
 
-    A task that reads nothing of its own day waits for the gate.
+    A task that reads nothing that others make of its own day waits for the gate: no task makes the
+    source of real data.
     """
     everything = tasks(pipeline)
     writer = {artifact: task.key for task in everything for artifact in task.outputs}
     direct = {
-        task.key: {writer[a] for a in task.inputs} - {task.key} or {FIRST} - {task.key}
+        task.key: {writer[a] for a in task.inputs if a in writer} - {task.key}
+        or {FIRST} - {task.key}
         for task in everything
     }
     return tuple(_reduce(direct))

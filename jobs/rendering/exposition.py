@@ -23,7 +23,7 @@ _ENTITY = re.compile(r"(?P<name>\w+)_(?P<entity>user|pin)")
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MetricSample:
     """One number of a step; upstream and entity type are '' where there is none."""
 
     name: str
@@ -58,14 +58,14 @@ def newest_manifests(root: Path) -> Iterator[StepManifest]:
                 yield newest
 
 
-def samples(manifest: StepManifest) -> Iterator[Sample]:
+def samples(manifest: StepManifest) -> Iterator[MetricSample]:
     """The numbers of one manifest; a trailing `_user` or `_pin` of a name becomes a label."""
     upstream = manifest.upstream or ""
     for name, value in manifest.metrics.items():
         if isinstance(value, int | float):
             match = _ENTITY.fullmatch(name)
             base, entity = (match["name"], match["entity"]) if match else (name, "")
-            yield Sample(base, manifest.step, upstream, entity, float(value))
+            yield MetricSample(base, manifest.step, upstream, entity, float(value))
 
 
 def exposition(manifests: list[StepManifest], state: HomeState) -> str:

@@ -15,7 +15,7 @@ from jobs.rendering.published import Published, read_published
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Repair:
+class RepairShown:
     """A backfill or bootstrap that has begun and is not finished.
 
     Attributes:
@@ -39,7 +39,7 @@ class HomeState:
     published: Published | None = None
     probed: Probed | None = None
     attempts: tuple[Attempt, ...] = ()
-    repair: Repair | None = None
+    repair: RepairShown | None = None
 
     @property
     def failed(self) -> tuple[Attempt, ...]:
@@ -66,13 +66,13 @@ def read_state(root: Path) -> HomeState:
     )
 
 
-def _repair(root: Path) -> Repair | None:
+def _repair(root: Path) -> RepairShown | None:
     """The record of an unfinished repair; who needs more of it loads `jobs.engine.unfinished`."""
     try:
         record = json.loads((root / "backfill.json").read_text())
         plan, done = record["plan"], int(record["done"])
         at = plan["steps"][min(done, len(plan["steps"]) - 1)]
-        return Repair(
+        return RepairShown(
             name="bootstrap" if plan["what"] == "space" else "backfill",
             first=plan["first"],
             last=plan["last"],

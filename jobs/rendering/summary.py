@@ -72,7 +72,7 @@ class DaySummary:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Phase:
+class TimedSteps:
     """Steps that are timed together."""
 
     name: str
@@ -82,11 +82,11 @@ class Phase:
 _LONG_TASKS = ("ingest", "train", "infer", "aggregate", "index", "publish")
 
 
-def phases() -> tuple[Phase, ...]:
+def phases() -> tuple[TimedSteps, ...]:
     """The tasks that move data, in the catalog's order, and every short step as one phase."""
     named = [
-        Phase(name=task, steps=tuple(s.name for s in daily.STEPS if s.task == task))
+        TimedSteps(name=task, steps=tuple(s.name for s in daily.STEPS if s.task == task))
         for task in _LONG_TASKS
     ]
     short = tuple(s.name for s in daily.STEPS if s.task not in _LONG_TASKS)
-    return (*named, Phase(name="checks and release", steps=short))
+    return (*named, TimedSteps(name="checks and release", steps=short))

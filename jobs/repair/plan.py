@@ -1,6 +1,6 @@
 """Backfill arithmetic: what must be recomputed, in which order, from which good state.
 
-`make_plan` is pure: it sees a `Survey` of what is there and returns a plan. Every partition is a
+`plan_repair` is pure: it sees a `Survey` of what is there and returns a plan. Every partition is a
 function of named inputs, so a plan is the suffix of days from the first corrupted one, started from
 the pool (and the snapshot) of the day before; `derm plan` shows it, `derm backfill` executes it.
 """
@@ -51,7 +51,9 @@ def from_arguments(args: argparse.Namespace, settings: Settings) -> BackfillPlan
     """The plan for the days and the corruption that were named."""
     home = Home.load(settings.home)
     lake, manifests = Lake(settings.lake_root), ManifestStore(settings.home / "manifests")
-    return make_plan(survey(home, lake, manifests), days_of(args), args.what, retrain=args.retrain)
+    return plan_repair(
+        survey(home, lake, manifests), days_of(args), args.what, retrain=args.retrain
+    )
 
 
 def days_of(args: argparse.Namespace) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ def render(plan: BackfillPlan) -> str:
     return "\n".join(lines)
 
 
-def make_plan(
+def plan_repair(
     survey: Survey, corrupted: Iterable[str], what: What, *, retrain: bool | None = None
 ) -> BackfillPlan:
     """Plan the repair of some days.

@@ -20,7 +20,7 @@ _KEYS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class SampledUsers:
     """Sampled rows of a pool against the store, and sampled keys of the store against the pool."""
 
     compared: int
@@ -63,7 +63,7 @@ def compare(
     rows: int,
     turn: int,
     with_extra: bool = False,
-) -> Sample:
+) -> SampledUsers:
     """Compare some rows of some buckets of the day's pool with a slot, byte for byte.
 
     Args:
@@ -84,4 +84,6 @@ def compare(
         known = ids_of([f for b in chosen for f in files[b]])
         keys = len(mine)
         extra = keys - (pc.sum(pc.is_in(mine, known)).as_py() or 0)
-    return Sample(compared=compared, missing=missing, different=different, keys=keys, extra=extra)
+    return SampledUsers(
+        compared=compared, missing=missing, different=different, keys=keys, extra=extra
+    )

@@ -20,7 +20,7 @@ from feature_store.online.store import (
     open_store,
     put_slot_state,
 )
-from jobs.progress import Progress
+from jobs.progress import RowProgress
 
 _MAX_WRITERS = 8
 
@@ -50,7 +50,7 @@ def write_buckets(
     store, stop = open_store(url, config), threading.Event()
     rows = state.users * len(left) // max(len(buckets), 1)
     with (
-        Progress(rows, f"publish {plan.prefix}", log) as progress,
+        RowProgress(rows, f"publish {plan.prefix}", log) as progress,
         ThreadPoolExecutor(writers) as pool,
     ):
 

@@ -1,7 +1,8 @@
 """Bring one day of the data set into the lake: typed, checked, ordered.
 
 Reads the source of the day through the data set's adapter. Writes the day's partitions of events
-(in the order in which they became known), users and pins (by id). Rows of earlier days go to their
+(in the order in which they became known), users and pins (by id), and of further tables that the
+data set declares (by key). Rows of earlier days go to their
 own day while it is open, else to quarantine, and so do late labels whose impression is not in the
 lake. Everything that can refuse the day happens before the first write: a refused day leaves the
 lake as it was.
@@ -28,7 +29,14 @@ from feature_store.lake.late import (
 )
 from feature_store.lake.schemas import arrow_schema
 from jobs.datasets.base import DayTables
-from jobs.datasets.checks import Problems, check_day, check_known, check_rows, conform, day_tables
+from jobs.datasets.checks import (
+    Problems,
+    check_known,
+    check_rows,
+    check_tables,
+    conform,
+    day_tables,
+)
 from jobs.datasets.late_labels import has_impression
 from jobs.datasets.registry import open_adapter
 from jobs.engine import skips
@@ -64,7 +72,8 @@ def run(ctx: RunContext) -> Outcome:
 
 def _read(ctx: RunContext) -> DayTables:
     """What the source holds of the day."""
-    adapter = open_adapter(ctx.home.dataset, ctx.home.source, ctx.root, ctx.recipe.simulation)
+    home = ctx.home
+    adapter = open_adapter(home.dataset, home.source, ctx.root, ctx.recipe.world(home.dataset))
     try:
         return adapter.read_day(ctx.ds)
     except MissingInput as error:
@@ -74,12 +83,12 @@ def _read(ctx: RunContext) -> DayTables:
 
 def _nothing(spec: DatasetSpec) -> DayTables:
     """A day of which there is nothing to read."""
-    return DayTables(**{t.name: arrow_schema(t).empty_table() for t in day_tables(spec)})
+    return DayTables.of({t.name: arrow_schema(t).empty_table() for t in day_tables(spec)})
 
 
 def conformed(spec: DatasetSpec, day: DayTables, problems: Problems) -> dict[str, pa.Table]:
-    """The three tables of a day in their declared types; without those that do not have them."""
-    typed = {t.name: conform(t, getattr(day, t.name), spec, problems) for t in day_tables(spec)}
+    """The tables of a day in their declared types; without those that do not have them."""
+    typed = {t.name: conform(t, day.table(t.name), spec, problems) for t in day_tables(spec)}
     return {name: rows for name, rows in typed.items() if rows is not None}
 
 
@@ -103,7 +112,7 @@ def checked(
         for t in day_tables(spec)
         if t.name in tables
     }
-    check_day(spec, ordered, problems, may_be_empty=may_be_empty)
+    check_tables(spec, ordered, problems, may_be_empty=may_be_empty)
     hint = f"repair the source, then: derm ingest --ds {problems.ds}"
     if "events" in ordered and not len(ordered["events"]):
         hint += (

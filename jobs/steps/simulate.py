@@ -1,7 +1,8 @@
-"""Write one day of the simulated world as source files, as if another team had delivered them.
+"""Write one day of a simulated world as source files, as if another team had delivered them.
 
 Reads digests of earlier days, if there are any (they only save time). Writes
-source/simulated/ds=DAY/{events,users,pins,truth}.parquet.
+source/simulated/ds=DAY/{events,users,pins,truth}.parquet, and a file for each further table of
+the world.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from feature_store.contracts.manifests import Artifact
 from feature_store.lake.lake import rows_digest
 from jobs.datasets.registry import simulated_folder
 from jobs.engine.context import Outcome, RunContext
-from simulator.world import World
+from simulator.market.worlds import made
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -26,10 +27,11 @@ def run(ctx: RunContext) -> Outcome:
     Raises:
         InputError: the world has not begun, or is over.
     """
-    config, folder = ctx.recipe.simulation, simulated_folder(ctx.root)
+    name = ctx.home.dataset
+    config, folder = ctx.recipe.world(name), simulated_folder(ctx.root)
     identity = content_digest(json.dumps(dataclasses.asdict(config)), str(ctx.home.seed))
     cache = folder / f"history-{identity}"
-    world = World(config, ctx.home.seed, ctx.home.first_ds, cache=cache)
+    world = made(name, config, ctx.home.seed, ctx.home.first_ds, cache=cache)
     try:
         day = world.day(ctx.ds)
     except ValueError as error:
@@ -39,6 +41,7 @@ def run(ctx: RunContext) -> Outcome:
     target = folder / f"ds={ctx.ds}"
     target.mkdir(parents=True, exist_ok=True)
     tables = {"events": day.events, "users": day.users, "pins": day.pins, "truth": day.truth}
+    tables |= day.more
     digests = [_write(target / f"{name}.parquet", data) for name, data in tables.items()]
     artifact = Artifact(
         name="source",

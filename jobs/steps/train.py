@@ -20,7 +20,7 @@ from jobs.engine.context import Outcome, RunContext
 from jobs.engine.presence import bytes_in
 from jobs.engine.snapshots import SnapshotStore, weights_digest
 from jobs.steps.training_guard import check_health
-from jobs.steps.training_plan import Plan, make_plan
+from jobs.steps.training_plan import Plan, plan_training
 from jobs.steps.training_run import TrainingRun
 from models.training.determinism import torch_device
 
@@ -36,7 +36,7 @@ def run(ctx: RunContext) -> Outcome:
     store = SnapshotStore(ctx.root, ctx.own_upstream)
     if ctx.rests or not ctx.artifact("lake:events").rows:
         return _standing(ctx, store)
-    plan = make_plan(ctx, store)
+    plan = plan_training(ctx, store)
     manifest = None if ctx.force else store.manifest(plan.snapshot_id)
     timings: dict[str, float] = {}
     if manifest is None:

@@ -17,7 +17,7 @@ from jobs.console import day
 from jobs.engine.runner import open_context
 from jobs.engine.snapshots import SnapshotStore
 from jobs.settings import Settings
-from jobs.steps.training_plan import make_plan
+from jobs.steps.training_plan import plan_training
 from jobs.steps.training_run import TrainingRun
 
 # Sums of metrics are on the CPU wherever the model is.
@@ -39,7 +39,7 @@ def main() -> None:
     if dist.get_rank() == 0:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     store = SnapshotStore(ctx.root, ctx.own_upstream)
-    TrainingRun(ctx, make_plan(ctx, store), store).run()
+    TrainingRun(ctx, plan_training(ctx, store), store).run()
     # The first process still writes: one that left now would take the connections down with it.
     dist.barrier()
     dist.destroy_process_group()

@@ -17,7 +17,7 @@ _TABLES = ("lake:events", "lake:users", "lake:pins")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Phase:
+class Pass:
     """One pass over one day, or over a part of it.
 
     Attributes:
@@ -41,10 +41,10 @@ class Plan:
     snapshot_id: str
     parent: SnapshotManifest | None
     days: tuple[str, ...]
-    phases: tuple[Phase, ...]
+    phases: tuple[Pass, ...]
 
 
-def make_plan(ctx: RunContext, store: SnapshotStore) -> Plan:
+def plan_training(ctx: RunContext, store: SnapshotStore) -> Plan:
     """Decide what to train on, from the manifests alone.
 
     Raises:
@@ -112,16 +112,16 @@ def _days_since(ctx: RunContext, parent: SnapshotManifest) -> tuple[str, ...]:
     return tuple(d for d in days if ctx.manifests.get("validate", d, None))
 
 
-def _phases(days: tuple[str, ...], parent: SnapshotManifest | None) -> tuple[Phase, ...]:
+def _phases(days: tuple[str, ...], parent: SnapshotManifest | None) -> tuple[Pass, ...]:
     *earlier, today = days
     if parent or earlier:
-        train = [Phase(kind="train", ds=d) for d in earlier]
-        return (*train, Phase(kind="score", ds=today), Phase(kind="train", ds=today))
+        train = [Pass(kind="train", ds=d) for d in earlier]
+        return (*train, Pass(kind="score", ds=today), Pass(kind="train", ds=today))
     # The only day there is: its second half stands for the day that follows.
     return (
-        Phase(kind="train", ds=today, half="first"),
-        Phase(kind="score", ds=today, half="second"),
-        Phase(kind="train", ds=today, half="second"),
+        Pass(kind="train", ds=today, half="first"),
+        Pass(kind="score", ds=today, half="second"),
+        Pass(kind="train", ds=today, half="second"),
     )
 
 

@@ -20,7 +20,7 @@ from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.steps.maturity import matured
 from jobs.steps.model_inputs import examples, family_of, new_objective, reader
 from jobs.steps.training_guard import auc_metrics
-from jobs.steps.training_plan import Phase, Plan, model_digest
+from jobs.steps.training_plan import Pass, Plan, model_digest
 from models.nn.tokens import NumericRange
 from models.protocol import FirstWindow, Reader
 from models.training.checkpoint import (
@@ -43,7 +43,7 @@ _PRIMARY = (
 
 
 @dataclasses.dataclass(kw_only=True)
-class Progress:
+class TrainingProgress:
     """How far an attempt has come.
 
     Attributes:
@@ -70,7 +70,7 @@ class TrainingRun:
         self._day: Reader | None = None
         make_deterministic(threads=ctx.settings.threads)
         self.trainer = self._trainer()
-        self.progress = Progress()
+        self.progress = TrainingProgress()
 
     def run(self) -> None:
         """Train and measure; what comes out is a complete draft."""
@@ -100,7 +100,7 @@ class TrainingRun:
             trainer.optimizer.load(self.store.read(parent, OPTIMIZER))
         return trainer
 
-    def _carry_out(self, phase: Phase) -> None:
+    def _carry_out(self, phase: Pass) -> None:
         progress = self.progress
         if phase.kind == "score":
             progress.scores = self.trainer.score(self._batches(phase))
@@ -121,7 +121,7 @@ class TrainingRun:
         if self.config.checkpoint_steps and progress.phase < len(self.plan.phases):
             self._save(progress)
 
-    def _batches(self, phase: Phase) -> Iterator[Arrays]:
+    def _batches(self, phase: Pass) -> Iterator[Arrays]:
         day = self._examples(phase.ds)
         minutes = (0, _DAY_MINUTES)
         if phase.half != "all":
@@ -153,7 +153,7 @@ class TrainingRun:
         if every and state.steps % every == 0:
             self._save(dataclasses.replace(self.progress, current=state))
 
-    def _save(self, progress: Progress) -> None:
+    def _save(self, progress: TrainingProgress) -> None:
         """Write the checkpoint from which an interrupted attempt continues."""
         rank, ranks = world()
         if rank == 0:
@@ -306,6 +306,6 @@ def _sample(ctx: RunContext, days: tuple[str, ...]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in rows.items()}
 
 
-def _progress(saved: dict) -> Progress:
+def _progress(saved: dict) -> TrainingProgress:
     current, last = (PassState(**saved.pop(k)) for k in ("current", "last"))
-    return Progress(**saved, current=current, last=last)
+    return TrainingProgress(**saved, current=current, last=last)

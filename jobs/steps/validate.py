@@ -11,7 +11,7 @@ from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics
 from feature_store.embeddings.noise import SIGMAS
-from jobs.datasets.checks import Problems, check_day, day_tables
+from jobs.datasets.checks import Problems, check_tables, day_tables
 from jobs.datasets.feature_audit import late_labels_told
 from jobs.datasets.normal import normal_day, rate_of
 from jobs.engine import skips
@@ -36,7 +36,7 @@ def run(ctx: RunContext) -> Outcome:
             problems.add(table.name, rule="the day in the lake", found=error.what, missing=True)
     skipped = skips.load(ctx.root, ctx.ds) is not None
     carried = skipped or ctx.spec.empty_days == "carry"
-    check_day(ctx.spec, tables, problems, may_be_empty=carried)
+    check_tables(ctx.spec, tables, problems, may_be_empty=carried)
     problems.refuse(f"repair the source, then: derm run --from {ctx.ds} --to {ctx.ds}")
     used: tuple[Acceptance, ...] = ()
     told: Metrics = {}

@@ -3,8 +3,8 @@
 Reads today's and yesterday's pool and the day's events, bucket by bucket, without Spark; writes no
 table. Every number is a metric of the manifest, so the report and the Airflow page can plot it.
 
-Source: SPEC of the aggregation (coverage against yesterday's store, day-to-day and intra-day
-cosine); effective rank: Roy and Vetterli, 2007.
+What each number means, and why these: docs/aggregation.md. Source of the effective rank: Roy and
+Vetterli, 2007, "The effective rank: a measure of effective dimensionality".
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from feature_store.embeddings.noise import lowered, rank_bound, share_error
 from feature_store.embeddings.stability import (
     BucketStats,
     coverage,
-    effective_rank,
     measure_bucket,
+    pooled_effective_rank,
     summarise,
 )
 from feature_store.lake.filing import impressions
@@ -110,7 +110,7 @@ def _measure(ctx: RunContext, entity: Entity) -> Metrics:
     metrics = summarise(buckets)
     metrics["before"] = sum(b.before for b in buckets)
     metrics["sampled"] = sum(len(b.sample) for b in buckets)
-    metrics["effective_rank"] = effective_rank([b.sample for b in buckets])
+    metrics["effective_rank"] = pooled_effective_rank([b.sample for b in buckets])
     metrics["intraday_cosine"] = _intraday(ctx, daily.name, entity)
     metrics |= _coverage(ctx, entity, before)
     return {f"{name}_{entity}": value for name, value in metrics.items()}

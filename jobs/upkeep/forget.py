@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from feature_store.contracts.base import ENTITIES, Contract, Entity
-from feature_store.contracts.errors import InputError, MissingInput
+from feature_store.contracts.errors import InputError, ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
 from feature_store.lake.lake import Lake
@@ -217,6 +218,24 @@ def _check_whole(ctx: RunContext) -> None:
         refuse(ctx.root, days[-1])
 
 
+def load_begun(path: Path) -> Begun:
+    """The record of a forget that has begun.
+
+    Raises:
+        ManifestCorrupt: it cannot be read back.
+    """
+    try:
+        return Begun.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ManifestCorrupt(
+            "the record of a forget that has begun cannot be read",
+            where=str(path),
+            found=str(error),
+            hint="remove the file and forget the same ids again; what the first attempt rewrote "
+            "is stale then: derm status shows which days to run again",
+        ) from error
+
+
 def _begin(ctx: RunContext, entity: Entity, ids: Sequence[str], confirmed: int | None) -> Begun:
     """Record what may be rewritten, or find the record of an attempt that was killed.
 
@@ -226,7 +245,7 @@ def _begin(ctx: RunContext, entity: Entity, ids: Sequence[str], confirmed: int |
     digests = tuple(_digest(i) for i in ids)
     path = deletion_path(ctx.root)
     if path.exists():
-        begun = Begun.model_validate_json(path.read_text())
+        begun = load_begun(path)
         if (begun.entity, begun.ids) == (entity, digests):
             return begun
         raise InputError(

@@ -1,6 +1,7 @@
 """Reading everything below a home, and comparing it with what its writers recorded."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,10 +17,11 @@ from feature_store.lake import storage
 from feature_store.lake.late import LATE, QUARANTINE
 from feature_store.online.releases import Releases
 from jobs.datasets.registry import simulated_folder
-from jobs.engine import kept, presence, spaces, unfinished
+from jobs.engine import guards, kept, presence, skips, spaces, unfinished
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import SnapshotStore
 from jobs.rendering.published import read_published
+from jobs.upkeep.forget import load_begun
 
 
 class Damage(Contract):
@@ -57,18 +59,25 @@ class Look:
 
     def _records(self) -> Iterator[Damage]:
         """What a home says of itself beside its manifests."""
-        readers = {
-            "spaces.json": spaces.load,
-            "kept.json": kept.load,
-            "backfill.json": unfinished.load,
-        }
-        for name, read in readers.items():
-            if (path := self._root / name).exists():
+        for path, read in self._readers():
+            if path.exists():
                 self._count(path)
                 try:
-                    read(self._root)
+                    read()
                 except DermError as error:
                     yield _damage(path, error, error.hint or "derm bootstrap begins a space anew")
+
+    def _readers(self) -> Iterator[tuple[Path, Callable[[], object]]]:
+        root = self._root
+        yield root / "spaces.json", partial(spaces.load, root)
+        yield root / "kept.json", partial(kept.load, root)
+        yield root / "backfill.json", partial(unfinished.load, root)
+        begun = unfinished.deletion_path(root)
+        yield begun, partial(load_begun, begun)
+        for path in sorted(root.glob("skipped/*.json")):
+            yield path, partial(skips.load, root, path.stem)
+        for path in sorted(root.glob("accepted/*.json")):
+            yield path, partial(guards.acceptances, root, path.stem)
 
     def _manifests(self) -> Iterator[Damage]:
         """Each record of a step, and whether what it recorded is there."""

@@ -1,8 +1,9 @@
 """What a forget leaves behind elsewhere than in tables and slots: removed, masked, or said.
 
-Removed is what nothing needs: the spills of killed steps, records of attempts that failed, saves
-that were cut off. In logs an id is overwritten where it stands, so that whoever writes on does not
-notice. Then everything below the home is read (`jobs.upkeep.scanner`), and Airflow's database.
+Removed is what nothing needs: the spills of killed steps, saves that were cut off. In logs and in
+the records of attempts an id is overwritten where it stands: whoever writes on does not notice, and
+what a guard refused stays known. Then everything below the home is read (`jobs.upkeep.scanner`),
+and Airflow's database.
 """
 
 import os
@@ -19,7 +20,7 @@ from jobs.engine.context import RunContext
 from jobs.settings import PROJECT
 from jobs.upkeep.scanner import Trace, Wanted, scan, scan_file
 
-_LOGS = ("services/**/*.log*", "services/airflow/logs/**/*")
+_LOGS = ("services/**/*.log*", "services/airflow/logs/**/*", "attempts/*/*.json")
 _CHUNK = 4 << 20
 
 # What no command of this home can look into.
@@ -36,14 +37,14 @@ def remove(home: Path) -> None:
     """Remove what killed and failed steps have left; nobody else is at work."""
     scratch.sweep(home / "scratch")
     # Blocks of a Spark that died: nothing of it is ever read again.
-    for folder in ("tmp/spark", "scratch/spark", "attempts"):
+    for folder in ("tmp/spark", "scratch/spark"):
         shutil.rmtree(home / folder, ignore_errors=True)
     for draft in home.glob("services/redis/temp-*.rdb"):
         draft.unlink(missing_ok=True)
 
 
 def mask(home: Path, ids: list[str]) -> int:
-    """Overwrite the ids in logs with asterisks, in place; in how many files."""
+    """Overwrite the ids in logs and attempts with asterisks, in place; in how many files."""
     wanted = Wanted(ids, quoted=True)
     logs = {p for pattern in _LOGS for p in home.glob(pattern) if p.is_file()}
     return sum(_mask(path, wanted) for path in sorted(logs) if "postgres" not in path.parts)

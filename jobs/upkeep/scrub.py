@@ -32,12 +32,15 @@ def tables_of(lake: Lake, spec: DatasetSpec, entity: Entity) -> tuple[Table, ...
         spec.pins_table(),
         *(_KINDS[kind](u, entity) for _, u, e, kind in embeddings if e == entity),
         spec.counts_table(entity),
+        *spec.tables,
     )
 
 
 def lists_of(spec: DatasetSpec, entity: Entity) -> tuple[str, ...]:
-    """The list and sequence features that hold ids of an entity type."""
-    return tuple(f.name for f in spec.features if f.ids_of == entity)
+    """The lists and sequences that hold ids of an entity type."""
+    columns = {c.name for table in spec.tables for c in table.columns}
+    also = {f"{entity}_ids"} & columns
+    return (*(f.name for f in spec.features if f.ids_of == entity), *also)
 
 
 def keys_of(entity: Entity) -> tuple[str, ...]:

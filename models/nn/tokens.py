@@ -194,8 +194,9 @@ class CategoricalToken(nn.Module):
 class BagToken(nn.Module):
     """The mean vector of an unordered list of hashed ids; 0 pads.
 
-    Source: multi-valued features (SPEC: mean bag).
-    Deviations: none.
+    Source: multi-valued features as the mean of their vectors: Covington, Adams and Sargin, 2016,
+        "Deep neural networks for YouTube recommendations", section 3.2.
+    Deviations: ids are hashed into the table.
     """
 
     def __init__(self, cardinality: int, embedding_dim: int, token_dim: int) -> None:

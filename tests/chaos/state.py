@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import redis
 
+from feature_store.contracts.errors import DermError
 from feature_store.lake.lake import Lake, rows_digest
 from feature_store.lake.storage import open_parquet
 from feature_store.online.codec import CURRENT_KEY
@@ -51,7 +52,7 @@ def _tables(lake: Lake) -> dict[str, str]:
     return {
         f"table {name} {ds}": _digest(
             # From the rows themselves: the log may say what it likes.
-            rows_digest(_rows(file)).encode()
+            _content(file).encode()
             for file in lake.files(name, ds)
         )
         for name in lake.tables()
@@ -60,9 +61,13 @@ def _tables(lake: Lake) -> dict[str, str]:
     }
 
 
-def _rows(file: str) -> pa.Table:
-    with open_parquet(file) as parquet:
-        return parquet.read()
+def _content(file: str) -> str:
+    """The digest of a file's rows; of one that cannot be read, that it cannot."""
+    try:
+        with open_parquet(file) as parquet:
+            return rows_digest(parquet.read())
+    except (DermError, OSError, pa.ArrowException) as error:
+        return type(error).__name__
 
 
 def _snapshots(home: Path) -> dict[str, str]:

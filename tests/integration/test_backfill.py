@@ -155,7 +155,7 @@ def test_a_backfill_restores_every_later_pool(
     }
     home = context(root, FIRST).home
     ctx = context(root, FIRST)
-    made = plan.make_plan(survey(home, ctx.lake, ctx.manifests), wrong, "embeddings")
+    made = plan.plan_repair(survey(home, ctx.lake, ctx.manifests), wrong, "embeddings")
     # Killed half-way, and called again.
     half = unfinished.Repair(plan=made)
     monkeypatch.setattr("jobs.repair.backfill.run_step", _killed_after(len(made.steps) // 2))
@@ -211,7 +211,7 @@ def test_models_that_are_kept_go_on_from_repaired_counts(
         module = types.ModuleType(f"jobs.steps.{function.__name__}")
         module.run = function  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    made = plan.make_plan(
+    made = plan.plan_repair(
         survey(ctx.home, ctx.lake, ctx.manifests), [wrong], "labels", retrain=False
     )
     backfill.execute(settings, unfinished.Repair(plan=made), report=lambda _: None)
@@ -233,7 +233,7 @@ def test_a_refused_result_publishes_nothing(
     settings = declare_home(tmp_path, monkeypatch)
     simulate(tmp_path, settings)
     ctx = context(tmp_path, FIRST)
-    made = plan.make_plan(survey(ctx.home, ctx.lake, ctx.manifests), [DAYS[3]], "embeddings")
+    made = plan.plan_repair(survey(ctx.home, ctx.lake, ctx.manifests), [DAYS[3]], "embeddings")
 
     def refuse(*_: object) -> None:
         raise GuardFailed("the pool is not fit to be published")

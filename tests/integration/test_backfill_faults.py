@@ -222,7 +222,7 @@ def state(root: Path) -> dict[str, object]:
 
 def repair(settings: Settings, wrong: Collection[str], what: unfinished.What, retrain: bool | None):
     ctx = open_context(settings, FIRST)
-    made = plan.make_plan(survey(ctx.home, ctx.lake, ctx.manifests), wrong, what, retrain=retrain)
+    made = plan.plan_repair(survey(ctx.home, ctx.lake, ctx.manifests), wrong, what, retrain=retrain)
     return made, backfill.execute(settings, unfinished.Repair(plan=made), report=lambda _: None)
 
 

@@ -38,6 +38,18 @@ def test_golden_dags(read: dict[str, Any]) -> None:
     assert found == {p.name: p.read_text() for p in sorted(GOLDEN.glob("*.json"))}
 
 
+def test_a_home_of_real_data_has_the_same_tasks(
+    read: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = make_home(tmp_path_factory.mktemp("real"), "movielens")
+    real = read_dags(home, tmp_path_factory.mktemp("airflow"))
+    assert {n: set(d["tasks"]) for n, d in real["dags"].items()} == {
+        n: set(d["tasks"]) for n, d in read["dags"].items()
+    }
+    # Nobody simulates it; everything else is as it was.
+    assert "simulate" not in real["dags"]["derm_daily"]["tasks"]["ingest"]["command"]
+
+
 def test_reading_the_dags_loads_nothing_that_computes(read: dict[str, Any]) -> None:
     assert [m for m in HEAVY if m in read["modules"]] == []
 

@@ -20,30 +20,20 @@ from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, persist, stop_redis
 from jobs.settings import Settings
 from jobs.upkeep.scanner import Wanted, scan
-from tests.derm_process import derm, start
+from tests.derm_process import begin, derm, start
 from tests.pipelines import UPSTREAMS
 from tests.report_fixtures import make_home
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
-HISTORY, DAYS, NEXT = "2025-03-01", ("2025-03-02", "2025-03-03"), "2025-03-04"
+DAYS, NEXT = ("2025-03-02", "2025-03-03"), "2025-03-04"
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two published days, so that both slots of Redis and two indexes are there."""
     folder = tmp_path_factory.mktemp("a home, né à forget")
-    derm(folder, "init", "--dataset", "simulated", "--days", "1")
-    derm(
-        folder,
-        "run",
-        "--from",
-        HISTORY,
-        "--to",
-        HISTORY,
-        "--steps",
-        "simulate,ingest,validate,count",
-    )
+    begin(folder)
     derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield folder
     stop_redis(folder)
@@ -87,7 +77,8 @@ def leave_behind(home: Path, gone: list[str]) -> list[Path]:
         writer.write_table(rows)
     attempt = home / "attempts" / DAYS[-1] / "ingest.json"
     attempt.parent.mkdir(parents=True, exist_ok=True)
-    attempt.write_text(json.dumps({"found": f"2 of 9 rows: {gone!r}"}))
+    refusal = {"found": f"2 of 9 rows: {gone!r}", "refused": True}
+    attempt.write_text(json.dumps(refusal))
     save = home / "services" / "redis" / "temp-4711.rdb"
     persist(Settings(home=home))
     save.write_bytes((home / "services" / "redis" / "users.rdb").read_bytes())
@@ -119,9 +110,13 @@ def test_users_of_a_file_are_gone_everywhere(home: Path, tmp_path: Path) -> None
     said = json.loads(derm(home, "forget", "--entity", "user", "--file", str(listed), "--json"))
     assert said["unknown_ids"] == [f" {kept}"]
     assert said["left"] == said["unproved"] == []
-    assert said["masked"] == 1
+    assert said["masked"] == 2
+    # What was refused stays known, without whom it was about.
+    refusal = json.loads(left[1].read_text())
+    assert refusal["refused"]
+    assert "*" in refusal["found"]
     assert left[-1].stat().st_size == length
-    assert [path.exists() for path in left] == [False, False, False, True]
+    assert [path.exists() for path in left] == [False, True, False, True]
     assert {"lake:events", "lake:users", "lake:counts/user", "lake:embeddings/cvr/user/raw"} <= set(
         said["found"]
     )

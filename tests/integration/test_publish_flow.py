@@ -1,5 +1,7 @@
 """Publish, index, release, read and roll back, on a real redis-server and a real index."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,19 @@ def test_rollback_restores_the_day_before_and_only_that(world):
     with pytest.raises(MissingInput, match="no release to roll back to"):
         releases.roll_back()
     world.step("release", shift_day(START, 1))
+    assert releases.current().ds == shift_day(START, 1)
+
+
+def test_rollback_to_an_index_that_is_gone_names_the_day_to_publish_again(world):
+    for day in range(2):
+        world.grow(shift_day(START, day))
+        world.publish(shift_day(START, day))
+    releases = Releases(world.root, open_store(ensure_redis(world.settings)))
+    before = releases.get(releases.current().previous)
+    shutil.rmtree(world.root / before.upstreams[0].index_path)
+    with pytest.raises(GuardFailed) as refused:
+        releases.roll_back()
+    assert f"derm index --ds {START} --upstream ctr --force" in refused.value.hint
     assert releases.current().ds == shift_day(START, 1)
 
 

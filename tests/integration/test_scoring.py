@@ -9,7 +9,7 @@ import pytest
 from feature_store.reading.examples import DayExamples, Order
 from jobs.engine.snapshots import MODEL, SnapshotStore
 from jobs.steps.maturity import scored_with
-from jobs.steps.training_plan import make_plan
+from jobs.steps.training_plan import plan_training
 from jobs.steps.training_run import TrainingRun, first_window
 from tests.model_fixtures.world import FIRST, World, next_day, small_recipe
 
@@ -28,7 +28,9 @@ def world(tmp_path):
 def under_the_weights_of(world, outcome, ds):
     """The metrics of a day under the weights of a snapshot."""
     store = SnapshotStore(world.root, "ctr")
-    run = TrainingRun(world.context(ds, "ctr"), make_plan(world.context(ds, "ctr"), store), store)
+    run = TrainingRun(
+        world.context(ds, "ctr"), plan_training(world.context(ds, "ctr"), store), store
+    )
     objective = run.trainer.objective
     objective.load_state_dict(store.read(store.of(outcome.outputs[0]), MODEL))
     batches = run._examples(ds).batches(Order(batch_rows=64))
@@ -83,7 +85,7 @@ def test_a_day_is_measured_again_when_its_labels_are_final(lineage):
     assert found["mature_day"] == SECOND
     assert found["rows_mature"] == second.metrics["scored_rows"]
     store, context = SnapshotStore(world.root, "cvr"), world.context(SECOND, "cvr")
-    run = TrainingRun(context, make_plan(context, store), store)
+    run = TrainingRun(context, plan_training(context, store), store)
     objective = run.trainer.objective
     objective.load_state_dict(store.read(store.of(first.outputs[0]), MODEL))
 
@@ -124,7 +126,7 @@ def test_rows_of_a_user_stay_together_where_the_recipe_says_so(tmp_path):
         world = World(tmp_path / str(together), small_recipe(together=together))
         world.add_day(FIRST)
         ctx, store = world.context(FIRST, "ctr"), SnapshotStore(world.root, "ctr")
-        plan = make_plan(ctx, store)
+        plan = plan_training(ctx, store)
         run = TrainingRun(ctx, plan, store)
         batches = run._batches(plan.phases[-1])
         users.append(np.mean([len(np.unique(b["key:user"])) for b in batches]))

@@ -13,7 +13,7 @@ from feature_store.lake.schemas import unpack
 from feature_store.reading.examples import Order
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.steps.infer import Embedder, infer_day
-from jobs.steps.training_plan import make_plan
+from jobs.steps.training_plan import plan_training
 from jobs.steps.training_run import TrainingRun
 from models.derm.config import LossConfig
 from models.training.checkpoint import read_tensors, write_tensors
@@ -294,7 +294,7 @@ def test_embeddings_are_those_of_the_model(world):
 
 def plan_of(world, ds):
     store = SnapshotStore(world.root, "ctr")
-    return make_plan(world.context(ds, "ctr"), store), store
+    return plan_training(world.context(ds, "ctr"), store), store
 
 
 def last_of_each(rows):

@@ -14,7 +14,7 @@ import pytest
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.lake.lake import Lake
 from jobs.datasets.feature_audit import late_labels_told
-from jobs.datasets.separation import Rows, auc, auc_alone, codes_of
+from jobs.datasets.separation import TwoKinds, auc, auc_alone, codes_of
 from simulator.config import ConversionConfig, WorldConfig
 from simulator.world import World
 from tests.data_fixtures import FIRST, tiny_world
@@ -58,9 +58,9 @@ def rows(lake: Lake) -> pd.DataFrame:
     return frame.merge(pd.concat(users), on=["user_id", "ds"], how="left", validate="many_to_one")
 
 
-def against(late: npt.NDArray, weight: npt.NDArray | None = None) -> Rows:
+def against(late: npt.NDArray, weight: npt.NDArray | None = None) -> TwoKinds:
     ones = np.ones(len(late))
-    return Rows(
+    return TwoKinds(
         positive=late, weight=ones if weight is None else weight, fold=np.zeros(len(late), int)
     )
 
@@ -121,7 +121,7 @@ def test_the_pin_is_as_often_in_the_users_own_sequence(rows: pd.DataFrame) -> No
 def test_the_hour_alone_says_little_of_a_conversion(rows: pd.DataFrame) -> None:
     by_user = pd.util.hash_array(rows["user_id"].to_numpy()) % 4
     ones = np.ones(len(rows))
-    all_rows = Rows(
+    all_rows = TwoKinds(
         positive=(rows["conversion"] == 1).to_numpy(), weight=ones, fold=by_user.astype(int)
     )
     assert auc_alone(codes_of(rows["hour"].to_numpy(str)), all_rows) <= 0.55

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from feature_store.contracts.base import day_number
 from feature_store.contracts.errors import ContractViolation, StoreError
 from feature_store.online.codec import (
     ValueFormat,
-    day_number,
     day_of,
     release_key,
     slot_key,

@@ -10,17 +10,24 @@ from pathlib import Path
 import pytest
 
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
+from feature_store.contracts.tables import Table
 from jobs.datasets.checks import day_tables
-from jobs.datasets.registry import REAL, SIMULATED, dataset_spec
+from jobs.datasets.registry import REAL, dataset_spec
+from simulator.market.config import WORLDS
 from tests.data_fixtures import REPOSITORY
 
 GOLDEN = REPOSITORY / "tests" / "golden" / "schemas"
 
 
-@pytest.mark.parametrize("table", [0, 1, 2], ids=["events", "users", "pins"])
-@pytest.mark.parametrize("dataset", [SIMULATED, *REAL])
-def test_a_schema_is_as_recorded(dataset: str, table: int) -> None:
-    declared = day_tables(dataset_spec(dataset, ""))[table]
+TABLES = [
+    pytest.param(dataset, table, id=f"{dataset}-{table.name}")
+    for dataset in (*WORLDS, *REAL)
+    for table in day_tables(dataset_spec(dataset, ""))
+]
+
+
+@pytest.mark.parametrize(("dataset", "declared"), TABLES)
+def test_a_schema_is_as_recorded(dataset: str, declared: Table) -> None:
     path: Path = GOLDEN / f"{dataset}.{declared.name}.json"
     found = json.loads(declared.delta_schema_json())
     if os.environ.get("DERM_GOLDEN_UPDATE"):
@@ -29,7 +36,7 @@ def test_a_schema_is_as_recorded(dataset: str, table: int) -> None:
     assert found == json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("dataset", [SIMULATED, *REAL])
+@pytest.mark.parametrize("dataset", [*WORLDS, *REAL])
 def test_a_label_of_two_upstreams_is_one_column(dataset: str) -> None:
     spec = dataset_spec(dataset, "")
     shared = {x.name for x in spec.labels_of("ctr")} & {x.name for x in spec.labels_of("cvr")}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from feature_store.embeddings.noise import lowered, mean_error, rank_bound, share_error
-from feature_store.embeddings.stability import effective_rank
+from feature_store.embeddings.stability import pooled_effective_rank
 
 
 def test_a_mean_of_many_has_the_error_of_the_textbook() -> None:
@@ -27,7 +27,7 @@ def test_few_vectors_are_not_a_collapse_and_equal_ones_are(count: int) -> None:
     vectors = np.random.default_rng(count).standard_normal((count, dim)) + 5
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     least = rank_bound(bound, count, dim)
-    assert effective_rank([vectors.astype(np.float32)]) >= least
-    collapsed = effective_rank([np.repeat(vectors[:1], count, axis=0).astype(np.float32)])
+    assert pooled_effective_rank([vectors.astype(np.float32)]) >= least
+    collapsed = pooled_effective_rank([np.repeat(vectors[:1], count, axis=0).astype(np.float32)])
     assert (collapsed >= least) == (count == 1)
     assert least == pytest.approx(bound) if count >= dim else least < bound

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError, MissingInput
 from jobs.engine.unfinished import BackfillPlan, What
-from jobs.repair.plan import CORRUPTIONS, make_plan, render
+from jobs.repair.plan import CORRUPTIONS, plan_repair, render
 from jobs.repair.starting_points import Record, Survey
 from tests.pipelines import DECLARED, UPSTREAMS
 
@@ -41,7 +41,7 @@ def names(plan: BackfillPlan, ds: str) -> list[str]:
 
 
 def test_wrong_embeddings_are_inferred_again_and_merged_to_the_end() -> None:
-    plan = make_plan(survey(), [DAYS[7]], "embeddings")
+    plan = plan_repair(survey(), [DAYS[7]], "embeddings")
     assert plan.base == DAYS[6]
     assert names(plan, DAYS[7]) == ["infer", "dedup", "merge", "verify"]
     assert names(plan, DAYS[8]) == ["merge", "verify"]
@@ -50,7 +50,7 @@ def test_wrong_embeddings_are_inferred_again_and_merged_to_the_end() -> None:
 
 
 def test_wrong_labels_are_learned_again_by_every_later_model() -> None:
-    plan = make_plan(survey(), [DAYS[8]], "labels")
+    plan = plan_repair(survey(), [DAYS[8]], "labels")
     learned = ["train", "infer", "dedup", "merge", "verify", "count"]
     assert names(plan, DAYS[8]) == ["ingest", "validate", *learned]
     assert names(plan, DAYS[9])[:6] == learned
@@ -58,7 +58,7 @@ def test_wrong_labels_are_learned_again_by_every_later_model() -> None:
 
 
 def test_without_retraining_models_are_kept_and_see_other_counts() -> None:
-    plan = make_plan(survey(), [DAYS[8]], "features", retrain=False)
+    plan = plan_repair(survey(), [DAYS[8]], "features", retrain=False)
     embedded = ["train", "infer", "dedup", "merge", "verify", "count"]
     assert names(plan, DAYS[8]) == ["ingest", "validate", *embedded]
     assert names(plan, DAYS[9])[:6] == embedded
@@ -70,20 +70,20 @@ def test_without_retraining_models_are_kept_and_see_other_counts() -> None:
 def test_without_retraining_every_later_day_needs_its_snapshot() -> None:
     state = survey().model_copy(update={"snapshots": dict.fromkeys(UPSTREAMS, DAYS[:9])})
     with pytest.raises(MissingInput, match="snapshots"):
-        make_plan(state, [DAYS[8]], "labels", retrain=False)
-    assert make_plan(state, [DAYS[8]], "embeddings").first == DAYS[8]
+        plan_repair(state, [DAYS[8]], "labels", retrain=False)
+    assert plan_repair(state, [DAYS[8]], "embeddings").first == DAYS[8]
 
 
 def test_windows_are_recounted_from_all_the_counts_before() -> None:
     for lost in (DAYS[0], DAYS[7]):
         state = survey().model_copy(update={"counted": tuple(d for d in DAYS if d != lost)})
         with pytest.raises(MissingInput, match="counts"):
-            make_plan(state, [DAYS[8]], "labels")
-        assert make_plan(state, [DAYS[8]], "embeddings").first == DAYS[8]
+            plan_repair(state, [DAYS[8]], "labels")
+        assert plan_repair(state, [DAYS[8]], "embeddings").first == DAYS[8]
 
 
 def test_a_missing_pool_is_replayed_from_an_older_one() -> None:
-    plan = make_plan(survey(pools=(DAYS[2], *DAYS[6:])), [DAYS[5]], "embeddings")
+    plan = plan_repair(survey(pools=(DAYS[2], *DAYS[6:])), [DAYS[5]], "embeddings")
     assert plan.base == DAYS[2]
     assert names(plan, DAYS[3]) == ["merge", "verify"]
     merged = [s.ds for s in plan.steps if s.step == "merge" and s.upstream == "ctr"]
@@ -94,7 +94,7 @@ def test_it_refuses_when_the_state_is_gone_and_names_the_oldest_day() -> None:
     state = survey(pools=DAYS[6:])
     state = state.model_copy(update={"origin": "2025-02-01", "start": "2025-02-01"})
     with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[7]}"):
-        make_plan(state, [DAYS[3]], "embeddings")
+        plan_repair(state, [DAYS[3]], "embeddings")
 
 
 def test_it_refuses_when_a_later_day_could_not_be_merged_again() -> None:
@@ -102,25 +102,25 @@ def test_it_refuses_when_a_later_day_could_not_be_merged_again() -> None:
     state = survey(dailies=(*DAYS[:4], *DAYS[6:]))
     state = state.model_copy(update={"snapshots": dict.fromkeys(UPSTREAMS, DAYS[6:])})
     with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[6]}"):
-        make_plan(state, [DAYS[2]], "embeddings")
-    assert make_plan(state, [DAYS[7]], "embeddings").first == DAYS[7]
+        plan_repair(state, [DAYS[2]], "embeddings")
+    assert plan_repair(state, [DAYS[7]], "embeddings").first == DAYS[7]
 
 
 def test_wrong_embeddings_need_the_snapshot_that_infers_them_again() -> None:
     state = survey().model_copy(update={"snapshots": dict.fromkeys(UPSTREAMS, DAYS[8:])})
     with pytest.raises(MissingInput, match=f"oldest day that can be repaired is {DAYS[8]}"):
-        make_plan(state, [DAYS[5]], "embeddings")
+        plan_repair(state, [DAYS[5]], "embeddings")
     with pytest.raises(MissingInput, match="pools, counts and snapshots"):
-        make_plan(state, [DAYS[5]], "labels")
+        plan_repair(state, [DAYS[5]], "labels")
 
 
 def test_days_outside_the_pipeline_are_refused() -> None:
     with pytest.raises(InputError, match="cannot be repaired"):
-        make_plan(survey(), ["2024-01-01"], "labels")
+        plan_repair(survey(), ["2024-01-01"], "labels")
 
 
 def test_rows_and_time_come_from_the_records() -> None:
-    plan = make_plan(survey(), [DAYS[9]], "embeddings")
+    plan = plan_repair(survey(), [DAYS[9]], "embeddings")
     counted = [s for s in plan.steps if s.upstream]
     assert {(s.rows, s.seconds) for s in counted} == {(10, 2.0)}
     assert plan.seconds == 2.0 * len(counted)
@@ -135,7 +135,7 @@ def test_rows_and_time_come_from_the_records() -> None:
 def test_a_plan_is_a_suffix_in_order_that_publishes_once(
     corrupted: set[str], what: What, pools: set[str]
 ) -> None:
-    plan = make_plan(survey(pools=tuple(sorted(pools))), corrupted, what)
+    plan = plan_repair(survey(pools=tuple(sorted(pools))), corrupted, what)
     order = [s.ds for s in plan.steps]
     assert order == sorted(order)
     merged = [s.ds for s in plan.steps if s.step == "merge" and s.upstream == "cvr"]
@@ -147,7 +147,7 @@ def test_a_plan_is_a_suffix_in_order_that_publishes_once(
 
 def test_after_a_new_space_began_only_the_days_after_it_are_repaired() -> None:
     seen = survey(start=DAYS[4])
-    plan = make_plan(seen, [DAYS[4]], "labels")
+    plan = plan_repair(seen, [DAYS[4]], "labels")
     assert (plan.base, plan.first) == (DAYS[3], DAYS[4])
     with pytest.raises(InputError, match="derm bootstrap"):
-        make_plan(seen, [DAYS[3]], "labels")
+        plan_repair(seen, [DAYS[3]], "labels")

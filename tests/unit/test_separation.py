@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jobs.datasets.separation import (
-    Rows,
+    TwoKinds,
     auc,
     auc_alone,
     auc_error,
@@ -22,7 +22,7 @@ N = 8_000
 def rows(positive, weight=None):
     count = len(positive)
     ones = np.ones(count) if weight is None else np.asarray(weight, float)
-    return Rows(positive=np.asarray(positive, bool), weight=ones, fold=np.arange(count) % 4)
+    return TwoKinds(positive=np.asarray(positive, bool), weight=ones, fold=np.arange(count) % 4)
 
 
 @pytest.fixture

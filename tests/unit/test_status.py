@@ -187,7 +187,7 @@ def test_a_broken_pointer_does_not_hide_the_days(home: Path) -> None:
 def test_a_repair_that_is_not_finished_comes_first(home: Path) -> None:
     _change(home, "ingest", "2025-03-02")
     ctx = open_context(Settings(home=home), "")
-    made = plan.make_plan(
+    made = plan.plan_repair(
         Survey(
             first_ds="2025-03-01",
             origin="2025-03-01",

@@ -1,7 +1,11 @@
 from itertools import pairwise
 
-from jobs.pipelines import daily, tasks
-from tests.pipelines import PIPELINE
+import pytest
+
+from jobs.pipelines import catalog, daily, tasks
+from tests.pipelines import DECLARED, PIPELINE
+
+REAL = catalog.Pipeline(upstreams=DECLARED, steps=catalog.steps_for("movielens"))
 
 
 def test_a_step_runs_once_for_each_upstream_or_once():
@@ -17,17 +21,19 @@ def test_a_step_of_both_joins_the_first_upstream_where_its_task_is_divided():
     assert all("." not in key for name, key in where.items() if name != "count")
 
 
-def test_every_task_can_be_reached_from_the_gate_alone():
+@pytest.mark.parametrize("pipeline", [PIPELINE, REAL], ids=["simulated", "real data"])
+def test_every_task_can_be_reached_from_the_gate_alone(pipeline):
     after: dict[str, set[str]] = {}
-    for before, then in tasks.arrows(PIPELINE):
+    for before, then in tasks.arrows(pipeline):
         after.setdefault(before, set()).add(then)
     reached, frontier = {tasks.FIRST}, [tasks.FIRST]
     while frontier:
         fresh = after.get(frontier.pop(), set()) - reached
         reached |= fresh
         frontier += fresh
-    assert reached == {t.key for t in tasks.tasks(PIPELINE)}
-    assert tasks.FIRST not in {then for _, then in tasks.arrows(PIPELINE)}
+    assert reached == {t.key for t in tasks.tasks(pipeline)}
+    assert tasks.FIRST not in {then for _, then in tasks.arrows(pipeline)}
+    assert ("gate", "ingest") in tasks.arrows(pipeline)
 
 
 def test_what_a_task_reads_is_written_before_it_starts():

@@ -33,7 +33,7 @@ def _late(day: WorldDay) -> pa.Table:
     return day.events.filter(pc.equal(day.events["action"], "conversion"))
 
 
-def test_toy_rates_are_those_of_the_specification(toy_days: list[WorldDay]) -> None:
+def test_toy_rates_are_those_of_an_advertising_site(toy_days: list[WorldDay]) -> None:
     impressions = pa.concat_tables([_impressions(d) for d in toy_days])
     clicks = impressions.filter(pc.equal(impressions["click"], 1))
     late = sum(_late(d).num_rows for d in toy_days)

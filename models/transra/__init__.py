@@ -1,0 +1,1 @@
+"""TransRA: vectors of the nodes of a graph, by translation between relations."""

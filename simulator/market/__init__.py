@@ -1,0 +1,1 @@
+"""A market: worlds with organic Pins, requests, bids and budgets, offsite items, long histories."""
