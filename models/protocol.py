@@ -7,20 +7,15 @@ Nobody outside a family's folder imports it; the registry finds it by name.
 Shapes: B rows, U distinct entities, T tasks, E embedding width.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-import numpy.typing as npt
 from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
-from feature_store.lake.lake import Lake
-from feature_store.reading.entities import Arrays
-from feature_store.reading.examples import Order
+from feature_store.contracts.sequences import SequenceInputs
 from models.nn.tokens import NumericRange
 
 Batch = Mapping[str, Tensor]
@@ -97,72 +92,6 @@ class FirstWindow:
     sample: Batch
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """Where a day's data is, for families that read more than the rows of that day.
-
-    Attributes:
-        history: the days that are read, oldest first, the day itself last.
-        scratch: a folder of one's own, until it is left.
-        user_buckets: into which the lake divides users.
-    """
-
-    lake: Lake
-    spec: DatasetSpec
-    ds: str
-    history: tuple[str, ...]
-    scratch: Callable[[], AbstractContextManager[Path]]
-    user_buckets: int
-
-
-class EntityReader(Protocol):
-    """The users or Pins that a day knows.
-
-    Attributes:
-        embeds_unknown: whether those it does not know have an embedding all the same.
-    """
-
-    embeds_unknown: bool
-
-    def __len__(self) -> int:
-        """How many it knows; the row of any other."""
-        ...
-
-    def rows_of(self, hashes: npt.NDArray, ds: str = "") -> npt.NDArray:
-        """The row of each hashed id."""
-        ...
-
-    def take(self, rows: npt.NDArray) -> Arrays:
-        """What `Objective.embed` needs of chosen rows."""
-        ...
-
-
-class Reader(Protocol):
-    """The batches of one day, the same every time, and the entities it knows."""
-
-    @property
-    def ds(self) -> str:
-        """The day."""
-        ...
-
-    @property
-    def entities(self) -> Mapping[Entity, EntityReader]:
-        """Users and Pins as of the day."""
-        ...
-
-    def batches(self, order: Order) -> Iterator[Arrays]:
-        """What is trained on, scored, or sampled."""
-        ...
-
-    def empty(self) -> Arrays:
-        """A batch of no rows, with every name and type that a real one may have."""
-        ...
-
-    def middle_minute(self) -> int:
-        """The minute of the day before which half of its targets became known."""
-        ...
-
-
 class Family(Protocol):
     """A way to make embeddings: from declarations to something that can be trained.
 
@@ -191,6 +120,6 @@ class Family(Protocol):
         """Pins of the day that are drawn beside every batch of a training."""
         ...
 
-    def reader(self, source: Source, config: Any) -> Reader:
-        """A day as the family reads it; asked of those that read timelines or edges."""
+    def sequences(self, spec: DatasetSpec, config: Any) -> SequenceInputs:
+        """What is read of timelines; asked of families that read them."""
         ...

@@ -30,11 +30,12 @@ from feature_store.lake.filing import impressions
 from feature_store.lake.schemas import arrow_schema, pack
 from feature_store.lake.staging import StagedFile, sort_rows, stage_file
 from feature_store.reading.examples import read_share
+from feature_store.reading.readers import EntityReader, Reader
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.scratch import scratch_folder
 from jobs.engine.snapshots import MODEL, SnapshotStore
 from jobs.steps.model_inputs import new_objective, reader
-from models.protocol import EntityReader, Objective, Reader
+from models.protocol import Objective
 from models.training.determinism import make_deterministic, torch_device
 
 _CHUNK_ROWS = 65_536

@@ -5,9 +5,11 @@ from functools import partial
 
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.reading.examples import DayExamples
+from feature_store.reading.readers import Reader
+from feature_store.reading.sequences import DaySequences, Source
 from jobs.engine.context import RunContext
 from jobs.engine.scratch import scratch_folder
-from models.protocol import Family, Objective, Reader, Source
+from models.protocol import Family, Objective
 from models.registry import family
 
 
@@ -24,7 +26,7 @@ def new_objective(ctx: RunContext) -> Objective:
 
 
 def reader(ctx: RunContext, ds: str, *, from_scratch: bool = False) -> Reader:
-    """A day as the step's upstream reads it: rows of its events, or what its family makes of more.
+    """A day as the step's upstream reads it: rows of its events, or sequences of timelines.
 
     Args:
         from_scratch: see `examples`.
@@ -36,12 +38,11 @@ def reader(ctx: RunContext, ds: str, *, from_scratch: bool = False) -> Reader:
     source = Source(
         lake=ctx.lake,
         spec=ctx.spec,
-        ds=ds,
         history=days_between(begin, ds),
         scratch=partial(scratch_folder, ctx.root, declared.reads),
-        user_buckets=ctx.recipe.layout.user_buckets,
+        buckets=ctx.recipe.layout.user_buckets,
     )
-    return family_of(ctx).reader(source, ctx.own_recipe.model)
+    return DaySequences(source, family_of(ctx).sequences(ctx.spec, ctx.own_recipe.model))
 
 
 def examples(

@@ -14,6 +14,7 @@ from feature_store.embeddings.noise import rank_bound
 from feature_store.reading.counts import largest_counts
 from feature_store.reading.entities import Arrays
 from feature_store.reading.examples import Order
+from feature_store.reading.readers import Reader
 from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
@@ -22,7 +23,7 @@ from jobs.steps.model_inputs import examples, family_of, new_objective, reader
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Pass, Plan, model_digest
 from models.nn.tokens import NumericRange
-from models.protocol import FirstWindow, Reader
+from models.protocol import FirstWindow
 from models.training.checkpoint import (
     Tensors,
     module_tensors,

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.contracts.errors import InputError
+from feature_store.contracts.sequences import SequenceInputs
 from models.pinnerformer.config import ARCHITECTURE, PinnerFormerConfig
-from models.pinnerformer.inputs import ActionInputs, DaySequences
+from models.pinnerformer.inputs import sequence_inputs
 from models.pinnerformer.model import PinnerFormer
 from models.pinnerformer.objective import PinnerFormerObjective
-from models.protocol import FirstWindow, Objective, Source
+from models.protocol import FirstWindow, Objective
 
 
 class PinnerFormerFamily:
@@ -36,7 +37,7 @@ class PinnerFormerFamily:
                 expected="none",
                 found=" ".join(read),
             )
-        return PinnerFormerObjective(PinnerFormer(ActionInputs.of(spec, config), config), config)
+        return PinnerFormerObjective(PinnerFormer(sequence_inputs(spec, config), config), config)
 
     def fit(self, objective: Objective, window: FirstWindow) -> None:
         """Nothing: contents, times and durations are taken as they are."""
@@ -45,9 +46,9 @@ class PinnerFormerFamily:
         """Those of the pool; their names are counted even where the pool has none of them."""
         return config.negatives.random if config.negatives.pool != "in_batch" else 0
 
-    def reader(self, source: Source, config: PinnerFormerConfig) -> DaySequences:
-        """The sequences of a day."""
-        return DaySequences(source, config)
+    def sequences(self, spec: DatasetSpec, config: PinnerFormerConfig) -> SequenceInputs:
+        """What is read of timelines."""
+        return sequence_inputs(spec, config)
 
 
 FAMILY = PinnerFormerFamily()

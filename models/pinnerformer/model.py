@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from feature_store.contracts.sequences import SequenceInputs, names_in
 from models.nn.packed import Packed
 from models.nn.time_encoding import DAY_S, HOUR_S, TimeEncoding
 from models.nn.transformer import CausalEncoder
-from models.pinnerformer.config import PinnerFormerConfig, names_in
-from models.pinnerformer.inputs import ActionInputs
+from models.pinnerformer.config import PinnerFormerConfig
 from models.protocol import Batch
 
 _ABSOLUTE_S = (
@@ -36,7 +36,7 @@ class ActionElements(nn.Module):
     later their sequence ends, as published.
     """
 
-    def __init__(self, inputs: ActionInputs, config: PinnerFormerConfig) -> None:
+    def __init__(self, inputs: SequenceInputs, config: PinnerFormerConfig) -> None:
         super().__init__()
         self.without = names_in(config.without)
         self.action = nn.Embedding(inputs.actions + 1, _CODE_DIM)
@@ -77,7 +77,7 @@ class PinnerFormer(nn.Module):
     is causal in the usual sense, and learned places are counted from the newest one.
     """
 
-    def __init__(self, inputs: ActionInputs, config: PinnerFormerConfig) -> None:
+    def __init__(self, inputs: SequenceInputs, config: PinnerFormerConfig) -> None:
         super().__init__()
         width, out = config.dim, config.embedding_dim
         self.elements = ActionElements(inputs, config)

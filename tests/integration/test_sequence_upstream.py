@@ -16,7 +16,7 @@ from feature_store.contracts.base import ENTITIES, shift_day
 from feature_store.contracts.tables import daily_table, pool_table
 from feature_store.lake.lake import Lake
 from feature_store.lake.schemas import unpack
-from jobs.datasets.registry import SIMULATED, dataset_spec
+from jobs.datasets.registry import dataset_spec
 from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import stop_redis
 from tests.architecture.sources import ROOT
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.redis]
 
 HISTORY, FIRST, SECOND, LAST = (shift_day("2025-03-01", i) for i in range(4))
 UPSTREAM = "pinnerformer"
-EVENTS = dataset_spec(SIMULATED, "").events_table()
+EVENTS = dataset_spec("simulated", "").events_table()
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from feature_store.contracts.sequences import SamplingConfig
+from feature_store.reading.pairs import DAY_US, OldestFirst
+from feature_store.reading.sequences import DaySequences, Source
 from feature_store.reading.timelines import newest_first
 from jobs.engine.scratch import scratch_folder
-from models.pinnerformer.config import NegativesConfig, PinnerFormerConfig, SamplingConfig
-from models.pinnerformer.inputs import ActionInputs, DaySequences
+from models.pinnerformer.config import NegativesConfig, PinnerFormerConfig
+from models.pinnerformer.inputs import sequence_inputs
 from models.pinnerformer.model import PinnerFormer
 from models.pinnerformer.objective import PinnerFormerObjective
-from models.pinnerformer.sampling import DAY_US, OldestFirst
-from models.protocol import Source
 from tests.model_fixtures.world import World, spec
 
 TINY = PinnerFormerConfig(
@@ -50,18 +51,18 @@ def reader(world: World, ds: str, days: tuple[str, ...], config=TINY) -> DaySequ
     source = Source(
         lake=world.lake,
         spec=world.spec,
-        ds=ds,
         history=days,
         scratch=lambda: scratch_folder(Path(world.root), "test"),
-        user_buckets=3,
+        buckets=3,
     )
-    return DaySequences(source, config)
+    assert days[-1] == ds
+    return DaySequences(source, sequence_inputs(world.spec, config))
 
 
 def objective(config: PinnerFormerConfig = TINY) -> PinnerFormerObjective:
     """A new one on the tiny data set, with the same weights every time."""
     torch.manual_seed(0)
-    return PinnerFormerObjective(PinnerFormer(ActionInputs.of(spec(), config), config), config)
+    return PinnerFormerObjective(PinnerFormer(sequence_inputs(spec(), config), config), config)
 
 
 def batch(

@@ -12,7 +12,7 @@ from feature_store.contracts.errors import InputError
 from feature_store.lake.buckets import stable_hash
 from feature_store.reading.examples import Order
 from models.pinnerformer.config import PinnerFormerConfig
-from models.pinnerformer.inputs import ActionInputs
+from models.pinnerformer.inputs import sequence_inputs
 from models.pinnerformer.model import PinnerFormer
 from tests.model_fixtures import sequences
 from tests.model_fixtures.sequences import TINY, batch, changed, objective, tensors
@@ -31,7 +31,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def test_an_action_is_as_wide_as_published():
     [content] = [f for f in spec().features_of("pin") if f.kind == "embedding"]
-    inputs = ActionInputs.of(spec(), TINY)
+    inputs = sequence_inputs(spec(), TINY)
     published = 256 + 16 + 16 + 1 + 25 + 65 + 65
     model = PinnerFormer(inputs, TINY)
     assert model.elements.out_dim - content.dim == published - 256
@@ -235,9 +235,9 @@ def test_users_are_embedded_with_all_they_did_until_the_day_ended(world):
 
 def test_what_a_data_set_does_not_have_is_named():
     with pytest.raises(InputError, match=r"no content of Pins[\s\S]*called other"):
-        ActionInputs.of(spec(), changed(content="other"))
+        sequence_inputs(spec(), changed(content="other"))
     with pytest.raises(InputError, match="are no actions of the data set"):
-        ActionInputs.of(spec(), changed(sampling__positives="click,teleport"))
+        sequence_inputs(spec(), changed(sampling__positives="click,teleport"))
     with pytest.raises(ValueError, match="without: expected some of"):
         changed(without="everything")
     with pytest.raises(ValueError, match="max_len: expected 1"):

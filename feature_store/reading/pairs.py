@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.contracts.sequences import SamplingConfig
 from feature_store.reading.timelines import Timelines
-from models.pinnerformer.config import SamplingConfig
 
 DAY_US = 86_400_000_000
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models.pinnerformer.config import SamplingConfig
-from models.pinnerformer.sampling import DAY_US, OldestFirst, Pairs, sample
+from feature_store.contracts.sequences import SamplingConfig
+from feature_store.reading.pairs import DAY_US, OldestFirst, Pairs, sample
 from tests.model_fixtures.sequences import timelines
 
 ACTS = timelines()
