@@ -21,7 +21,8 @@ class UpstreamDeclaration(Contract):
     """One upstream.
 
     Attributes:
-        family: the folder of `models/` that knows how to train it and how to embed with it.
+        family: the folder of `models/` that knows how to train it and how to embed with it, or the
+            absolute path of a folder elsewhere.
         entities: what it embeds.
         reads: what it learns from: rows of events, timelines of users, or edges of a graph.
         history_days: days of events that are read to learn from a day or to embed it, the day
@@ -41,7 +42,7 @@ class UpstreamDeclaration(Contract):
     """
 
     name: Upstream
-    family: str = Field(default="derm", pattern=r"^[a-z][a-z0-9_]*$")
+    family: str = Field(default="derm", pattern=r"^(/.*/)?[a-z][a-z0-9_]*$")
     entities: tuple[Entity, ...] = ENTITIES
     reads: Reads = "rows"
     history_days: int = Field(default=1, ge=1)

@@ -5,7 +5,7 @@ Arguments are templates: `params` are what the form in the UI asks for.
 
 from dataclasses import dataclass
 
-from jobs.pipelines import daily
+from feature_store.contracts.artifacts import Events, Pool, Reference, ReleaseMark
 from jobs.pipelines.declarations import Resource
 
 
@@ -15,7 +15,7 @@ class Chore:
 
     Attributes:
         arguments: what follows `derm`; a template. Empty: it waits until a person approves.
-        outlets: artifacts it makes anew, which other DAGs may wait for; names in braces expand.
+        outlets: artifacts it makes anew, which other DAGs may wait for.
         failure: what it means when it fails.
         remedy: what to do then.
     """
@@ -23,7 +23,7 @@ class Chore:
     name: str
     summary: str
     arguments: str
-    outlets: tuple[str, ...] = ()
+    outlets: tuple[Reference, ...] = ()
     resource: Resource = "cpu"
     retries: int = 0
     timeout_minutes: int
@@ -37,7 +37,7 @@ class Chore:
 
 
 # What rankers and other DAGs read of a day.
-_PUBLISHED = (daily.POOL, "release")
+_PUBLISHED = (Pool(), ReleaseMark())
 
 _REPAIR = (
     "--from {{ params.first_day }} --to {{ params.last_day }} --what {{ params.what }}"
@@ -65,7 +65,7 @@ BACKFILL = (
         name="backfill",
         summary="Recompute the days in order, alone in the pipeline; publish once, at the end.",
         arguments=f"backfill {_REPAIR} --yes --in-process",
-        outlets=("lake:events", *_PUBLISHED),
+        outlets=(Events(), *_PUBLISHED),
         # Its steps want whatever any step wants.
         resource="gpu",
         retries=1,

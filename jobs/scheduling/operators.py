@@ -15,6 +15,7 @@ from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from feature_store.contracts.artifacts import reference
 from jobs.engine import findings
 from jobs.scheduling import alerts, assets
 from jobs.scheduling.messages import Listener
@@ -166,4 +167,5 @@ def _describe(outlets: Any, context: Any) -> None:
     for asset in outlets:
         ds = begin.date().isoformat() if begin else ""
         with contextlib.suppress(OSError, LookupError, ValueError):
-            context["outlet_events"][asset].extra = assets.metadata(home, asset.name, ds)
+            made = assets.metadata(home, reference(asset.name), ds)
+            context["outlet_events"][asset].extra = made

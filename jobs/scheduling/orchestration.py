@@ -22,6 +22,7 @@ from airflow.sdk import (
 )
 from airflow.sdk.configuration import conf
 
+from feature_store.contracts.artifacts import Reference
 from jobs.engine import spaces
 from jobs.pipelines import tasks
 from jobs.pipelines.catalog import Pipeline, pipeline_of
@@ -135,7 +136,7 @@ def _chore(
         command=command(settings, chore.arguments),
         doc_md=_chore_documentation(chore),
         outlets=[
-            _asset(name, pipeline) for t in chore.outlets for name in pipeline.expand(t, None)
+            _asset(made, pipeline) for what in chore.outlets for made in pipeline.expand(what, None)
         ],
         **_resources(chore),
     )
@@ -165,7 +166,7 @@ def _operator(
         task_group=group,
         command=command(settings, task.arguments(DAY)),
         doc_md=documentation(task),
-        outlets=[_asset(name, pipeline) for name in task.outputs if assets.is_shared(name)],
+        outlets=[_asset(made, pipeline) for made in task.outputs if made.shared],
         **_resources(task),
     )
 
@@ -230,9 +231,9 @@ def _runbook(section: str) -> str:
     return f"Runbook: [docs/runbook.md#{section}]({address})"
 
 
-def _asset(artifact: str, pipeline: Pipeline) -> Asset:
+def _asset(artifact: Reference, pipeline: Pipeline) -> Asset:
     return Asset(
-        name=artifact,
+        name=str(artifact),
         uri=assets.uri(artifact),
         group="derm",
         extra=assets.description(pipeline, artifact),

@@ -35,6 +35,8 @@ def matured(ctx: RunContext, store: SnapshotStore) -> Metrics:
         return nothing
     config, day = ctx.own_recipe.training, examples(ctx, ds, known_by=ctx.ds)
     objective = new_objective(ctx)
+    if not objective.tasks:
+        return nothing
     objective.load_state_dict(store.read(snapshot, MODEL))
     scorer = Trainer(
         objective,
@@ -45,7 +47,7 @@ def matured(ctx: RunContext, store: SnapshotStore) -> Metrics:
     )
     order = Order(batch_rows=config.batch_rows, rows="impressions", shard=world())
     scores = scorer.score(day.batches(order))[objective.tasks[0]]
-    return {"mature_day": ds, **{f"{name}_mature": scores[name] for name in _MEASURED}}
+    return {"mature_day": ds, **{f"{name}_mature": scores.get(name) for name in _MEASURED}}
 
 
 def scored_with(ctx: RunContext, store: SnapshotStore, ds: str) -> SnapshotManifest | None:
