@@ -81,20 +81,19 @@ def test_no_page_is_cited_that_is_not_here(path: Path) -> None:
 def test_no_two_things_of_one_name(packages: tuple[str, ...]) -> None:
     """Classes, and functions of more than one word; others are read with their module.
 
-    Families of models answer to the same questions by the same names, adapters by `open_folder`.
+    Families of models answer to the same questions by the same names, adapters by `open_folder`,
+    experiments by `Options`.
     """
     found: dict[str, list[str]] = {}
     for path in python_files(*packages):
         if path.parent.parent.name == "models" and path.parent.name not in ("nn", "training"):
             continue
         for node in tree(path).body:
-            doors = {"open_folder"}
+            doors = {"open_folder", "Options"}
             named = isinstance(node, ast.ClassDef) or (
-                isinstance(node, ast.FunctionDef)
-                and "_" in node.name.removeprefix("of_")
-                and node.name not in doors
+                isinstance(node, ast.FunctionDef) and "_" in node.name.removeprefix("of_")
             )
-            if named and not node.name.startswith("_"):
+            if named and node.name not in doors and not node.name.startswith("_"):
                 found.setdefault(node.name, []).append(relative(path))
     doubled = {name: paths for name, paths in found.items() if len(paths) > 1}
     assert not doubled, "one thing, one name; two things, two names"
