@@ -8,6 +8,9 @@ SOURCE    ?=
 RECIPE    ?=
 DAYS      ?= 7
 DERM_HOME ?= $(CURDIR)/.derm
+# Files of tests that run at a time, and what else pytest is told: LANES=4 PYTEST_ARGS=--durations=50
+LANES     ?= 2
+PYTEST_ARGS ?=
 export DERM_HOME
 
 DERM      := .venv/bin/derm
@@ -15,11 +18,11 @@ PYTEST    := .venv/bin/python -m pytest
 HOME_ARGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SOURCE),--source "$(SOURCE)") \
              $(if $(RECIPE),--recipe "$(RECIPE)")
 
-# Environments are made two at a time.
+# Environments are made, and checks are run, two at a time.
 MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test test-fast check bench golden-update screenshot secrets lock clean
+.PHONY: help run up down test test-fast check style types bench golden-update screenshot secrets lock clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -33,17 +36,21 @@ up: .venv/.derm .venv-airflow/.airflow ## leave Airflow's UI and Redis running; 
 down: .venv/.derm .venv-airflow/.airflow ## stop what `make up` started
 	@$(DERM) down
 
-test: .venv/.dev .venv-airflow/.airflow .venv-s3/.s3 ## every test this machine can run
-	@$(PYTEST)
+test: check .venv-airflow/.airflow .venv-s3/.s3 ## the checks, then every test this machine can run
+	@$(PYTEST) --numprocesses=$(LANES) --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-fast: .venv/.dev ## the tests without JVM, Redis, Airflow or browser; about a minute
 	@$(PYTEST) -m "not (spark or redis or airflow or integration or browser or data)"
 
-check: .venv/.dev ## lint, format, types, and who imports whom
+check: style types ## lint, format, types, and who imports whom
+
+style: .venv/.dev
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+types: .venv/.dev
+	@.venv/bin/mypy
 
 bench: .venv/.dev .venv-bench/.bench ## the benchmarks; results go to .benchmarks/
 	@mkdir -p .benchmarks

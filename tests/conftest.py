@@ -1,4 +1,4 @@
-"""Every test: what it started ends with it. See `tests/reaper.py`."""
+"""Every test: what it started ends with it (`tests/reaper.py`); in lanes, `tests/lanes.py`."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import reaper
+from tests import lanes, reaper
 
 _FAILED = pytest.StashKey[bool]()
 
@@ -22,6 +22,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if session := sys.modules.get("feature_store.spark.session"):
         session.stop_spark()
     reaper.reap(reaper.left_by(os.environ[reaper.MARK]))
+    # A lane that was killed left what it had started to the process that began it.
+    reaper.reap(reaper.orphans())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a lane, the order in which files are handed out."""
+    if hasattr(config, "workerinput"):
+        lanes.dearest_first(items)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -31,6 +39,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed:
         item.stash[_FAILED] = True
     return report
+
+
+@pytest.fixture(autouse=True, scope="session")
+def claimed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What runs in this run's folders is its own."""
+    reaper.claim(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(autouse=True)

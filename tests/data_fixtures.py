@@ -1,13 +1,14 @@
 """What tests of the data side share: a tiny world, a home that holds it, and the real data."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from jobs.cli import main
-from simulator.config import ClickConfig, WorldConfig
+from simulator.config import WorldConfig
+from tests import brief_recipe
 
 REPOSITORY = Path(__file__).parents[1]
 FIRST = "2025-03-01"
@@ -19,18 +20,8 @@ FOLDERS = {
 
 
 def tiny_world(**changes: object) -> WorldConfig:
-    """A world of about 1,200 events a day in which everything is frequent."""
-    values: dict[str, object] = {
-        "users": 300,
-        "pins": 120,
-        "advertisers": 12,
-        "content_dim": 32,
-        "days": 40,
-        "churn": 0.04,
-        "block_users": 100,
-        "click": ClickConfig(bias=(-3.5, -3.5, -3.5)),
-    }
-    return WorldConfig(**(values | changes))  # type: ignore[arg-type]
+    """The world of the brief recipe, changed."""
+    return replace(brief_recipe.WORLD, **changes)  # type: ignore[arg-type]
 
 
 def real_data(dataset: str) -> Path:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from jobs.settings import PROJECT
+from tests.brief_recipe import BRIEF
 
 _DERM = [sys.executable, "-c", "import sys; from jobs.cli import main; sys.exit(main())"]
 
@@ -40,3 +41,11 @@ def refused(home: Path, code: int, *arguments: str) -> str:
     printed, said = process.communicate()
     assert process.returncode == code, printed[-2000:] + said[-4000:]
     return said
+
+
+def begin(home: Path, recipe: str = BRIEF, **environment: str) -> None:
+    """A home of the simulated world whose history, one day, is there: days may run after it."""
+    first = "2025-03-01"
+    derm(home, "init", "--dataset", "simulated", "--recipe", recipe, "--days", "1", **environment)
+    steps = ("--steps", "simulate,ingest,validate,count")
+    derm(home, "run", "--from", first, "--to", first, *steps, **environment)

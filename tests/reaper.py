@@ -1,7 +1,8 @@
 """What a test started ends with it, however the test ends: processes carry the mark of their run.
 
 Everything a test starts inherits the mark, also where it makes a session of its own (Airflow, the
-embedded Redis) or changes its user (PostgreSQL). A test that fails half way leaves nothing to those
+embedded Redis) or changes its user (PostgreSQL). Redis writes its title over the mark: the folder
+that it runs in says whose it is. A test that fails half way leaves nothing to those
 after it, a run leaves nothing, and what a run that was killed has left ends when the next begins.
 """
 
@@ -20,6 +21,11 @@ def mark() -> str:
     """The mark of this run: the process that is pytest, and when it began."""
     me = psutil.Process()
     return f"{me.pid}@{me.create_time():.2f}"
+
+
+def claim(folder: Path) -> None:
+    """Say of a folder that what runs below it belongs to this run."""
+    (folder / MARK).write_text(mark())
 
 
 def left_by(run: str) -> list[psutil.Process]:
@@ -63,12 +69,18 @@ def _marked() -> list[tuple[psutil.Process, str]]:
     found = []
     for process in psutil.process_iter():
         try:
-            of = process.environ().get(MARK)
+            of = process.environ().get(MARK) or _claimed(Path(process.cwd()))
         except (psutil.Error, OSError):
             continue  # another user's, or gone since
         if of:
             found.append((process, of))
     return found
+
+
+def _claimed(folder: Path) -> str:
+    """The run that a folder belongs to, or one above it."""
+    claims = (above / MARK for above in (folder, *folder.parents))
+    return next((claim.read_text() for claim in claims if claim.is_file()), "")
 
 
 def _lives(run: str) -> bool:

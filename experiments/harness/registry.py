@@ -18,6 +18,11 @@ from feature_store.contracts.errors import InputError
 
 # Name -> module, and what is compared.
 EXPERIMENTS: dict[str, tuple[str, str]] = {
+    "graph": ("experiments.graph.links", "graph models on public graphs, by the rank of links"),
+    "instrument": (
+        "experiments.instrument",
+        "false positives, power and coverage of the simulated A/B test",
+    ),
     "upstream": ("experiments.upstream", "ways to build or train the upstream model"),
 }
 

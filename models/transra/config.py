@@ -76,7 +76,8 @@ class GraphLossConfig:
     Attributes:
         margin: of `margin`, between a triple and its negatives; of `self_adversarial`, what is
             added to every score.
-        scale: scores are multiplied by it before a softmax; trained from there.
+        scale: scores are multiplied by it before a softmax.
+        trains_scale: whether it is learned from there; vectors without a bound learn it themselves.
         adversarial: of `self_adversarial`, the temperature by which hard negatives weigh more.
         n3: weight of the mean cubed modulus of heads, relations and tails (complex scores only).
     """
@@ -84,6 +85,7 @@ class GraphLossConfig:
     name: GraphLossName = "softmax"
     margin: float = 1.0
     scale: float = 1.0
+    trains_scale: bool = True
     adversarial: float = 1.0
     n3: float = 0.0
 

@@ -9,6 +9,7 @@ import pytest
 from feature_store.contracts.tables import raw_table
 from feature_store.lake.lake import Lake
 from jobs.engine.manifests import ManifestStore
+from tests.brief_recipe import BRIEF
 from tests.data_fixtures import Home
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark]
@@ -25,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DERM_THREADS", "1")
         home = Home(path, patch)
-        home.must("init", "--dataset", "simulated", "--days", "1")
+        home.must("init", "--dataset", "simulated", "--recipe", BRIEF, "--days", "1")
         steps = "simulate,ingest,validate,count"
         home.must("run", "--from", HISTORY, "--to", SECOND, "--steps", steps)
         steps, upstream = "train,infer", ("--upstream", "ctr")

@@ -18,13 +18,13 @@ from feature_store.lake.lake import Lake
 from jobs.engine import locks, unfinished
 from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import stop_redis
-from tests.derm_process import derm, start
+from tests.derm_process import begin, derm, start
 from tests.pipelines import UPSTREAMS
 from tests.spoilt import spoil
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
-HISTORY, DAYS, NEXT = "2025-03-01", ("2025-03-02", "2025-03-03", "2025-03-04"), "2025-03-05"
+DAYS, NEXT = ("2025-03-02", "2025-03-03", "2025-03-04"), "2025-03-05"
 WRONG = DAYS[1]
 _DATA = "simulate,ingest,validate"
 _BACKFILL = ("backfill", "--from", WRONG, "--to", WRONG, "--what", "embeddings", "--yes")
@@ -34,17 +34,7 @@ _BACKFILL = ("backfill", "--from", WRONG, "--to", WRONG, "--what", "embeddings",
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Three published days, and their digests before one of them was spoilt."""
     folder = tmp_path_factory.mktemp("backfill")
-    derm(folder, "init", "--dataset", "simulated", "--days", "1")
-    derm(
-        folder,
-        "run",
-        "--from",
-        HISTORY,
-        "--to",
-        HISTORY,
-        "--steps",
-        "simulate,ingest,validate,count",
-    )
+    begin(folder)
     derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield folder
     stop_redis(folder)

@@ -18,12 +18,13 @@ from feature_store.contracts.tables import pool_table
 from jobs.engine import unfinished
 from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import stop_redis
-from tests.derm_process import derm, start
+from tests.brief_recipe import BRIEF
+from tests.derm_process import begin, derm, start
 from tests.pipelines import UPSTREAMS
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
-HISTORY, OLD, DAY, NEXT = "2025-03-01", "2025-03-02", "2025-03-03", "2025-03-04"
+OLD, DAY, NEXT = "2025-03-02", "2025-03-03", "2025-03-04"
 BOOTSTRAP = ("bootstrap", "--ds", DAY, "--back", "1", "--yes")
 
 
@@ -31,17 +32,7 @@ BOOTSTRAP = ("bootstrap", "--ds", DAY, "--back", "1", "--yes")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two published days."""
     folder = tmp_path_factory.mktemp("bootstrap")
-    derm(folder, "init", "--dataset", "simulated", "--days", "1")
-    derm(
-        folder,
-        "run",
-        "--from",
-        HISTORY,
-        "--to",
-        HISTORY,
-        "--steps",
-        "simulate,ingest,validate,count",
-    )
+    begin(folder)
     derm(folder, "run", "--from", OLD, "--to", DAY)
     yield folder
     stop_redis(folder)
@@ -51,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home that has done nothing yet."""
     folder = tmp_path_factory.mktemp("fresh")
-    derm(folder, "init", "--dataset", "simulated", "--days", "1")
+    derm(folder, "init", "--dataset", "simulated", "--recipe", BRIEF, "--days", "1")
     yield folder
     stop_redis(folder)
 

@@ -23,6 +23,7 @@ from feature_store.lake.lake import Lake
 from jobs.cli import main
 from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import embedded_url
+from tests.brief_recipe import BRIEF
 
 GOOD, BAD = "2025-03-01", "2025-03-02"
 TABLES = ("events", "users", "pins")
@@ -93,7 +94,7 @@ def delivery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delivery]:
     path = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DERM_HOME", str(path))
-        assert main(["init", "--dataset", "simulated", "--recipe", "toy"]) == 0
+        assert main(["init", "--dataset", "simulated", "--recipe", BRIEF]) == 0
         for ds in (GOOD, BAD):
             assert main(["simulate", "--ds", ds]) == 0
             assert main(["ingest", "--ds", ds]) == 0

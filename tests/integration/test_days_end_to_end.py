@@ -27,6 +27,7 @@ from jobs.pipelines import daily
 from jobs.rendering.state_metrics import ONLY_WHEN_WRONG
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
+from tests.brief_recipe import BRIEF
 from tests.data_fixtures import real_data
 from tests.pipelines import UPSTREAMS
 from tests.reference_pool import State, as_rows, step, table_rows
@@ -86,7 +87,7 @@ def kuairand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """Fourteen real days, all of them published."""
     source = real_data("kuairand")
     pipeline = Pipeline(tmp_path_factory.mktemp("kuairand") / "home")
-    dataset = ["--dataset", "kuairand", "--source", str(source)]
+    dataset = ["--dataset", "kuairand", "--source", str(source), "--recipe", BRIEF]
     pipeline.derm("init", *dataset, "--first", DAYS[0], "--start", DAYS[0])
     pipeline.derm("run", "--from", DAYS[0], "--to", DAYS[-1])
     yield pipeline

@@ -24,12 +24,12 @@ from jobs.pipelines.tasks import arrows, tasks
 from jobs.services.redis import stop_redis
 from jobs.settings import Home, Settings
 from tests.architecture.sources import ROOT
-from tests.derm_process import derm, refused
+from tests.derm_process import begin, derm, refused
 from tests.spoilt import spoil
 
 pytestmark = [pytest.mark.integration, pytest.mark.redis]
 
-HISTORY, FIRST = "2025-03-01", "2025-03-02"
+FIRST = "2025-03-02"
 DAYS = days_between(FIRST, shift_day(FIRST, 6))
 RESTS = tuple(ds for i, ds in enumerate(DAYS) if i % 3)
 ALL = ("ctr", "cvr", "slow", "wide")
@@ -44,10 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     [shown] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (folder / "four.py").write_text(shown)
     root = folder / "home"
-    recipe = f"{folder / 'four.py'}:build"
-    derm(root, "init", "--dataset", "simulated", "--recipe", recipe, "--days", "1")
-    history = ("run", "--from", HISTORY, "--to", HISTORY)
-    derm(root, *history, "--steps", "simulate,ingest,validate,count")
+    begin(root, f"{folder / 'four.py'}:build")
     derm(root, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield root
     stop_redis(root)

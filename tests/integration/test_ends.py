@@ -18,6 +18,7 @@ import pytest
 
 from jobs.services.redis import embedded_url
 from jobs.settings import PROJECT, Settings
+from tests.brief_recipe import BRIEF
 from tests.derm_process import start
 from tests.report_fixtures import make_home
 
@@ -115,7 +116,7 @@ def test_what_nobody_expected_is_said_in_a_line_and_traced_on_demand(tmp_path: P
 
 
 def test_ctrl_c_ends_with_a_sentence(tmp_path: Path) -> None:
-    assert run(tmp_path, "init", "--dataset", "simulated").returncode == 0
+    assert run(tmp_path, "init", "--dataset", "simulated", "--recipe", BRIEF).returncode == 0
     process = start(
         tmp_path,
         "run",
@@ -177,7 +178,7 @@ def test_down_needs_no_environment(tmp_path: Path) -> None:
 
 def test_a_default_home_is_its_owners_alone(tmp_path: Path) -> None:
     home = tmp_path / "deep" / "home"
-    assert run(home, "init", "--dataset", "simulated").returncode == 0
+    assert run(home, "init", "--dataset", "simulated", "--recipe", BRIEF).returncode == 0
     assert run(home, "simulate", "--ds", "2025-03-01").returncode == 0
     assert run(home, "ingest", "--ds", "2025-03-01").returncode == 0
     for path in (home, *home.rglob("*")):

@@ -20,30 +20,20 @@ from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import ensure_redis, persist, stop_redis
 from jobs.settings import Settings
 from jobs.upkeep.scanner import Wanted, scan
-from tests.derm_process import derm, start
+from tests.derm_process import begin, derm, start
 from tests.pipelines import UPSTREAMS
 from tests.report_fixtures import make_home
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
-HISTORY, DAYS, NEXT = "2025-03-01", ("2025-03-02", "2025-03-03"), "2025-03-04"
+DAYS, NEXT = ("2025-03-02", "2025-03-03"), "2025-03-04"
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two published days, so that both slots of Redis and two indexes are there."""
     folder = tmp_path_factory.mktemp("a home, né à forget")
-    derm(folder, "init", "--dataset", "simulated", "--days", "1")
-    derm(
-        folder,
-        "run",
-        "--from",
-        HISTORY,
-        "--to",
-        HISTORY,
-        "--steps",
-        "simulate,ingest,validate,count",
-    )
+    begin(folder)
     derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield folder
     stop_redis(folder)

@@ -22,7 +22,7 @@ from feature_store.lake.staging import read_files
 from feature_store.lake.storage import Storage, locate
 from jobs.services.redis import stop_redis
 from jobs.settings import PROJECT, Settings
-from tests.derm_process import derm, start
+from tests.derm_process import begin, derm, start
 from tests.pipelines import UPSTREAMS
 
 _MOTO = PROJECT / ".venv-s3" / "bin" / "moto_server"
@@ -36,7 +36,7 @@ pytestmark = [
     ),
 ]
 
-HISTORY, DAYS = "2025-03-01", ("2025-03-02", "2025-03-03")
+DAYS = ("2025-03-02", "2025-03-03")
 LAKE = "s3://lake/some/prefix"
 
 
@@ -78,9 +78,7 @@ def _await(url: str) -> None:
 
 
 def _two_days(home: Path, *steps_only: str, **environment: str) -> None:
-    derm(home, "init", "--dataset", "simulated", "--days", "1", **environment)
-    steps = ("--steps", "simulate,ingest,validate,count")
-    derm(home, "run", "--from", HISTORY, "--to", HISTORY, *steps, **environment)
+    begin(home, **environment)
     derm(home, "run", "--from", DAYS[0], "--to", DAYS[1], *steps_only, **environment)
 
 

@@ -13,6 +13,7 @@ import pytest
 from feature_store.lake.lake import Lake
 from jobs.cli import main
 from jobs.engine.manifests import ManifestStore
+from tests.brief_recipe import BRIEF
 from tests.broken_tables import first_late, first_rows
 from tests.data_fixtures import Home
 
@@ -26,7 +27,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DERM_HOME", str(path))
-        assert main(["init", "--dataset", "simulated", "--recipe", "toy"]) == 0
+        assert main(["init", "--dataset", "simulated", "--recipe", BRIEF]) == 0
         for ds in (FIRST, SECOND):
             assert main(["simulate", "--ds", ds]) == 0
         assert main(["ingest", "--ds", FIRST]) == 0

@@ -1,4 +1,4 @@
-"""What a test started ends with it: when it fails or is struck, or pytest itself is killed."""
+"""What a test started ends with it: when it fails or is struck, or its lane or pytest is killed."""
 
 import os
 import signal
@@ -14,8 +14,10 @@ from jobs.settings import PROJECT
 from tests import reaper
 
 _STORY = """
-import subprocess, sys, time, pathlib
+import json, os, subprocess, sys, time, pathlib
 import pytest
+from jobs.services.redis import ensure_redis
+from jobs.settings import Settings
 
 def begin(name, **how):
     # As a service does it: a session of its own, and nobody waits for it.
@@ -25,6 +27,11 @@ def begin(name, **how):
     pathlib.Path(r"{folder}", name).write_text(str(service.pid))
     return service
 
+def store(home):
+    ensure_redis(Settings(home=home))
+    state = json.loads((home / "services" / "redis" / "server.json").read_text())
+    pathlib.Path(r"{folder}", "store").write_text(str(state["pid"]))
+
 @pytest.fixture(scope="module")
 def server():
     service = begin("server")
@@ -33,7 +40,7 @@ def server():
     service.kill()
     service.wait()
 
-def test_a_chapter_that_is_struck(server):
+def test_a_chapter_that_is_struck(server, tmp_path):
     begin("left").returncode = 0
     {struck}
 
@@ -45,12 +52,12 @@ def test_the_next_chapter_meets_the_server_and_nothing_else(server):
 """
 
 
-def story(folder: Path, struck: str) -> list[str]:
+def story(folder: Path, struck: str, *options: str) -> list[str]:
     """The command that runs the story in a pytest of its own, beside the project's conftest."""
     (folder / "conftest.py").write_text("from tests.conftest import *  # noqa\n")
     (folder / "test_story.py").write_text(_STORY.format(folder=folder, struck=struck))
     return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir",
-            str(folder), "-c", str(folder / "none.ini"), str(folder)]  # fmt: skip
+            str(folder), "-c", str(folder / "none.ini"), *options, str(folder)]  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -75,6 +82,19 @@ def test_a_chapter_that_is_struck_leaves_nothing(tmp_path: Path, struck: str) ->
     )
     if struck == "assert False":
         assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert not lives(tmp_path, "left")
+    assert not lives(tmp_path, "server")
+
+
+def test_a_lane_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "none.ini").write_text("[pytest]\n")
+    struck = "store(tmp_path); os.kill(os.getpid(), 9)"
+    command = story(tmp_path, struck, "-n1", "--max-worker-restart=0")
+    # Into a file: a pipe would stay open as long as what it left.
+    with (tmp_path / "said").open("w") as said:
+        subprocess.run(command, env=environment(), cwd=tmp_path, stdout=said, check=False)
+    assert "crashed while running" in (tmp_path / "said").read_text()
+    assert not lives(tmp_path, "store")
     assert not lives(tmp_path, "left")
     assert not lives(tmp_path, "server")
 

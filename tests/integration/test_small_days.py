@@ -16,6 +16,7 @@ from jobs.engine.manifests import ManifestStore
 from jobs.recipes import Recipe
 from jobs.rendering.published import read_published
 from tests import reference_pool
+from tests.brief_recipe import BRIEF
 from tests.data_fixtures import Home, real_data
 from tests.source_files import WRITERS
 
@@ -120,7 +121,7 @@ def deliver(folder: Path, ds: str, *, rows: int, members: int, late: str | None 
 
 
 def start(home: Home, *init: str) -> None:
-    home.must("init", *init)
+    home.must("init", "--recipe", BRIEF, *init)
     declared = json.loads((home.path / "home.json").read_text())
     if declared["first_ds"] < declared["start_ds"]:
         last = shift_day(declared["start_ds"], -1)

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.services.redis import stop_redis
 from tests.data_fixtures import Home
-from tests.derm_process import derm
+from tests.derm_process import begin, derm
 
 pytestmark = [pytest.mark.integration, pytest.mark.redis]
 
@@ -57,9 +57,7 @@ def swap(file: Path, other: Path) -> None:
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two published days."""
     home = tmp_path_factory.mktemp("tampering") / "home"
-    derm(home, "init", "--dataset", "simulated", "--days", "1")
-    steps = "simulate,ingest,validate,count"
-    derm(home, "run", "--from", "2025-03-01", "--to", "2025-03-01", "--steps", steps)
+    begin(home)
     derm(home, "run", "--from", DAYS[0], "--to", DAYS[1])
     stop_redis(home)
     assert json.loads(derm(home, "verify", "--json"))["damaged"] == []

@@ -10,6 +10,7 @@ import pytest
 
 from feature_store.contracts.manifests import StepManifest
 from jobs.engine.manifests import ManifestStore
+from tests.brief_recipe import BRIEF
 from tests.derm_process import derm, start
 
 pytestmark = pytest.mark.integration
@@ -21,7 +22,7 @@ TRAIN = ("train", "--ds", DAY, "--upstream", "ctr")
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    derm(folder, "init", "--dataset", "simulated", "--days", "1")
+    derm(folder, "init", "--dataset", "simulated", "--recipe", BRIEF, "--days", "1")
     derm(folder, "run", "--from", HISTORY, "--to", DAY, "--steps", "simulate,ingest,validate,count")
     return folder
 

@@ -1,0 +1,1 @@
+"""Graphs that everybody measures on: split, trained, ranked."""
