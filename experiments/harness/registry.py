@@ -20,6 +20,10 @@ from feature_store.contracts.errors import InputError
 EXPERIMENTS: dict[str, tuple[str, str]] = {
     "arrivals": ("experiments.arrivals", "worlds of different ages, by the conversions they hide"),
     "graph": ("experiments.graph.links", "graph models on public graphs, by the rank of links"),
+    "instrument": (
+        "experiments.instrument",
+        "false positives, power and coverage of the simulated A/B test",
+    ),
     "upstream": ("experiments.upstream", "ways to build or train the upstream model"),
 }
 

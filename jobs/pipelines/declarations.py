@@ -1,16 +1,20 @@
 """What a step of a pipeline says about itself, and how it names what it reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from feature_store.contracts.artifacts import Reference
+
+Stage = Literal["gate", "source", "model", "embeddings", "counts", "publishing", "report"]
 Resource = Literal["cpu", "gpu", "spark"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ref:
+@dataclass(frozen=True, slots=True)
+class Read:
     """An artifact a step reads.
 
     Attributes:
+        what: which; one without an owner stands for all of the step's upstream.
         offset: 0 for the step's own day, -1 for the day before.
         optional: absent on the first day of the pipeline, and where a new space begins; counts are
             absent only on the first day with events.
@@ -19,12 +23,12 @@ class Ref:
         chosen: read only where the step itself decides so; it is an input where it was read.
     """
 
-    name: str
-    offset: int = 0
-    optional: bool = False
-    continued: bool = False
-    or_later: bool = False
-    chosen: bool = False
+    what: Reference
+    offset: int = field(default=0, kw_only=True)
+    optional: bool = field(default=False, kw_only=True)
+    continued: bool = field(default=False, kw_only=True)
+    or_later: bool = field(default=False, kw_only=True)
+    chosen: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +36,9 @@ class Step:
     """One step, which is one module of `jobs` and one command.
 
     Attributes:
+        stage: what it is for. A repair makes `source` again where data was wrong, `embeddings` of
+            every day from the first wrong one on, `publishing` and `report` for the newest day
+            alone; what of `publishing` is stale on a day that nobody reads any more has passed.
         per_upstream: runs once for every upstream.
         published: runs for upstreams that are published, and no others.
         reads_pools: also reads the pools of yesterday that an upstream declares as features; a
@@ -50,8 +57,9 @@ class Step:
 
     name: str
     summary: str
-    inputs: tuple[Ref, ...] = ()
-    outputs: tuple[str, ...] = ()
+    stage: Stage
+    inputs: tuple[Read, ...] = ()
+    outputs: tuple[Reference, ...] = ()
     per_upstream: bool = False
     published: bool = False
     learns: bool = False

@@ -22,6 +22,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from feature_store.contracts.artifacts import Snapshot
 from feature_store.contracts.base import Entity
 from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
 from feature_store.contracts.tables import Table, raw_table
@@ -49,7 +50,7 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: a table or the snapshot is not there.
         ManifestCorrupt: the snapshot is damaged.
     """
-    return embed_day(ctx, ctx.artifact(f"snapshot:{ctx.own_upstream}"), nobody=ctx.rests)
+    return embed_day(ctx, ctx.artifact(Snapshot(ctx.own_upstream)), nobody=ctx.rests)
 
 
 def embed_day(ctx: RunContext, snapshot: Artifact, *, nobody: bool = False) -> Outcome:
