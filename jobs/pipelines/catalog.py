@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from feature_store.contracts.artifacts import Pool, Reference, Rows
+from feature_store.contracts.artifacts import Events, Pool, Reference, Rows
 from feature_store.contracts.base import ENTITIES, Upstream
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.rankers import Ranker, RankerDeclaration
@@ -130,6 +130,8 @@ class Pipeline:
             refs += self._rested(step, upstream)
         if upstream and step.per_ranker:
             return (*refs, *(self._joined(upstream) if step.reads_pools != "never" else ()))
+        if upstream and step.reads_history:
+            refs += self._looked_back_on(upstream)
         if upstream and step.reads_pools != "never":
             continued = step.reads_pools == "unless from scratch"
             ref = Read(Pool(), offset=-1, optional=True, continued=continued)
@@ -152,6 +154,11 @@ class Pipeline:
             for ref in every_day
             for found in self.expand(ref.what, upstream)
         ]
+
+    def _looked_back_on(self, upstream: Upstream) -> list[tuple[Read, Reference]]:
+        """The events before the day that an upstream reads."""
+        days = self.upstream(upstream).history_days
+        return [(Read(Events(), offset=-back, history=True), Events()) for back in range(1, days)]
 
     def outputs_of(self, step: Step, upstream: Upstream | None) -> tuple[Reference, ...]:
         """The artifacts a step writes."""
