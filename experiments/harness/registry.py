@@ -19,6 +19,7 @@ from feature_store.contracts.errors import InputError
 # Name -> module, and what is compared.
 EXPERIMENTS: dict[str, tuple[str, str]] = {
     "graph": ("experiments.graph.links", "graph models on public graphs, by the rank of links"),
+    "graph_world": ("experiments.graph.worlds", "graph models on markets: links, raw vectors"),
     "upstream": ("experiments.upstream", "ways to build or train the upstream model"),
 }
 
