@@ -16,6 +16,7 @@ from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import InputError, ManifestCorrupt
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.online.address import check_address
+from jobs.paths import HomePaths
 
 # What homes had before they recorded it.
 _BEFORE_DECLARATIONS = (UpstreamDeclaration(name="ctr"), UpstreamDeclaration(name="cvr"))
@@ -86,7 +87,12 @@ class Settings(BaseSettings):
     @property
     def lake_root(self) -> str | Path:
         """Where the lake's tables are."""
-        return self.lake or self.home / "lake"
+        return self.lake or self.paths.lake
+
+    @property
+    def paths(self) -> HomePaths:
+        """Where everything of the home is."""
+        return HomePaths(self.home)
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -140,7 +146,7 @@ class Home(Contract):
             InputError: the home was never initialised.
             ManifestCorrupt: the file cannot be read back.
         """
-        path = root / "home.json"
+        path = HomePaths(root).declaration
         if not path.exists():
             raise InputError(
                 f"{root} is not a derm home",
@@ -163,7 +169,7 @@ class Home(Contract):
         Raises:
             InputError: the home exists and was declared differently.
         """
-        path = root / "home.json"
+        path = HomePaths(root).declaration
         existing = Home.load(root) if path.exists() else self
         if existing.model_copy(update={"recipe_digest": self.recipe_digest}) != self:
             raise InputError(

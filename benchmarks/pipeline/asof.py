@@ -62,7 +62,7 @@ def main() -> None:
 def contender(name: str, folder: Path, bench: Path) -> harness.Contender:
     """A contender as a process in its environment."""
     python = bench / "bin" / "python" if name in ("duckdb", "polars") else Path(sys.executable)
-    command = [str(python), str(HERE / "asof_contenders.py"), name, str(folder)]
+    command = [str(python), "-m", "benchmarks.pipeline.asof_contenders", name, str(folder)]
 
     def run() -> harness.Numbers:
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}

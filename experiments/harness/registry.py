@@ -20,6 +20,10 @@ from feature_store.contracts.errors import InputError
 EXPERIMENTS: dict[str, tuple[str, str]] = {
     "graph": ("experiments.graph.links", "graph models on public graphs, by the rank of links"),
     "graph_world": ("experiments.graph.worlds", "graph models on markets: links, raw vectors"),
+    "instrument": (
+        "experiments.instrument",
+        "false positives, power and coverage of the simulated A/B test",
+    ),
     "upstream": ("experiments.upstream", "ways to build or train the upstream model"),
 }
 

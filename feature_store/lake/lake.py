@@ -18,6 +18,7 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction
 
+from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.errors import CommitConflict, MissingInput
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
@@ -143,7 +144,7 @@ class Lake:
             for f in files
         ]
         return Artifact(
-            name=f"lake:{name}",
+            name=in_lake(name),
             ds=ds,
             digest=combined_digest(parts),
             rows=sum(f["num_records"] for f in files),
@@ -241,7 +242,7 @@ class Lake:
         self._transact(table, handle, ds, staged, [("ds", "=", ds)])
         parts = [(f.bucket, f.rows, f.digest) for f in staged]
         return Artifact(
-            name=f"lake:{table.name}",
+            name=in_lake(table.name),
             ds=ds,
             digest=combined_digest(parts),
             rows=sum(f.rows for f in staged),

@@ -61,7 +61,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 def _earlier(settings: Settings, home: Home, steps: list[str]) -> dict[tuple[str, str, str], int]:
     """How many results do not stand yet, by step, earlier version of it, and present one."""
-    manifests = ManifestStore(settings.home / "manifests")
+    manifests = ManifestStore(settings.paths.manifests)
     families: dict[str | None, str] = {u.name: u.family for u in home.upstreams}
     found: dict[tuple[str, str, str], int] = {}
     for ds in manifests.days():

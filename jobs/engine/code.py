@@ -18,12 +18,13 @@ from pydantic import ValidationError
 from feature_store.contracts.base import Contract
 from feature_store.contracts.digests import content_digest
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 
 OURS = ("feature_store", "jobs", "models", "simulator")
 MACHINERY = (
     *("jobs.cli", "jobs.commands", "jobs.console", "jobs.engine", "jobs.pipelines"),
-    *("jobs.progress", "jobs.recipes", "jobs.rendering", "jobs.repair", "jobs.scheduling"),
-    *("jobs.services", "jobs.settings", "jobs.steps.probing", "jobs.upkeep"),
+    *("jobs.paths", "jobs.progress", "jobs.recipes", "jobs.rendering", "jobs.repair"),
+    *("jobs.scheduling", "jobs.services", "jobs.settings", "jobs.steps.probing", "jobs.upkeep"),
     *("feature_store.contracts.errors", "feature_store.client"),
 )
 _ROOT = Path(__file__).parents[2]
@@ -71,7 +72,7 @@ def modules_of(step: str, dataset: str, home: Path, family: str = "") -> dict[st
 
     Files of a family that is a folder of one's own go by their paths.
     """
-    known = _load(home / "services" / "code.json")
+    known = _load(HomePaths(home).code)
     parsed: dict[str, _Module] = {}
     found: dict[str, str] = {}
     wanted = [f"jobs.steps.{step}"]
@@ -89,7 +90,7 @@ def modules_of(step: str, dataset: str, home: Path, family: str = "") -> dict[st
         wanted.extend(parsed[name].imports)
     if any(known.get(name) != module for name, module in parsed.items()):
         record = _Known(python=sys.version, modules={**known, **parsed})
-        write_atomic(home / "services" / "code.json", record.model_dump_json() + "\n")
+        write_atomic(HomePaths(home).code, record.model_dump_json() + "\n")
     return found
 
 

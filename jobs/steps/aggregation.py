@@ -48,7 +48,7 @@ def run_bucket_tasks(ctx: RunContext, function: Callable[[T], R], tasks: Sequenc
         return run_here(function, tasks)
     from feature_store.spark.session import spark_context
 
-    spark = spark_context(settings.spark_master, settings.spark_memory, ctx.root / "tmp")
+    spark = spark_context(settings.spark_master, settings.spark_memory, ctx.paths.tmp)
     return run_tasks(spark, function, tasks)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.contracts.artifacts import ReleaseMark
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import GuardFailed, StoreError
 from feature_store.contracts.manifests import Artifact, Metrics, PublishedUpstream
@@ -54,7 +55,7 @@ def run(ctx: RunContext) -> Outcome:
 
 def _audit(ctx: RunContext) -> Outcome:
     store = open_store(ensure_redis(ctx.settings), ctx.recipe.publishing)
-    release = ctx.artifact("release")
+    release = ctx.artifact(ReleaseMark())
     released = release.uri.removeprefix("releases/").removesuffix(".json")
     audited = (Artifact(name="audited", ds=ctx.ds, digest=release.digest),)
     # The home says what readers should see: a store that was lost says nothing, or another day.

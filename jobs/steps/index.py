@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from feature_store.contracts.artifacts import Index, Pool, Rows, in_lake
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import MissingInput, SpaceMismatch
@@ -46,7 +47,7 @@ def run(ctx: RunContext) -> Outcome:
     upstream = ctx.own_upstream
     lineage, digest = _lineage(ctx, upstream)
     parent = None if ctx.force else _parent(ctx, upstream, lineage)
-    folder = ctx.root / "index" / upstream / content_digest(digest, parent.digest if parent else "")
+    folder = ctx.paths.index(upstream, content_digest(digest, parent.digest if parent else ""))
     accepted = guards.accepted(ctx.root, ctx.ds, upstream, "index.recall_at_10")
     if (folder / "index.json").exists() and not ctx.force:
         return _outcome(ctx, folder, read_manifest(folder), parent, accepted, built_s=0.0)
@@ -79,7 +80,7 @@ def _queries(ctx: RunContext, upstream: Upstream, pins: PinTable) -> npt.NDArray
 def _lineage(ctx: RunContext, upstream: Upstream) -> tuple[Lineage, str]:
     """Where today's index comes from, and the digest of what it depends on beside yesterday's."""
     name = pool_table(upstream, "pin").name
-    pool = ctx.artifact(f"lake:{name}")
+    pool = ctx.artifact(in_lake(name))
     config = content_digest(json.dumps(dataclasses.asdict(ctx.recipe.index), sort_keys=True))
     lineage = Lineage(
         ds=ctx.ds,
@@ -87,8 +88,8 @@ def _lineage(ctx: RunContext, upstream: Upstream) -> tuple[Lineage, str]:
         pool_digest=pool.digest,
         config_digest=config,
     )
-    users = ctx.artifact(f"lake:{pool_table(upstream, 'user').name}")
-    features = ctx.artifact("lake:pins")
+    users = ctx.artifact(Pool(upstream, "user"))
+    features = ctx.artifact(Rows("pins"))
     code = ctx.code_digest(catalog.step("index"))
     return lineage, content_digest(pool.digest, config, users.digest, features.digest, code)
 
@@ -96,7 +97,7 @@ def _lineage(ctx: RunContext, upstream: Upstream) -> tuple[Lineage, str]:
 def _parent(ctx: RunContext, upstream: Upstream, lineage: Lineage) -> Artifact | None:
     """Yesterday's index, when its graph may serve another day."""
     try:
-        artifact = ctx.previous(f"index:{upstream}")
+        artifact = ctx.previous(Index(upstream))
     except MissingInput:
         return None
     if artifact is None or not (ctx.root / artifact.uri / "index.json").exists():
@@ -123,7 +124,7 @@ def _read_pool(
 ) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float32]]:
     """Ids [N] and vectors [N, D] of the Pin pool, read into one allocation."""
     name = pool_table(upstream, "pin").name
-    rows, dim = ctx.artifact(f"lake:{name}").rows, int(ctx.lake.properties(name)["dim"])
+    rows, dim = ctx.artifact(in_lake(name)).rows, int(ctx.lake.properties(name)["dim"])
     vectors = np.empty((rows, dim), np.float32)
     ids: list[npt.NDArray[np.bytes_]] = [np.zeros(0, "S1")]
     at, spaces = 0, set()
@@ -237,7 +238,7 @@ def _outcome(
     below = manifest.recall_at_10 < ctx.recipe.index.recall_at_10
     warm = manifest.built_ds != manifest.ds
     artifact = Artifact(
-        name=f"index:{ctx.upstream}",
+        name=Index(ctx.upstream),
         ds=ctx.ds,
         digest=manifest.content_digest(),
         rows=manifest.pins,

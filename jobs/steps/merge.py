@@ -7,6 +7,7 @@ within the last `inactive_days`. The pipeline's first day starts from an empty p
 
 from collections.abc import Sequence
 
+from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.base import Entity, shift_day
 from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.manifests import Metrics
@@ -59,7 +60,7 @@ def _yesterday(ctx: RunContext, entity: Entity, layout: Layout) -> dict[int, tup
     """
     upstream = ctx.own_upstream
     name = pool_table(upstream, entity).name
-    if ctx.previous(f"lake:{name}") is None:
+    if ctx.previous(in_lake(name)) is None:
         return {}
     if (found := layout_of(ctx.lake, name)) != layout:
         raise ContractViolation(

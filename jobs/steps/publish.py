@@ -8,6 +8,7 @@ with the buckets that are left; `docs/publishing.md` explains the states of a sl
 import time
 from typing import Literal
 
+from feature_store.contracts.artifacts import Pool, Reference, Users
 from feature_store.contracts.base import Upstream, days_between
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import GuardFailed
@@ -99,8 +100,8 @@ def slot_write(
     )
 
 
-def _pool_name(upstream: Upstream) -> str:
-    return f"lake:{pool_table(upstream, 'user').name}"
+def _pool_name(upstream: Upstream) -> Reference:
+    return Pool(upstream, "user")
 
 
 def _target_state(ctx: RunContext, upstream: Upstream, pool: Artifact) -> SlotState:
@@ -208,9 +209,9 @@ def _bucket_files(ctx: RunContext, upstream: Upstream, state: SlotState) -> list
 def _outcome(pool: Artifact, state: SlotState, prefix: str, seconds: float) -> Outcome:
     done = state.done.values()
     written, removed = sum(d.written for d in done), sum(d.removed for d in done)
-    name = pool.name.split("/")[1]
+    upstream = pool.reference.upstream
     artifact = Artifact(
-        name=f"users:{name}",
+        name=Users(upstream),
         ds=pool.ds,
         digest=content_digest(pool.digest, state.dtype, str(state.expire_days), prefix),
         rows=state.users,

@@ -20,7 +20,7 @@ def watcher_of(ctx: RunContext, run: str) -> Watcher:
         InputError: what is to track it is not installed.
     """
     chosen: list[Watcher] = [Terminal(f"train {ctx.ds} {ctx.own_upstream}", ctx.log)]
-    folder = ctx.root.absolute() / "tracking"
+    folder = ctx.paths.tracking.absolute()
     for name in filter(None, ctx.settings.track.split(",")):
         if name == "tensorboard":
             chosen.append(TensorBoard(folder / name / ctx.own_upstream / run))
