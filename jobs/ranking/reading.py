@@ -51,7 +51,7 @@ def inputs(ctx: RunContext, arm: Arm) -> RankingInputs:
     return RankingInputs.of(ctx.spec, ctx.own_ranker.learns, vectors)
 
 
-def new_objective(ctx: RunContext, arm: Arm) -> RankingObjective:
+def new_ranker(ctx: RunContext, arm: Arm) -> RankingObjective:
     """The step's ranker, with weights drawn from torch's generator."""
     return RankingObjective(inputs(ctx, arm), config_of(ctx))
 
@@ -69,7 +69,7 @@ def examples(ctx: RunContext, ds: str) -> DayExamples:
     return DayExamples(ctx.lake, ctx.spec, ds, learns, ctx.counting, read, late_since=late_since)
 
 
-def window_days(ctx: RunContext) -> tuple[str, ...]:
+def first_days(ctx: RunContext) -> tuple[str, ...]:
     """The validated days of the window that ends with today, oldest first."""
     first = max(shift_day(ctx.ds, 1 - ranking(ctx).training.window_days), ctx.home.first_ds)
     days = days_between(first, ctx.ds)
@@ -93,10 +93,10 @@ def yesterdays(ctx: RunContext) -> SnapshotManifest | None:
     if recorded is None:
         return None
     found = store(ctx).of(recorded)
-    return found if found.recipe == model_digest(ctx) else None
+    return found if found.recipe == ranker_digest(ctx) else None
 
 
-def model_digest(ctx: RunContext) -> str:
+def ranker_digest(ctx: RunContext) -> str:
     """Digest of everything that shapes the weights."""
     offered = inputs(ctx, "with")
     features = (*offered.user, *offered.pin, *offered.context, *offered.vectors)

@@ -29,7 +29,7 @@ def new_trainer(
     training = reading.ranking(ctx).training
     seed_torch(ctx.home.seed, ctx.own_ranker.name, arm, "initialise")
     trainer = Trainer(
-        reading.new_objective(ctx, arm),
+        reading.new_ranker(ctx, arm),
         training,
         torch_device(ctx.settings.device),
         learning_rate=training.incremental_learning_rate if parent else training.learning_rate,

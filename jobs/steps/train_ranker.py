@@ -42,7 +42,7 @@ def run(ctx: RunContext) -> Outcome:
             expected="a first day with events",
             found="none",
         )
-    days = (ctx.ds,) if parent else reading.window_days(ctx)
+    days = (ctx.ds,) if parent else reading.first_days(ctx)
     ranker_id = f"{ctx.ds}-{_digest(ctx, parent, days)}"
     manifest = None if ctx.force else store.manifest(ranker_id)
     if manifest is None:
@@ -74,7 +74,7 @@ def _train(
         ds=ctx.ds,
         seen_days=(*(parent.seen_days if parent else ()), *days),
         embedding_dim=sum(pool.dim for pool in reading.pools(ctx)),
-        recipe=reading.model_digest(ctx),
+        recipe=reading.ranker_digest(ctx),
         metrics=metrics,
         files={},
     )
@@ -95,7 +95,7 @@ def _digest(ctx: RunContext, parent: SnapshotManifest | None, days: tuple[str, .
     """What decides the weights: the day's join, the window, the parent, the recipe, the code."""
     before = [ctx.at(ds).artifact(Events()).digest for ds in days[:-1]]
     return content_digest(
-        reading.model_digest(ctx),
+        reading.ranker_digest(ctx),
         str(ctx.home.seed),
         ctx.code_digest(catalog.step("train_ranker")),
         weights_digest(parent) if parent else "",
