@@ -19,6 +19,7 @@ from feature_store.contracts.errors import InputError
 # Name -> module, and what is compared.
 EXPERIMENTS: dict[str, tuple[str, str]] = {
     "graph": ("experiments.graph.links", "graph models on public graphs, by the rank of links"),
+    "ab": ("experiments.ab", "rankers played against the policy that made the log"),
     "instrument": (
         "experiments.instrument",
         "false positives, power and coverage of the simulated A/B test",
