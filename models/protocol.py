@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
+from feature_store.contracts.sequences import SequenceInputs
 from models.nn.tokens import NumericRange
 
 Batch = Mapping[str, Tensor]
@@ -139,4 +140,8 @@ class Family(Protocol):
 
     def random_pins(self, config: Any) -> int:
         """Pins of the day that are drawn beside every batch of a training."""
+        ...
+
+    def sequences(self, spec: DatasetSpec, config: Any) -> SequenceInputs:
+        """What is read of timelines; asked of families that read them."""
         ...

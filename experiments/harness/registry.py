@@ -18,6 +18,7 @@ from feature_store.contracts.errors import InputError
 
 # Name -> module, and what is compared.
 EXPERIMENTS: dict[str, tuple[str, str]] = {
+    "arrivals": ("experiments.arrivals", "worlds of different ages, by the conversions they hide"),
     "graph": ("experiments.graph.links", "graph models on public graphs, by the rank of links"),
     "ab": ("experiments.ab", "rankers played against the policy that made the log"),
     "instrument": (

@@ -25,6 +25,8 @@ class UpstreamDeclaration(Contract):
             absolute path of a folder elsewhere.
         entities: what it embeds.
         reads: what it learns from: rows of events, timelines of users, or edges of a graph.
+        history_days: days of events that are read to learn from a day or to embed it, the day
+            itself among them; for timelines and edges.
         learns_as: another upstream whose labels it learns; None: those declared for its own name.
         pools: upstreams whose pools it reads as features, as of the end of yesterday. They are
             merged before it can run on the next day, and are made of another day's snapshot.
@@ -43,6 +45,7 @@ class UpstreamDeclaration(Contract):
     family: str = Field(default="derm", pattern=r"^(/.*/)?[a-z][a-z0-9_]*$")
     entities: tuple[Entity, ...] = ENTITIES
     reads: Reads = "rows"
+    history_days: int = Field(default=1, ge=1)
     learns_as: Upstream | None = None
     pools: tuple[Upstream, ...] = ()
     model: dict[str, ModelOption] = Field(default_factory=dict)
@@ -60,6 +63,11 @@ class UpstreamDeclaration(Contract):
             raise ValueError(
                 f"upstream {self.name}: what is published embeds {' and '.join(ENTITIES)}, "
                 f"entities are {' and '.join(self.entities)}: published = false, or both"
+            )
+        if self.reads == "rows" and self.history_days > 1:
+            raise ValueError(
+                f"upstream {self.name}: history_days is for timelines and edges; rows are those of "
+                "the day"
             )
         if len(set(self.pools)) < len(self.pools):
             raise ValueError(f"upstream {self.name}: pools names an upstream twice")

@@ -110,6 +110,11 @@ class RunContext:
         return self._own_declaration.entities
 
     @property
+    def reads_rows(self) -> bool:
+        """Whether the upstream of the step learns from rows of events, which have labels."""
+        return self._own_declaration.reads == "rows"
+
+    @property
     def _own_declaration(self) -> UpstreamDeclaration:
         return self.pipeline.upstream(self.own_upstream)
 
@@ -164,6 +169,8 @@ class RunContext:
 
     def is_read(self, ref: Read, what: Reference) -> bool:
         """Whether there is the artifact that a step's reference names."""
+        if ref.history:
+            return shift_day(self.ds, ref.offset) >= self.home.first_ds
         if ref.continued and (self.begins_a_space or self.rests):
             return False
         return self.has_previous(what) if ref.optional else self.pipeline.makes(what)

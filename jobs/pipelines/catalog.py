@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from feature_store.contracts.artifacts import Pool, Reference, Rows
+from feature_store.contracts.artifacts import Events, Pool, Reference, Rows
 from feature_store.contracts.base import ENTITIES, Upstream
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import UpstreamDeclaration
@@ -98,6 +98,8 @@ class Pipeline:
         refs = [(ref, found) for ref in step.inputs for found in self.expand(ref.what, upstream)]
         if upstream and step.learns:
             refs += self._rested(step, upstream)
+        if upstream and step.reads_history:
+            refs += self._looked_back_on(upstream)
         if upstream and step.reads_pools != "never":
             continued = step.reads_pools == "unless from scratch"
             ref = Read(Pool(), offset=-1, optional=True, continued=continued)
@@ -114,6 +116,11 @@ class Pipeline:
             for ref in every_day
             for found in self.expand(ref.what, upstream)
         ]
+
+    def _looked_back_on(self, upstream: Upstream) -> list[tuple[Read, Reference]]:
+        """The events before the day that an upstream reads."""
+        days = self.upstream(upstream).history_days
+        return [(Read(Events(), offset=-back, history=True), Events()) for back in range(1, days)]
 
     def outputs_of(self, step: Step, upstream: Upstream | None) -> tuple[Reference, ...]:
         """The artifacts a step writes."""

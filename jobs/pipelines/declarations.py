@@ -19,6 +19,7 @@ class Read:
         optional: absent on the first day of the pipeline, and where a new space begins; counts are
             absent only on the first day with events.
         continued: absent also where a training begins from scratch, and on days of rest.
+        history: absent on days before the first one of the data.
         or_later: a result stays current when it was made from a later day's artifact instead.
         chosen: read only where the step itself decides so; it is an input where it was read.
     """
@@ -27,6 +28,7 @@ class Read:
     offset: int = field(default=0, kw_only=True)
     optional: bool = field(default=False, kw_only=True)
     continued: bool = field(default=False, kw_only=True)
+    history: bool = field(default=False, kw_only=True)
     or_later: bool = field(default=False, kw_only=True)
     chosen: bool = field(default=False, kw_only=True)
 
@@ -44,6 +46,7 @@ class Step:
         reads_pools: also reads the pools of yesterday that an upstream declares as features; a
             training from scratch does not, because there is none of most of its window.
         learns: where the upstream rests on some days, it reads those too, on the next day after.
+        reads_history: also reads the events of the days that an upstream looks back on.
         history: also runs on days before the first published one, which only feed the training.
         recipe_parts: fields of the recipe that its result depends on.
         seeded: its result depends on the seed of the home.
@@ -64,6 +67,7 @@ class Step:
     published: bool = False
     learns: bool = False
     reads_pools: Literal["never", "always", "unless from scratch"] = "never"
+    reads_history: bool = False
     history: bool = False
     recipe_parts: tuple[str, ...] = ()
     seeded: bool = False

@@ -36,6 +36,18 @@ class Chore:
         return not self.arguments
 
 
+# Before `ingest`, where the data set declares when a day is whole.
+WAIT = Chore(
+    name="wait",
+    summary="Look whether the source of the day is whole, now and then; no slot is held between.",
+    arguments="ready --ds {{ data_interval_start | ds }}",
+    # A look.
+    timeout_minutes=10,
+    failure="The source of the day did not become whole in time, or cannot be looked at.",
+    remedy="The log names the file or marker that is waited for. Once it is there: clear this "
+    "task. If it will never come: `derm skip`.",
+)
+
 # What rankers and other DAGs read of a day.
 _PUBLISHED = (Pool(), ReleaseMark())
 
@@ -134,4 +146,4 @@ PROBE = (
     ),
 )
 
-CHORES = (*BACKFILL, *BOOTSTRAP, *MAINTENANCE, *PROBE)
+CHORES = (WAIT, *BACKFILL, *BOOTSTRAP, *MAINTENANCE, *PROBE)

@@ -23,6 +23,7 @@ from airflow.sdk import (
 from airflow.sdk.configuration import conf
 
 from feature_store.contracts.artifacts import Reference
+from jobs.datasets import readiness
 from jobs.engine import spaces
 from jobs.pipelines import tasks
 from jobs.pipelines.catalog import Pipeline, pipeline_of
@@ -30,6 +31,7 @@ from jobs.scheduling import alerts, assets, maintenance
 from jobs.scheduling.operators import (
     Approval,
     DermOperator,
+    DermSensor,
     notify_failure,
     notify_late,
     notify_late_in_the_triggerer,
@@ -41,6 +43,8 @@ DAY = "{{ data_interval_start | ds }}"
 
 # A day begins 24 hours before midnight, and is published within six hours after it.
 _DUE_AFTER = dt.timedelta(hours=24 + 6)
+# The task that waits for `wait`.
+_READS_THE_SOURCE = "ingest"
 # Executors that run a deadline's callback in a process of their own. Others need the triggerer.
 _RUN_CALLBACKS = ("LocalExecutor", "CeleryExecutor")
 
@@ -110,8 +114,13 @@ def add_tasks(dag: DAG, settings: Settings) -> None:
         task.key: _operator(task, settings, dag, groups.get(task.upstream or ""), pipeline)
         for task in tasks.tasks(pipeline)
     }
+    wait = _wait(dag, settings)
     for before, after in tasks.arrows(pipeline):
-        operators[before].set_downstream(operators[after])
+        if wait and (before, after) == (tasks.FIRST, _READS_THE_SOURCE):
+            operators[before].set_downstream(wait)
+            wait.set_downstream(operators[after])
+        else:
+            operators[before].set_downstream(operators[after])
 
 
 def add_chores(dag: DAG, settings: Settings, wanted: Sequence[maintenance.Chore]) -> None:
@@ -125,6 +134,22 @@ def add_chores(dag: DAG, settings: Settings, wanted: Sequence[maintenance.Chore]
         if before:
             before.set_downstream(operator)
         before = operator
+
+
+def _wait(dag: DAG, settings: Settings) -> DermSensor | None:
+    """What waits for the source of the day, where the data set says when it is whole."""
+    ready = readiness.declared(Home.load(settings.home).dataset)
+    if ready is None:
+        return None
+    return DermSensor(
+        task_id=maintenance.WAIT.name,
+        dag=dag,
+        command=command(settings, maintenance.WAIT.arguments),
+        doc_md=_chore_documentation(maintenance.WAIT),
+        poke_interval=dt.timedelta(minutes=ready.poke_minutes).total_seconds(),
+        timeout=dt.timedelta(hours=ready.timeout_hours).total_seconds(),
+        **_resources(maintenance.WAIT),
+    )
 
 
 def _chore(

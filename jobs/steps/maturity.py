@@ -24,13 +24,13 @@ def matured(ctx: RunContext, store: SnapshotStore) -> Metrics:
 
     Returns:
         `mature_day`, and `auc`, `ne`, `calibration` and `rows` of its impressions with `_mature`
-        behind them. All are None where labels are final at once, or the day was not scored by a
-        snapshot that is still there: the first day of a space is not.
+        behind them. All are None where the upstream learns no labels or they are final at once, or
+        the day was not scored by a snapshot that is still there: the first day of a space is not.
     """
     nothing: Metrics = {"mature_day": None, **{f"{name}_mature": None for name in _MEASURED}}
     days = ctx.spec.attribution_days
     ds = shift_day(ctx.ds, -days)
-    snapshot = scored_with(ctx, store, ds) if days else None
+    snapshot = scored_with(ctx, store, ds) if days and ctx.reads_rows else None
     if snapshot is None:
         return nothing
     config, day = ctx.own_recipe.training, examples(ctx, ds, known_by=ctx.ds)

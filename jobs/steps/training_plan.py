@@ -57,7 +57,11 @@ def plan_training(ctx: RunContext, store: SnapshotStore) -> Plan:
     if parent:
         _check_parent(ctx, parent)
     days = _days_since(ctx, parent) if parent else window_days(ctx)
-    read = [*_referred_to(ctx, days[0]), *(a for d in days for a in _tables_of(ctx, d))]
+    read = [
+        *_referred_to(ctx, days[0]),
+        *_looked_back_on(ctx, days[0]),
+        *(a for d in days for a in _tables_of(ctx, d)),
+    ]
     inputs = [f"{a.name}:{a.ds}:{a.digest}" for a in (*read, *_pools_of(ctx))]
     digest = content_digest(
         ctx.own_recipe.digest(("model", "training")),
@@ -149,6 +153,14 @@ def _referred_to(ctx: RunContext, first: str) -> Iterator[Artifact]:
         ):
             if attribution and ds >= begin and (made := ctx.manifests.get(step, ds, None)):
                 yield from (made.output(name) for name in names)
+
+
+def _looked_back_on(ctx: RunContext, first: str) -> Iterator[Artifact]:
+    """The events before the first day that its sequences or edges begin with."""
+    offset = 1 - len(days_between(first, ctx.ds))
+    for back in range(1, ctx.pipeline.upstream(ctx.own_upstream).history_days):
+        if shift_day(first, -back) >= ctx.home.first_ds:
+            yield ctx.artifact(Events(), offset - back)
 
 
 def _tables_of(ctx: RunContext, ds: str) -> tuple[Artifact, ...]:

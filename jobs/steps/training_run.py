@@ -13,12 +13,13 @@ from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.embeddings.noise import rank_bound
 from feature_store.reading.counts import largest_counts
 from feature_store.reading.entities import Arrays
-from feature_store.reading.examples import DayExamples, Order
+from feature_store.reading.examples import Order
+from feature_store.reading.readers import Reader
 from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.steps.maturity import matured
-from jobs.steps.model_inputs import examples, family_of, new_objective
+from jobs.steps.model_inputs import examples, family_of, new_objective, reader
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Pass, Plan, model_digest
 from jobs.steps.training_watch import watcher_of
@@ -69,7 +70,7 @@ class TrainingRun:
         self.ctx, self.plan, self.store = ctx, plan, store
         self.config = ctx.recipe.training
         self.upstream = ctx.own_upstream
-        self._day: DayExamples | None = None
+        self._day: Reader | None = None
         make_deterministic(threads=ctx.settings.threads)
         self.trainer = self._trainer()
         self.progress = TrainingProgress()
@@ -149,11 +150,11 @@ class TrainingRun:
         )
         return day.batches(order)
 
-    def _examples(self, ds: str) -> DayExamples:
-        """The examples of a day; those of the last one asked for are kept."""
+    def _examples(self, ds: str) -> Reader:
+        """What is read of a day; that of the last one asked for is kept."""
         if self._day is None or self._day.ds != ds:
             ctx = self.ctx
-            self._day = examples(ctx, ds, from_scratch=self.plan.parent is None)
+            self._day = reader(ctx, ds, from_scratch=self.plan.parent is None)
         return self._day
 
     def _on_step(self, state: PassState) -> None:
@@ -174,7 +175,9 @@ class TrainingRun:
     def _restore(self) -> None:
         """Continue from the checkpoint of an interrupted attempt; else fit the first window."""
         if not self._continued() and self.plan.parent is None:
-            window = first_window(self.ctx, self.plan.days, self.upstream)
+            window = FirstWindow(ranges={}, base_rates={}, sample={})
+            if self.ctx.reads_rows:
+                window = first_window(self.ctx, self.plan.days, self.upstream)
             family_of(self.ctx).fit(self.trainer.objective, window)
 
     def _continued(self) -> bool:
@@ -229,7 +232,10 @@ class TrainingRun:
     def _health(self) -> Metrics:
         """Effective rank and norms over a sample of the day's distinct entities."""
         order = Order(batch_rows=self.config.health_rows)
-        batch = next(self._examples(self.plan.days[-1]).batches(order))
+        day = self._examples(self.plan.days[-1])
+        batch = next(day.batches(order), None)
+        if batch is None:
+            return {"norm_error": 0.0}
         embedded = self.trainer.embed(batch, self.ctx.own_entities)
         ranks: Metrics = {}
         worst, least = 0.0, self.ctx.recipe.guards.min_effective_rank
