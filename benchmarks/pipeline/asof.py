@@ -24,7 +24,7 @@ from benchmarks.pipeline.merge_data import ids_by_bucket, pool_rows
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.tables import pool_table
 from feature_store.lake.lake import Lake, stage_file
-from feature_store.spark.aggregation import Layout
+from feature_store.lake.layout import Layout
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -37,6 +37,7 @@ class Ours:
         from feature_store.config import AggregationConfig
         from feature_store.contracts.tables import pool_table
         from feature_store.lake.lake import Lake
+        from feature_store.lake.layout import Layout
         from feature_store.spark import aggregation, session, tasks
 
         self.lake, self.table = Lake(folder / "lake"), pool_table("ctr", "user")
@@ -45,7 +46,7 @@ class Ours:
         memory = os.environ.get("DERM_SPARK_MEMORY", "1g")
         self.spark = session.spark_context(f"local[{cores},3]", memory, folder / "spark")
         found = json.loads((folder / "layout.json").read_text())
-        self.layout = aggregation.Layout(dim=found["dim"], buckets=found["buckets"])
+        self.layout = Layout(dim=found["dim"], buckets=found["buckets"])
 
     def prepare(self) -> None:
         """The last round's files are no longer needed: a day's partition is overwritten.

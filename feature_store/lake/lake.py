@@ -24,6 +24,7 @@ from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
 from feature_store.lake import content
 from feature_store.lake.commit_checks import check_staged, check_table
+from feature_store.lake.layout import Layout
 from feature_store.lake.schemas import arrow_schema
 from feature_store.lake.staging import (
     StagedFile,
@@ -102,6 +103,15 @@ class Lake:
         """The `derm.*` properties given at creation, without their prefix."""
         configuration = self.open(name).metadata().configuration
         return {k[5:]: v for k, v in configuration.items() if k.startswith("derm.")}
+
+    def layout(self, name: str) -> Layout:
+        """How the packed values of a bucketed table are laid out.
+
+        Raises:
+            MissingInput: the table does not exist.
+            ContractViolation: it was created without a layout.
+        """
+        return Layout.of_properties(self.properties(name), self.path(name))
 
     def files(self, name: str, ds: str, *, bucket: int | None = None) -> tuple[str, ...]:
         """Absolute paths of a day's files, sorted.

@@ -163,7 +163,6 @@ def _fill(
         )
     view = ctx.at(release.ds)
     table = pool_table(entry.upstream, "user").name
-    properties = ctx.lake.properties(table)
     target = SlotState(
         state="writing",
         ds=release.ds,
@@ -171,7 +170,7 @@ def _fill(
         space_id=entry.space_id,
         dtype=entry.dtype,
         dim=entry.dim,
-        buckets=int(properties.get("buckets", ctx.recipe.layout.user_buckets)),
+        buckets=ctx.lake.layout(table).buckets,
         users=entry.users,
         expire_days=ctx.recipe.publishing.expire_days,
     )

@@ -137,8 +137,7 @@ def _different_pins(
 ) -> tuple[int, int]:
     """How many Pins were compared, and how many differ by more than the storage rounds."""
     table = pool_table(upstream, "pin").name
-    properties = ctx.lake.properties(table)
-    dtype = {"float16": "<f2", "float32": "<f4"}[properties.get("dtype", "float32")]
+    layout = ctx.lake.layout(table)
     compared = different = 0
     turn = _turn(ctx.ds)
     start = turn % max(len(files), 1)
@@ -147,7 +146,7 @@ def _different_pins(
             rows = parquet.read(["entity_id", "embedding"])
         rows = rows.slice(turn % max(len(rows) - _PINS + 1, 1), _PINS - compared)
         at = index.rows_of(rows["entity_id"].to_pylist())
-        expected = normalise(unpack(rows["embedding"], int(properties["dim"]), dtype))
+        expected = normalise(unpack(rows["embedding"], layout.dim, layout.packed))
         found = index.vectors(at[at >= 0])
         error = np.abs(found - expected[at >= 0]).max(axis=1, initial=0)
         different += int((error > _TOLERANCE[ctx.recipe.index.storage]).sum())

@@ -124,12 +124,12 @@ def _read_pool(
 ) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float32]]:
     """Ids [N] and vectors [N, D] of the Pin pool, read into one allocation."""
     name = pool_table(upstream, "pin").name
-    rows, dim = ctx.artifact(in_lake(name)).rows, int(ctx.lake.properties(name)["dim"])
-    vectors = np.empty((rows, dim), np.float32)
+    rows, layout = ctx.artifact(in_lake(name)).rows, ctx.lake.layout(name)
+    vectors = np.empty((rows, layout.dim), np.float32)
     ids: list[npt.NDArray[np.bytes_]] = [np.zeros(0, "S1")]
     at, spaces = 0, set()
     for batch in _batches(ctx, upstream, "pin", ["entity_id", "embedding", "space_id"]):
-        part = unpack(batch.column("embedding"), dim, _packed_dtype(ctx, name))
+        part = unpack(batch.column("embedding"), layout.dim, layout.packed)
         vectors[at : at + len(part)] = part
         ids.append(_utf8(batch.column("entity_id")))
         at += len(part)
@@ -150,10 +150,10 @@ def _sample(
 ) -> npt.NDArray[np.float32]:
     """The vectors of the `count` entities with the smallest hashes: random, and always the same."""
     name = pool_table(upstream, entity).name
-    dim = int(ctx.lake.properties(name)["dim"])
-    vectors, hashes = np.zeros((0, dim), np.float32), np.zeros(0, np.uint64)
+    layout = ctx.lake.layout(name)
+    vectors, hashes = np.zeros((0, layout.dim), np.float32), np.zeros(0, np.uint64)
     for batch in _batches(ctx, upstream, entity, ["entity_id", "embedding"]):
-        part = unpack(batch.column("embedding"), dim, _packed_dtype(ctx, name))
+        part = unpack(batch.column("embedding"), layout.dim, layout.packed)
         # The bucket is this hash modulo B: rotate it, or the sample would be of few buckets.
         mixed = stable_hash(batch.column("entity_id")) * np.uint64(0x9E3779B97F4A7C15)
         first = np.argsort(mixed, kind="stable")[:count]
@@ -220,10 +220,6 @@ def _utf8(column: pa.Array) -> npt.NDArray[np.bytes_]:
     fixed = np.zeros((len(column), max(int(lengths.max()), 1)), np.uint8)
     fixed[np.repeat(np.arange(len(column)), lengths), np.arange(len(data)) - starts] = data
     return fixed.view(f"S{fixed.shape[1]}").ravel()
-
-
-def _packed_dtype(ctx: RunContext, table: str) -> str:
-    return {"float16": "<f2", "float32": "<f4"}[ctx.lake.properties(table).get("dtype", "float32")]
 
 
 def _outcome(

@@ -87,14 +87,13 @@ def slot_write(
     base_ds: str | None = None,
 ) -> SlotWrite:
     """How rows of the day's pool become values of a slot that `holds` describes."""
-    properties = ctx.lake.properties(pool_table(upstream, "user").name)
     return SlotWrite(
         prefix=prefix,
         ds=ctx.ds,
         base_ds=base_ds,
         space_id=holds.space_id,
         format=ValueFormat(dtype=holds.dtype, dim=holds.dim),
-        pool_dtype={"float16": "<f2", "float32": "<f4"}[properties.get("dtype", "float32")],
+        pool_dtype=ctx.lake.layout(pool_table(upstream, "user").name).packed,
         expire_days=ctx.recipe.publishing.expire_days,
         now=int(time.time()),
     )
@@ -116,15 +115,15 @@ def _target_state(ctx: RunContext, upstream: Upstream, pool: Artifact) -> SlotSt
             found="0 rows",
             hint="derm status shows which step lost them",
         )
-    properties = ctx.lake.properties(table)
+    layout = ctx.lake.layout(table)
     return SlotState(
         state="writing",
         ds=ctx.ds,
         pool_digest=pool.digest,
         space_id=space,
         dtype=ctx.recipe.publishing.dtype,
-        dim=int(properties["dim"]),
-        buckets=int(properties.get("buckets", ctx.recipe.layout.user_buckets)),
+        dim=layout.dim,
+        buckets=layout.buckets,
         users=pool.rows,
         expire_days=ctx.recipe.publishing.expire_days,
     )

@@ -28,7 +28,6 @@ from feature_store.lake.staging import read_files
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.guards import hold
 from jobs.recipes import GuardConfig
-from jobs.steps.aggregation import layout_of
 
 _SAMPLE = 4096
 
@@ -44,7 +43,7 @@ def run(ctx: RunContext) -> Outcome:
     checks: list[Check] = []
     for entity in ctx.own_entities:
         metrics |= _measure(ctx, entity)
-        dim = layout_of(ctx.lake, pool_table(upstream, entity).name).dim
+        dim = ctx.lake.layout(pool_table(upstream, entity).name).dim
         checks += checks_of(metrics, ctx.recipe.guards, entity, dim)
     what = f"the {upstream} pool is not fit to be published"
     used = hold(ctx.root, "verify", ctx.ds, upstream, checks, what)
@@ -93,7 +92,7 @@ def _measure(ctx: RunContext, entity: Entity) -> Metrics:
     """All numbers of one entity type, named `<metric>_<entity>`."""
     upstream = ctx.own_upstream
     pool, daily = pool_table(upstream, entity), daily_table(upstream, entity)
-    dim = layout_of(ctx.lake, pool.name).dim
+    dim = ctx.lake.layout(pool.name).dim
     previous = ctx.previous(in_lake(pool.name))
     today = ctx.lake.bucket_files(pool.name, ctx.ds)
     before = ctx.lake.bucket_files(pool.name, shift_day(ctx.ds, -1)) if previous else {}
