@@ -56,6 +56,10 @@ class HomePaths:
         """The folder of what a ranker's steps make: weights, scores, calibrations or exports."""
         return self.root / "rankers" / kind / name
 
+    def ranker_pointer(self, name: str) -> Path:
+        """What names the current export of a ranker."""
+        return self.ranker("exports", name) / "current"
+
     def index(self, upstream: Upstream, identity: str) -> Path:
         """The folder of a Pin index."""
         return self.indexes / upstream / identity

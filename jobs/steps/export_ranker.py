@@ -58,7 +58,7 @@ def run(ctx: RunContext) -> Outcome:
 
 def _point_to(ctx: RunContext, export_name: str) -> None:
     """Make an export current, unless that of a later day is."""
-    pointer = ctx.paths.ranker("exports", ctx.own_ranker.name) / "current"
+    pointer = ctx.paths.ranker_pointer(ctx.own_ranker.name)
     current = pointer.read_text().strip() if pointer.exists() else ""
     if current[:10] <= ctx.ds:
         write_atomic(pointer, export_name + "\n")
