@@ -30,9 +30,11 @@ log = logging.getLogger("derm")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `derm experiment`."""
-    known = "; ".join(f"{name}: {what}" for name, (_, what) in EXPERIMENTS.items())
     parser.add_argument(
-        "name", metavar="NAME|FILE.py", help=f"which experiment, or a file that is one ({known})"
+        "name",
+        nargs="?",
+        metavar="NAME|FILE.py",
+        help="which experiment, or a file that is one; without it, those that there are",
     )
     parser.add_argument(
         "--set",
@@ -66,6 +68,12 @@ def main(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001 -
             positive; the results there are of other settings.
         DermError: a cell failed.
     """
+    if args.name is None:
+        known = {name: what for name, (_, what) in EXPERIMENTS.items()}
+        lines = [json.dumps(known)] if args.json else [f"{n}: {what}" for n, what in known.items()]
+        for line in lines:
+            out(line)
+        return 0
     for name in ("seeds", "processes"):
         if getattr(args, name) < 1:
             raise InputError(

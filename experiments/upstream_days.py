@@ -75,12 +75,15 @@ class Options:
     """Which upstream, how long a run is, and on which model and world.
 
     Attributes:
+        before: days that go by before anything is trained on; labels of theirs that are late still
+            arrive, as they do in a world that did not just begin.
         window: days of the first training from scratch.
         days: days after it, each of which is measured.
     """
 
     upstream: Upstream = "ctr"
     recipe: str = "toy"
+    before: int = 0
     window: int = 5
     days: int = 9
 
@@ -88,9 +91,15 @@ class Options:
         for name in ("window", "days"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected >= 1, found {getattr(self, name)}")
+        if self.before < 0:
+            raise ValueError(f"before: expected >= 0, found {self.before}")
         declared = [u.name for u in dataset_spec(SIMULATED, "").declared_upstreams]
         if self.upstream not in declared:
             raise ValueError(f"upstream: expected one of {declared}, found {self.upstream}")
+
+    def day(self, number: int) -> str:
+        """A day, the first one of the window being 0."""
+        return shift_day(FIRST, self.before + number)
 
 
 def live(
@@ -114,7 +123,7 @@ class _World:
     def __init__(self, seed: int, options: Options) -> None:
         self._folder = TemporaryDirectory(prefix="experiment-")
         root = Path(self._folder.name)
-        days = days_between(FIRST, shift_day(FIRST, options.window + options.days - 1))
+        days = days_between(FIRST, options.day(options.window + options.days - 1))
         Home(
             dataset="simulated", recipe=options.recipe, first_ds=FIRST, start_ds=days[-1], seed=seed
         ).save(root)
@@ -164,14 +173,15 @@ class _Life:
 
     def days(self) -> Iterator[Metrics]:
         """Measure and train, day by day."""
-        self._begin(days_between(FIRST, shift_day(FIRST, self.options.window - 1)))
+        first = self.options.day(0)
+        self._begin(days_between(first, self.options.day(self.options.window - 1)))
         for number in range(self.options.days):
-            ds = shift_day(FIRST, self.options.window + number)
+            ds = self.options.day(self.options.window + number)
             rows = self._impressions(ds)
             found = self._foretold(ds, rows)
             anew = self.variant.regime == "weekly" and (number + 1) % _WEEK == 0
             if anew:
-                self._begin(days_between(FIRST, ds))
+                self._begin(days_between(first, ds))
             elif self.variant.regime == "incremental":
                 self._train(ds)
             yield found | self._embed(rows, compare=not anew)

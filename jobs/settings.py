@@ -16,6 +16,7 @@ from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import InputError, ManifestCorrupt
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.online.address import check_address
+from jobs.paths import HomePaths
 
 # What homes had before they recorded it.
 _BEFORE_DECLARATIONS = (UpstreamDeclaration(name="ctr"), UpstreamDeclaration(name="cvr"))
@@ -38,6 +39,9 @@ class Settings(BaseSettings):
             it, so it is not taken from the machine; and ctr and cvr run side by side.
         device: where torch computes.
         train_processes: processes of one training, one per GPU; above 1 they run under torchrun.
+        track: who else is told of every step of a training: `tensorboard`, `mlflow`, or both with a
+            comma; files are in `tracking` below `home`.
+        mlflow_uri: of MLflow's tracking server; empty: a folder below `tracking`.
         bin: the `derm` program of the job environment, which Airflow's tasks run.
         airflow_env: Airflow's own environment.
         task_slots: tasks that run at once on this machine.
@@ -62,6 +66,8 @@ class Settings(BaseSettings):
     threads: int = Field(default=1, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     train_processes: int = Field(default=1, ge=1)
+    track: str = Field(default="", pattern=r"^((tensorboard|mlflow)(,(tensorboard|mlflow))?)?$")
+    mlflow_uri: str = ""
     bin: Path = PROJECT / ".venv" / "bin" / "derm"
     airflow_env: Path = PROJECT / ".venv-airflow"
     task_slots: int = Field(default=4, ge=1)
@@ -81,7 +87,12 @@ class Settings(BaseSettings):
     @property
     def lake_root(self) -> str | Path:
         """Where the lake's tables are."""
-        return self.lake or self.home / "lake"
+        return self.lake or self.paths.lake
+
+    @property
+    def paths(self) -> HomePaths:
+        """Where everything of the home is."""
+        return HomePaths(self.home)
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -135,7 +146,7 @@ class Home(Contract):
             InputError: the home was never initialised.
             ManifestCorrupt: the file cannot be read back.
         """
-        path = root / "home.json"
+        path = HomePaths(root).declaration
         if not path.exists():
             raise InputError(
                 f"{root} is not a derm home",
@@ -158,7 +169,7 @@ class Home(Contract):
         Raises:
             InputError: the home exists and was declared differently.
         """
-        path = root / "home.json"
+        path = HomePaths(root).declaration
         existing = Home.load(root) if path.exists() else self
         if existing.model_copy(update={"recipe_digest": self.recipe_digest}) != self:
             raise InputError(

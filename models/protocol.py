@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
+from feature_store.contracts.sequences import SequenceInputs
 from models.nn.tokens import NumericRange
 
 Batch = Mapping[str, Tensor]
@@ -32,11 +33,25 @@ class Metric(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowWise:
+    """How a table is trained whose rows are looked up, and most of which no step touches.
+
+    Attributes:
+        learning_rate: of row-wise Adagrad, which slows down by itself.
+        epsilon: keeps the first step of a row finite.
+    """
+
+    learning_rate: float = 0.05
+    epsilon: float = 1e-8
+
+
 class Objective(nn.Module):
     """What the loop trains. Its weights and buffers are the snapshot.
 
     Attributes:
         tasks: what is scored, the primary one first; none where nothing is predicted for a pair.
+            A task may be anything that its metric can measure: a label, a number, an order.
         losses: names that `forward` may yield, `total` first.
         every_parameter_learns: whether each step gives every parameter a gradient.
 
@@ -51,6 +66,14 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """This rank's part of each loss; the parts of all ranks add up."""
         raise NotImplementedError
+
+    def tables(self) -> Mapping[str, RowWise]:
+        """Names of parameters [rows, width] that are trained row by row, and how.
+
+        A step moves only rows with a gradient; ranks exchange these rows alone. The gradient may be
+        sparse. All other parameters are AdamW's.
+        """
+        return {}
 
     def begin_day(self) -> None:
         """A new day of data begins; what was counted before may be made to weigh less."""
@@ -117,4 +140,8 @@ class Family(Protocol):
 
     def random_pins(self, config: Any) -> int:
         """Pins of the day that are drawn beside every batch of a training."""
+        ...
+
+    def sequences(self, spec: DatasetSpec, config: Any) -> SequenceInputs:
+        """What is read of timelines; asked of families that read them."""
         ...

@@ -51,7 +51,15 @@ def describe_task(task: Any) -> dict[str, Any]:
         "outlets": {asset.uri: asset.extra for asset in task.outlets},
         "trigger_rule": str(task.trigger_rule),
         "doc": task.doc_md,
+        **describe_waiting(task),
     }
+
+
+def describe_waiting(task: Any) -> dict[str, Any]:
+    """How a sensor looks for what it waits for."""
+    if not hasattr(task, "poke_interval"):
+        return {}
+    return {"mode": task.mode, "poke_s": task.poke_interval, "gives_up_s": task.timeout}
 
 
 def main(folder: str) -> None:

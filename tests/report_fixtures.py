@@ -95,7 +95,7 @@ def _inputs(
 ) -> tuple[Artifact, ...]:
     found = []
     for ref in (r for r in step.inputs if not r.chosen):
-        for name in PIPELINE.expand(ref.name, upstream):
+        for name in PIPELINE.expand(ref.what, upstream):
             producer, of = PIPELINE.producer(name)
             manifest = store.get(producer.name, shift_day(ds, ref.offset), of)
             if manifest:

@@ -24,6 +24,7 @@ import psutil
 
 from benchmarks import harness
 from jobs.engine.manifests import ManifestStore
+from jobs.paths import HomePaths
 from jobs.pipelines import catalog, tasks
 from jobs.services import processes
 from jobs.settings import PROJECT, Home
@@ -143,7 +144,7 @@ def told(home: Path, name: str, samplers: dict[tuple[str, int], Sampler]) -> lis
     pipeline = catalog.pipeline_of(Home.load(home))
     steps = {task.key: task for task in tasks.tasks(pipeline)}
     arrows = tasks.arrows(pipeline)
-    manifests = ManifestStore(home / "manifests")
+    manifests = ManifestStore(HomePaths(home).manifests)
     days: list[dict[str, Any]] = []
     for number, (ds, rows) in enumerate(sorted(_airflow_tasks(home).items()), 1):
         seconds = {(m.step, m.upstream): m.duration_s for m in manifests.of_day(ds)}
@@ -190,7 +191,7 @@ def longest_chain(ran: dict[str, Task], arrows: tuple[tuple[str, str], ...]) -> 
 
 def _airflow_tasks(home: Path) -> dict[str, list[tuple[str, float, float]]]:
     """What Airflow's database knows: by day, key and times of each task."""
-    data = str(home / "services" / "airflow" / "postgres")
+    data = str(HomePaths(home).postgres)
     service = [str(_AIRFLOW), "-W", "ignore", "-m", "jobs.services.postgres"]
     url = _output([*service, "start", data]).strip()
     try:

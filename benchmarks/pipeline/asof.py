@@ -24,7 +24,7 @@ from benchmarks.pipeline.merge_data import ids_by_bucket, pool_rows
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.tables import pool_table
 from feature_store.lake.lake import Lake, stage_file
-from feature_store.spark.aggregation import Layout
+from feature_store.lake.layout import Layout
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -62,7 +62,7 @@ def main() -> None:
 def contender(name: str, folder: Path, bench: Path) -> harness.Contender:
     """A contender as a process in its environment."""
     python = bench / "bin" / "python" if name in ("duckdb", "polars") else Path(sys.executable)
-    command = [str(python), str(HERE / "asof_contenders.py"), name, str(folder)]
+    command = [str(python), "-m", "benchmarks.pipeline.asof_contenders", name, str(folder)]
 
     def run() -> harness.Numbers:
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}

@@ -1,4 +1,4 @@
-"""The contenders of the point-in-time join: `asof_contenders.py NAME FOLDER` runs one, once.
+"""The contenders of the point-in-time join: `NAME FOLDER` runs one, once.
 
 All of them join the same examples with the same pools, of the day before each example, and look at
 every joined batch; nobody writes. DuckDB and Polars get the packed vectors as they lie in the

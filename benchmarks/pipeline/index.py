@@ -130,13 +130,12 @@ def _data(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 def _pool(home: Path, entity: Entity) -> np.ndarray:
     """The newest pool [N, D] of an entity type."""
     lake, name = Lake(home / "lake"), pool_table("ctr", entity).name
-    layout = lake.properties(name)
-    dtype = {"float16": "<f2", "float32": "<f4"}[layout.get("dtype", "float32")]
+    layout = lake.layout(name)
     parts = [
         pq.read_table(file, columns=["embedding"]).column("embedding").combine_chunks()
         for file in lake.files(name, max(lake.days(name)))
     ]
-    return np.concatenate([unpack(p, int(layout["dim"]), dtype) for p in parts])
+    return np.concatenate([unpack(p, layout.dim, layout.packed) for p in parts])
 
 
 def _clustered(rng: np.random.Generator, pins: int, dim: int) -> np.ndarray:

@@ -47,7 +47,8 @@ class Contender:
         self.process = subprocess.Popen(
             [
                 str(ROOT / environment / "bin" / "python"),
-                str(HERE / "merge_contenders.py"),
+                "-m",
+                "benchmarks.pipeline.merge_contenders",
                 name,
                 str(data),
                 str(cores),
@@ -176,7 +177,7 @@ def _verdict(result: dict[str, object]) -> str:
     if "cpu_s" in contenders.get("ours", {}):
         ours = contenders["ours"]["cpu_s"]
         for name, target in TARGETS.items():
-            if "cpu_s" in contenders.get(name, {}):
+            if contenders.get(name, {}).get("cpu_s"):  # none where there was next to nothing to do
                 ratio = ours / contenders[name]["cpu_s"]
                 word = "met" if ratio <= target else "missed"
                 lines.append(f"CPU ours / {name}: {ratio:.2f}, target <= {target:.2f}: {word}")

@@ -17,8 +17,8 @@ from feature_store.contracts.base import shift_day
 from feature_store.contracts.tables import Table, daily_table, pool_table
 from feature_store.lake.buckets import bucket_of
 from feature_store.lake.lake import Lake, stage_file
+from feature_store.lake.layout import Layout
 from feature_store.lake.schemas import arrow_schema, pack
-from feature_store.spark.aggregation import Layout
 
 DS = "2025-03-02"
 YESTERDAY = shift_day(DS, -1)

@@ -1,11 +1,13 @@
-"""How many events a second the simulated world makes, on one thread.
+"""How many events a second a simulated world makes, on one thread.
 
     python -m benchmarks.pipeline.simulate --size small --days 5 --json simulate.json
+    python -m benchmarks.pipeline.simulate --dataset market --history 30
 
-A day counts from nothing known to four Arrow tables in memory: impressions, what followed them,
-late conversions, context, both snapshots with their counts and sequences, and the truth. Digests of
-earlier days are kept in memory, as they are on disk in a daily run. Process time is of one process
-with one thread; writing Parquet is not part of it.
+A day counts from nothing known to Arrow tables in memory: impressions, what followed them, late
+conversions, context, both snapshots with their counts and sequences, the truth, and a market's
+requests, campaigns and offsite pages. Digests of earlier days are kept in memory, as they are on
+disk in a daily run; those of `--history` days are there before the first that is measured. Process
+time is of one process with one thread; writing Parquet is not part of it.
 """
 
 import os
@@ -20,7 +22,9 @@ import pyarrow as pa
 from benchmarks import harness
 from feature_store.contracts.base import shift_day
 from simulator import config as worlds
-from simulator.world import World
+from simulator.market import config as markets
+from simulator.market.config import SIMULATED, WORLDS
+from simulator.market.worlds import Simulated, Simulation, made
 
 FIRST = "2025-03-01"
 
@@ -29,16 +33,22 @@ def main() -> None:
     """Simulate the days and report the medians."""
     parser = harness.arguments(__doc__, rounds=None)
     parser.add_argument("--size", choices=("toy", "small", "large"), default="small")
+    parser.add_argument("--dataset", choices=WORLDS, default=SIMULATED)
     parser.add_argument("--days", type=int, default=5)
+    parser.add_argument("--history", type=int, default=0, help="days before those measured")
     args = parser.parse_args()
     pa.set_cpu_count(1)
     started = time.perf_counter()
-    world = World(getattr(worlds, args.size)(), 0, FIRST)
+    world = made(args.dataset, _sized(args.dataset, args.size), 0, FIRST)
     created_s = time.perf_counter() - started
-    days = [measure(world, shift_day(FIRST, i)) for i in range(args.days)]
+    if args.history:
+        world.day(shift_day(FIRST, args.history - 1))
+    days = [measure(world, shift_day(FIRST, args.history + i)) for i in range(args.days)]
     result = {
         "contenders": {"ours": harness.medians(days)},
+        "dataset": args.dataset,
         "size": args.size,
+        "history_days": args.history,
         "world_s": round(created_s, 3),
         "days": days,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -46,7 +56,12 @@ def main() -> None:
     harness.report(result, args)
 
 
-def measure(world: World, ds: str) -> dict[str, float]:
+def _sized(dataset: str, size: str) -> Simulation:
+    shaped = markets.MARKETS.get(dataset)
+    return shaped(getattr(markets, size)()) if shaped else getattr(worlds, size)()
+
+
+def measure(world: Simulated, ds: str) -> dict[str, float]:
     """One day: events, wall and process seconds."""
     clock = harness.Clock()
     events = world.day(ds).events.num_rows

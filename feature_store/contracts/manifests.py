@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from feature_store.contracts.artifacts import Reference, reference
 from feature_store.contracts.base import Contract, Day, Upstream
 
 Metrics = dict[str, float | int | str | None]
@@ -13,8 +14,7 @@ class Artifact(Contract):
     """One day of something: a table partition, a snapshot, a published copy.
 
     Attributes:
-        name: `lake:<table>`, `snapshot:<upstream>`, `users:<upstream>`, `index:<upstream>`,
-            `source`, `validated`, `verified:<upstream>`, `release` or `audited`.
+        name: as a reference of `feature_store.contracts.artifacts` is written.
         digest: of the content, so that equal content has equal digests wherever it was made.
         rows: rows (or vectors, or keys) it holds.
         size: bytes it holds.
@@ -29,6 +29,16 @@ class Artifact(Contract):
     size: int = 0
     uri: str = ""
     dropped: bool = False
+
+    @property
+    def reference(self) -> Reference:
+        """What the name says."""
+        return reference(self.name)
+
+    @property
+    def table(self) -> str:
+        """The table of the lake that it is a partition of; empty when it is none."""
+        return self.reference.table
 
 
 class Acceptance(Contract):

@@ -21,9 +21,12 @@ class UpstreamDeclaration(Contract):
     """One upstream.
 
     Attributes:
-        family: the folder of `models/` that knows how to train it and how to embed with it.
+        family: the folder of `models/` that knows how to train it and how to embed with it, or the
+            absolute path of a folder elsewhere.
         entities: what it embeds.
         reads: what it learns from: rows of events, timelines of users, or edges of a graph.
+        history_days: days of events that are read to learn from a day or to embed it, the day
+            itself among them; for timelines and edges.
         learns_as: another upstream whose labels it learns; None: those declared for its own name.
         pools: upstreams whose pools it reads as features, as of the end of yesterday. They are
             merged before it can run on the next day, and are made of another day's snapshot.
@@ -39,9 +42,10 @@ class UpstreamDeclaration(Contract):
     """
 
     name: Upstream
-    family: str = Field(default="derm", pattern=r"^[a-z][a-z0-9_]*$")
+    family: str = Field(default="derm", pattern=r"^(/.*/)?[a-z][a-z0-9_]*$")
     entities: tuple[Entity, ...] = ENTITIES
     reads: Reads = "rows"
+    history_days: int = Field(default=1, ge=1)
     learns_as: Upstream | None = None
     pools: tuple[Upstream, ...] = ()
     model: dict[str, ModelOption] = Field(default_factory=dict)
@@ -59,6 +63,11 @@ class UpstreamDeclaration(Contract):
             raise ValueError(
                 f"upstream {self.name}: what is published embeds {' and '.join(ENTITIES)}, "
                 f"entities are {' and '.join(self.entities)}: published = false, or both"
+            )
+        if self.reads == "rows" and self.history_days > 1:
+            raise ValueError(
+                f"upstream {self.name}: history_days is for timelines and edges; rows are those of "
+                "the day"
             )
         if len(set(self.pools)) < len(self.pools):
             raise ValueError(f"upstream {self.name}: pools names an upstream twice")

@@ -18,11 +18,13 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction
 
+from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.errors import CommitConflict, MissingInput
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
 from feature_store.lake import content
 from feature_store.lake.commit_checks import check_staged, check_table
+from feature_store.lake.layout import Layout
 from feature_store.lake.schemas import arrow_schema
 from feature_store.lake.staging import (
     StagedFile,
@@ -102,6 +104,15 @@ class Lake:
         configuration = self.open(name).metadata().configuration
         return {k[5:]: v for k, v in configuration.items() if k.startswith("derm.")}
 
+    def layout(self, name: str) -> Layout:
+        """How the packed values of a bucketed table are laid out.
+
+        Raises:
+            MissingInput: the table does not exist.
+            ContractViolation: it was created without a layout.
+        """
+        return Layout.of_properties(self.properties(name), self.path(name))
+
     def files(self, name: str, ds: str, *, bucket: int | None = None) -> tuple[str, ...]:
         """Absolute paths of a day's files, sorted.
 
@@ -143,7 +154,7 @@ class Lake:
             for f in files
         ]
         return Artifact(
-            name=f"lake:{name}",
+            name=in_lake(name),
             ds=ds,
             digest=combined_digest(parts),
             rows=sum(f["num_records"] for f in files),
@@ -241,7 +252,7 @@ class Lake:
         self._transact(table, handle, ds, staged, [("ds", "=", ds)])
         parts = [(f.bucket, f.rows, f.digest) for f in staged]
         return Artifact(
-            name=f"lake:{table.name}",
+            name=in_lake(table.name),
             ds=ds,
             digest=combined_digest(parts),
             rows=sum(f.rows for f in staged),

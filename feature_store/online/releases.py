@@ -181,7 +181,9 @@ class Releases:
             found=held,
             hint="a newer publish uses the slot now; publish the day again: "
             f"derm publish --ds {ds} --upstream {entry.upstream} --force, then "
-            f"derm release --ds {ds} --force",
+            f"derm release --ds {ds} --force"
+            if state
+            else "the store has lost it; derm restore writes it again from the lake",
         )
 
     def _check_index(self, ds: str, entry: PublishedUpstream) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.contracts.base import Entity
-from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.contracts.errors import ContractViolation
 from feature_store.lake.buckets import stable_hash
 from feature_store.lake.lake import Lake
@@ -50,7 +50,10 @@ class EntityFeatures:
 
     Attributes:
         arrays: feature -> [N + 1 + P, ...].
+        embeds_unknown: an entity that is unknown has an embedding, that of missing features.
     """
+
+    embeds_unknown = True
 
     def __init__(
         self,
@@ -111,33 +114,45 @@ class EntityFeatures:
         return self._day.ascending[at].view(np.int64), self.take(self._day.order[at])
 
     def _read(self, ds: str, only: pa.Array | None = None) -> tuple[Lookup, list[Arrays]]:
-        """The entities of a day, or some of them, and their features in parts.
-
-        Raises:
-            ContractViolation: the table names one of them twice.
-        """
-        spec, features = self._spec, self._features
-        table = spec.users_table() if self._entity == "user" else spec.pins_table()
-        (key,) = table.key
-        batches = self._lake.dataset(table, [ds]).to_batches(
-            columns=[key, *(f.name for f in features)],
-            filter=None if only is None else pc.field(key).isin(only),
-            batch_size=_CHUNK_ROWS,
-        )
-        hashes, parts = [np.empty(0, np.uint64)], []
-        for batch in batches:
-            hashes.append(stable_hash(batch.column(key)))
-            parts.append({f.name: encode(f, batch.column(f.name)) for f in features})
-        lookup = Lookup(np.concatenate(hashes))
-        if same := int((lookup.ascending[1:] == lookup.ascending[:-1]).sum()):
-            raise ContractViolation(
-                f"table {table.name} names an entity twice",
-                where=f"{self._lake.path(table.name)} day {ds} column {key}",
-                expected="one row per entity",
-                found=f"{same} repeated ids",
-                hint=f"derm validate --ds {ds}",
-            )
-        return lookup, parts
+        return read_entities(self._lake, self._spec, self._entity, ds, self._features, only=only)
 
     def _joined(self, parts: list[Arrays]) -> Arrays:
         return {f.name: np.concatenate([p[f.name] for p in parts]) for f in self._features}
+
+
+def read_entities(
+    lake: Lake,
+    spec: DatasetSpec,
+    entity: Entity,
+    ds: str,
+    features: Sequence[Feature],
+    *,
+    only: pa.Array | None = None,
+) -> tuple[Lookup, list[Arrays]]:
+    """The entities of a day, or some of them, and their features in parts.
+
+    Raises:
+        MissingInput: the day is not in the lake.
+        ContractViolation: the table names one of them twice.
+    """
+    table = spec.users_table() if entity == "user" else spec.pins_table()
+    (key,) = table.key
+    batches = lake.dataset(table, [ds]).to_batches(
+        columns=[key, *(f.name for f in features)],
+        filter=None if only is None else pc.field(key).isin(only),
+        batch_size=_CHUNK_ROWS,
+    )
+    hashes, parts = [np.empty(0, np.uint64)], []
+    for batch in batches:
+        hashes.append(stable_hash(batch.column(key)))
+        parts.append({f.name: encode(f, batch.column(f.name)) for f in features})
+    lookup = Lookup(np.concatenate(hashes))
+    if same := int((lookup.ascending[1:] == lookup.ascending[:-1]).sum()):
+        raise ContractViolation(
+            f"table {table.name} names an entity twice",
+            where=f"{lake.path(table.name)} day {ds} column {key}",
+            expected="one row per entity",
+            found=f"{same} repeated ids",
+            hint=f"derm validate --ds {ds}",
+        )
+    return lookup, parts

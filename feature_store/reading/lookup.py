@@ -37,9 +37,9 @@ class PoolVectors:
     def __init__(self, lake: Lake, upstream: Upstream, entity: Entity) -> None:
         self._lake = lake
         self.table: Table = pool_table(upstream, entity)
-        properties = lake.properties(self.table.name)
-        self.dim, self.buckets = int(properties["dim"]), int(properties["buckets"])
-        self._dtype = np.dtype(properties["dtype"]).newbyteorder("<")
+        layout = lake.layout(self.table.name)
+        self.dim, self.buckets = layout.dim, layout.buckets
+        self._dtype = np.dtype(layout.packed)
 
     def find(
         self,

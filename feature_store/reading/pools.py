@@ -95,14 +95,14 @@ class EntityVectors:
         if before < pool.since or not len(rows):
             return vectors_ND
         table = pool_table(pool.upstream, pool.entity)
-        dtype = np.dtype(self._lake.properties(table.name)["dtype"])
+        packed = self._lake.layout(table.name).packed
         batches = self._lake.dataset(table, [before]).to_batches(
             columns=["entity_id", "embedding"], batch_size=_CHUNK_ROWS
         )
         for batch in batches:
             at = rows.rows_of(stable_hash(batch.column("entity_id")))
             known = at < len(rows)
-            found_BD = unpack(batch.column("embedding"), pool.dim, dtype.newbyteorder("<").str)
+            found_BD = unpack(batch.column("embedding"), pool.dim, packed)
             vectors_ND[at[known]] = found_BD[known]
         if broken := int((~np.isfinite(vectors_ND).all(axis=1)).sum()):
             raise ContractViolation(

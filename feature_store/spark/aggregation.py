@@ -17,22 +17,10 @@ from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.embeddings.aggregate import MergeCounts, dedup, merge_parts
 from feature_store.lake.buckets import bucket_of
+from feature_store.lake.layout import Layout
 from feature_store.lake.schemas import arrow_schema
 from feature_store.lake.staging import StagedFile, read_files, read_parts, stage_file, stage_parts
 from feature_store.lake.storage import Storage
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
-    """How the vectors of an entity type are laid out: the same in raw, daily and pool."""
-
-    dim: int
-    buckets: int
-    dtype: str = "float32"
-
-    def properties(self) -> dict[str, str]:
-        """Table properties of a table of this layout."""
-        return {"dtype": self.dtype, "dim": str(self.dim), "buckets": str(self.buckets)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -134,6 +134,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm probe --json",
     ),
     Command(
+        name="ready",
+        module="jobs.commands.ready",
+        summary="say whether the source of a day is whole; exit code 4 while it is not",
+        example="derm ready --ds 2025-03-03 --json",
+    ),
+    Command(
         name="rebucket",
         module="jobs.upkeep.rebucket",
         summary="move the embedding tables to the bucket counts of the recipe",

@@ -88,7 +88,7 @@ def steps_page() -> str:
 
 def _step_section(step: Step) -> str:
     reads = [
-        f"`{r.name}`{' (yesterday)' if r.offset else ''}{' (optional)' if r.optional else ''}"
+        f"`{r.what}`{' (yesterday)' if r.offset else ''}{' (optional)' if r.optional else ''}"
         for r in step.inputs
     ]
     writes = [f"`{name}`" for name in step.outputs]

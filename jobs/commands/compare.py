@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from feature_store.contracts.artifacts import Snapshot
 from feature_store.contracts.errors import DermError, InputError
 from feature_store.contracts.manifests import PublishedUpstream
 from feature_store.contracts.tables import pool_table
@@ -26,6 +27,7 @@ from feature_store.online.store import open_store
 from jobs.console import out
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.snapshots import SnapshotStore
+from jobs.paths import HomePaths
 from jobs.pipelines.catalog import pipeline_of
 from jobs.rendering.published import read_published
 from jobs.services.redis import ensure_redis
@@ -140,7 +142,10 @@ def _rows(paths: tuple[str, ...]) -> pa.Table:
 
 
 def _compare_snapshots(mine: Path, other: Path) -> Iterator[Compared]:
-    manifests, theirs = ManifestStore(mine / "manifests"), ManifestStore(other / "manifests")
+    manifests, theirs = (
+        ManifestStore(HomePaths(mine).manifests),
+        ManifestStore(HomePaths(other).manifests),
+    )
     for upstream in pipeline_of(Home.load(mine)).names:
         stores = SnapshotStore(mine, upstream), SnapshotStore(other, upstream)
         for ds in sorted({*manifests.days(), *theirs.days()}):
@@ -153,7 +158,7 @@ def _compare_snapshots(mine: Path, other: Path) -> Iterator[Compared]:
                 continue
             try:
                 here, there = (
-                    store.of(manifest.output(f"snapshot:{upstream}")).files
+                    store.of(manifest.output(Snapshot(upstream))).files
                     for store, manifest in zip(stores, recorded, strict=True)
                     if manifest
                 )

@@ -35,40 +35,42 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     if not args.reason.strip():
         raise InputError("a change is harmless for a reason", expected="--reason TEXT", found="''")
     with locks.alone(settings.home, "derm keep"):
-        found = _earlier(settings, home.dataset, chosen)
+        found = _earlier(settings, home, chosen)
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         declared = tuple(
             kept.Kept(
                 step=step,
                 was=was,
-                now=code_digest(step, home.dataset, settings.home),
+                now=present,
                 reason=args.reason.strip(),
                 at=now,
             )
-            for step, was in found
+            for step, was, present in found
         )
         if declared:
             kept.add(settings.home, declared)
     if args.json:
         out(json.dumps([k.model_dump() for k in declared]))
         return 0
-    for (step, was), days in found.items():
+    for (step, was, _), days in found.items():
         out(f"{step}: {days} results of the code {was} stand")
     if not found:
         out("every result is of the present code, or stands already")
     return 0
 
 
-def _earlier(settings: Settings, dataset: str, steps: list[str]) -> dict[tuple[str, str], int]:
-    """How many results of each earlier version of the steps do not stand yet."""
-    manifests = ManifestStore(settings.home / "manifests")
-    found: dict[tuple[str, str], int] = {}
+def _earlier(settings: Settings, home: Home, steps: list[str]) -> dict[tuple[str, str, str], int]:
+    """How many results do not stand yet, by step, earlier version of it, and present one."""
+    manifests = ManifestStore(settings.paths.manifests)
+    families: dict[str | None, str] = {u.name: u.family for u in home.upstreams}
+    found: dict[tuple[str, str, str], int] = {}
     for ds in manifests.days():
         for manifest in manifests.of_day(ds):
             if manifest.step not in steps:
                 continue
-            now = code_digest(manifest.step, dataset, settings.home)
+            family = families.get(manifest.upstream, "")
+            now = code_digest(manifest.step, home.dataset, settings.home, family)
             if not kept.stands(settings.home, manifest.step, manifest.code, now):
-                key = (manifest.step, manifest.code)
+                key = (manifest.step, manifest.code, now)
                 found[key] = found.get(key, 0) + 1
     return found

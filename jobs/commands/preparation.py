@@ -31,7 +31,7 @@ def open_home(args: argparse.Namespace, settings: Settings) -> Home:
         InputError: it cannot be made.
     """
     given = {n: v for n in ("dataset", "source", "recipe") if (v := getattr(args, n))}
-    if not given and (settings.home / "home.json").exists():
+    if not given and settings.paths.declaration.exists():
         return Home.load(settings.home)
     home = init.make(settings, **{"dataset": SIMULATED, **given})
     init.tell(home, settings)

@@ -45,7 +45,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _skip(settings: Settings, ds: str, reason: str, now: dt.datetime) -> str:
-    home, manifests = Home.load(settings.home), ManifestStore(settings.home / "manifests")
+    home, manifests = Home.load(settings.home), ManifestStore(settings.paths.manifests)
     if not reason.strip():
         raise InputError("a reason is needed", expected='--reason "why there are no events"')
     if ds < home.first_ds:
@@ -69,8 +69,8 @@ def _skip(settings: Settings, ds: str, reason: str, now: dt.datetime) -> str:
 
 def _undo(settings: Settings, ds: str) -> str:
     """Take the record back; the command that brings the events in."""
-    manifests = ManifestStore(settings.home / "manifests")
-    if not (settings.home / "skipped" / f"{ds}.json").exists():
+    manifests = ManifestStore(settings.paths.manifests)
+    if not settings.paths.skipped(ds).exists():
         raise InputError(f"{ds} was not skipped", expected="a day that derm status shows as such")
     skips.remove(settings.home, ds)
     if manifests.get("release", ds, None):

@@ -27,6 +27,7 @@ from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.filing import never_late
 from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems
+from jobs.datasets.readiness import Readiness
 from jobs.datasets.rolling import DAY_US
 
 
@@ -114,12 +115,21 @@ class Declaration(Contract):
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
     guards: Bounds = Bounds()
     empty_days: EmptyDays = "refuse"
+    ready: Readiness | None = None
 
     @model_validator(mode="after")
     def _names_one_label_column(self) -> Self:
         columns = {(x.name, x.column or x.name) for x in self.labels}
         if len(columns) > len({name for name, _ in columns}):
             raise ValueError("a label that two upstreams learn must name one column")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_the_events_of_a_day(self) -> Self:
+        if self.ready and self.ready.min_events and "{ds}" not in self.events.path:
+            raise ValueError(
+                "ready.min_events needs a file of events for each day: {ds} in its path"
+            )
         return self
 
     @model_validator(mode="after")

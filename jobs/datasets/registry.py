@@ -8,6 +8,7 @@ from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.datasets.base import Adapter
+from jobs.paths import HomePaths
 from simulator.market.config import WORLDS
 from simulator.market.worlds import Simulation, smallest
 
@@ -64,7 +65,7 @@ def open_adapter(dataset: str, source: str, root: Path, simulation: Simulation) 
 
 def simulated_folder(root: Path) -> Path:
     """Where `derm simulate` writes below a home."""
-    return root / "source" / "simulated"
+    return HomePaths(root).source / "simulated"
 
 
 def _adapter(dataset: str, folder: Path, simulation: Simulation) -> Adapter:

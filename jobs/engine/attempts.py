@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import DermError, GuardFailed, SpaceMismatch
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 
 State = Literal["running", "killed", "failed", "refused"]
 
@@ -125,12 +126,12 @@ def attempt(
 
 def attempts(root: Path) -> tuple[Attempt, ...]:
     """Every attempt that is at work or ended badly, oldest day first; unreadable ones are none."""
-    return _read(sorted((root / "attempts").glob("*/*.json")))
+    return _read(sorted(HomePaths(root).attempts.glob("*/*.json")))
 
 
 def of_day(root: Path, ds: str) -> tuple[Attempt, ...]:
     """Those of one day."""
-    return _read(sorted((root / "attempts" / ds).glob("*.json")))
+    return _read(sorted((HomePaths(root).attempts / ds).glob("*.json")))
 
 
 def _read(paths: Iterable[Path]) -> tuple[Attempt, ...]:
@@ -143,7 +144,7 @@ def _read(paths: Iterable[Path]) -> tuple[Attempt, ...]:
 
 def path_of(root: Path, tried: Attempt) -> Path:
     """Where an attempt is recorded."""
-    return root / "attempts" / tried.ds / f"{tried.name.replace(' ', '.')}.json"
+    return HomePaths(root).attempt(tried.ds, tried.name)
 
 
 def _said(error: BaseException) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from pydantic import ValidationError
 from feature_store.contracts.base import Contract
 from feature_store.contracts.digests import content_digest
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 
 OURS = ("feature_store", "jobs", "models", "simulator")
 MACHINERY = (
     *("jobs.cli", "jobs.commands", "jobs.console", "jobs.engine", "jobs.pipelines"),
-    *("jobs.progress", "jobs.recipes", "jobs.rendering", "jobs.repair", "jobs.scheduling"),
-    *("jobs.services", "jobs.settings", "jobs.steps.probing", "jobs.upkeep"),
+    *("jobs.paths", "jobs.progress", "jobs.recipes", "jobs.rendering", "jobs.repair"),
+    *("jobs.scheduling", "jobs.services", "jobs.settings", "jobs.steps.probing", "jobs.upkeep"),
     *("feature_store.contracts.errors", "feature_store.client"),
 )
 _ROOT = Path(__file__).parents[2]
@@ -54,20 +55,24 @@ class _Known(Contract):
 
 
 @functools.lru_cache(maxsize=256)
-def code_digest(step: str, dataset: str, home: Path) -> str:
+def code_digest(step: str, dataset: str, home: Path, family: str = "") -> str:
     """Digest of the code that decides what a step writes.
 
     Args:
         dataset: that of the home; its adapter is imported by name.
         home: remembers what was parsed.
+        family: that of the upstream; a step that knows families imports it by name.
     """
-    found = modules_of(step, dataset, home)
+    found = modules_of(step, dataset, home, family)
     return content_digest(*(f"{name}={found[name]}" for name in sorted(found)))
 
 
-def modules_of(step: str, dataset: str, home: Path) -> dict[str, str]:
-    """The modules whose code decides what a step writes, each with a digest of its own."""
-    known = _load(home / "services" / "code.json")
+def modules_of(step: str, dataset: str, home: Path, family: str = "") -> dict[str, str]:
+    """The modules whose code decides what a step writes, each with a digest of its own.
+
+    Files of a family that is a folder of one's own go by their paths.
+    """
+    known = _load(HomePaths(home).code)
     parsed: dict[str, _Module] = {}
     found: dict[str, str] = {}
     wanted = [f"jobs.steps.{step}"]
@@ -75,6 +80,8 @@ def modules_of(step: str, dataset: str, home: Path) -> dict[str, str]:
         name = wanted.pop()
         if name == "jobs.datasets.registry" and dataset.isidentifier():
             wanted.append(f"jobs.datasets.{dataset}")
+        if name == "models.registry" and family:
+            wanted.extend(_family(family))
         path = _file_of(name)
         if name in found or path is None:
             continue
@@ -83,8 +90,15 @@ def modules_of(step: str, dataset: str, home: Path) -> dict[str, str]:
         wanted.extend(parsed[name].imports)
     if any(known.get(name) != module for name, module in parsed.items()):
         record = _Known(python=sys.version, modules={**known, **parsed})
-        write_atomic(home / "services" / "code.json", record.model_dump_json() + "\n")
+        write_atomic(HomePaths(home).code, record.model_dump_json() + "\n")
     return found
+
+
+def _family(name: str) -> list[str]:
+    """What the registry imports of a family: its module by name, or the files of its folder."""
+    if name.isidentifier():
+        return [f"models.{name}.family"]
+    return [str(path) for path in sorted(Path(name).glob("*.py"))]
 
 
 def _load(path: Path) -> dict[str, _Module]:
@@ -132,7 +146,9 @@ def _is_machinery(name: str) -> bool:
 
 @functools.cache
 def _file_of(name: str) -> Path | None:
-    """The file of a module; None when there is none."""
+    """The file of a module, or of a path; None when there is none."""
+    if name.endswith(".py"):
+        return Path(name)
     base = _ROOT.joinpath(*name.split("."))
     candidates = (base.with_suffix(".py"), base / "__init__.py")
     return next((path for path in candidates if path.is_file()), None)

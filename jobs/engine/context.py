@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from feature_store.contracts.artifacts import Reference
 from feature_store.contracts.base import Entity, Upstream, days_between, shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.digests import content_digest
@@ -19,8 +20,9 @@ from feature_store.reading.pools import PoolInput
 from jobs.engine.code import code_digest
 from jobs.engine.manifests import ManifestStore
 from jobs.engine.spaces import Spaces
+from jobs.paths import HomePaths
 from jobs.pipelines import catalog
-from jobs.pipelines.declarations import Ref, Step
+from jobs.pipelines.declarations import Read, Step
 from jobs.recipes import Recipe
 from jobs.settings import Home, Settings
 
@@ -74,6 +76,11 @@ class RunContext:
         return self.settings.home
 
     @property
+    def paths(self) -> HomePaths:
+        """Where everything of the home is."""
+        return self.settings.paths
+
+    @property
     def pipeline(self) -> catalog.Pipeline:
         """The steps of the home's days, and the upstreams they run for."""
         return catalog.pipeline_of(self.home)
@@ -103,6 +110,11 @@ class RunContext:
         return self._own_declaration.entities
 
     @property
+    def reads_rows(self) -> bool:
+        """Whether the upstream of the step learns from rows of events, which have labels."""
+        return self._own_declaration.reads == "rows"
+
+    @property
     def _own_declaration(self) -> UpstreamDeclaration:
         return self.pipeline.upstream(self.own_upstream)
 
@@ -120,7 +132,8 @@ class RunContext:
 
     def code_digest(self, step: Step) -> str:
         """Digest of the code that decides what a step writes."""
-        return code_digest(step.name, self.home.dataset, self.root)
+        family = self._own_declaration.family if self.upstream else ""
+        return code_digest(step.name, self.home.dataset, self.root, family)
 
     @property
     def counting(self) -> Counting:
@@ -136,16 +149,12 @@ class RunContext:
         """The same for another day."""
         return dataclasses.replace(self, ds=ds)
 
-    def has_previous(self, name: str) -> bool:
+    def has_previous(self, what: Reference) -> bool:
         """Whether an artifact continues yesterday's: not on the first day, nor in a new space."""
-        if name.startswith("lake:counts/"):
+        if what.begins == "data":
             return self.ds > self.home.first_ds
-        begins: tuple[str, ...] = ()
-        if name.startswith("snapshot:"):
-            begins = self.spaces.trained
-        elif name.endswith("/pool"):
-            begins = self.spaces.pooled
-        return not self.is_first_day and self.ds not in begins
+        anew = {"training": self.spaces.trained, "pools": self.spaces.pooled}
+        return not self.is_first_day and self.ds not in anew.get(what.begins, ())
 
     @property
     def begins_a_space(self) -> bool:
@@ -158,11 +167,13 @@ class RunContext:
         anchor = max([self.home.start_ds, *(d for d in self.spaces.trained if d <= self.ds)])
         return (len(days_between(anchor, self.ds)) - 1) % self._own_declaration.every_days > 0
 
-    def is_read(self, ref: Ref, name: str) -> bool:
+    def is_read(self, ref: Read, what: Reference) -> bool:
         """Whether there is the artifact that a step's reference names."""
+        if ref.history:
+            return shift_day(self.ds, ref.offset) >= self.home.first_ds
         if ref.continued and (self.begins_a_space or self.rests):
             return False
-        return self.has_previous(name) if ref.optional else self.pipeline.makes(name)
+        return self.has_previous(what) if ref.optional else self.pipeline.makes(what)
 
     @property
     def pool_inputs(self) -> tuple[PoolInput, ...]:
@@ -180,33 +191,33 @@ class RunContext:
             for entity in other.entities
         )
 
-    def artifact(self, name: str, offset: int = 0) -> Artifact:
+    def artifact(self, what: Reference, offset: int = 0) -> Artifact:
         """An artifact as its producer's manifest records it.
 
         Raises:
             MissingInput: its producer has not finished on that day.
         """
         ds = shift_day(self.ds, offset)
-        step, upstream = self.pipeline.producer(name)
+        step, upstream = self.pipeline.producer(what)
         manifest = self.manifests.get(step.name, ds, upstream)
         if manifest is None:
             first = self._first_missing(step, ds, upstream)
             raise MissingInput(
-                f"{name} of {ds} is not there",
+                f"{what} of {ds} is not there",
                 where=str(self.manifests.path(step.name, ds, upstream)),
                 expected=f"step {step.name} finished for {ds}",
                 found=f"no manifest; the first that is missing: {' '.join(filter(None, first))}",
                 hint=_command(first, ds, step.name),
             )
-        return manifest.output(name)
+        return manifest.output(what)
 
-    def previous(self, name: str) -> Artifact | None:
+    def previous(self, what: Reference) -> Artifact | None:
         """Yesterday's artifact, None on the first day of the pipeline or of a new space.
 
         Raises:
             MissingInput: there should be one, and yesterday has not finished.
         """
-        return self.artifact(name, -1) if self.has_previous(name) else None
+        return self.artifact(what, -1) if self.has_previous(what) else None
 
     def _first_missing(
         self, step: Step, ds: str, upstream: Upstream | None

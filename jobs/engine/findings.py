@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from feature_store.contracts.base import Contract
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 
 Kind = Literal["store", "disk", "step", "paused", "late"]
 # In the order in which somebody should turn to them.
@@ -79,7 +80,7 @@ class Probed(Contract):
 def load(root: Path) -> Probed | None:
     """The last look; None when there was none, or its record is from another version."""
     try:
-        return Probed.model_validate_json((root / "probe.json").read_bytes())
+        return Probed.model_validate_json(HomePaths(root).probe.read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -92,4 +93,4 @@ def save(root: Path, probed: Probed) -> None:
         f.model_copy(update={"since": kept.get(f.kind, probed.at)}) for f in probed.findings
     )
     record = probed.model_copy(update={"findings": dated})
-    write_atomic(root / "probe.json", record.model_dump_json(indent=2) + "\n")
+    write_atomic(HomePaths(root).probe, record.model_dump_json(indent=2) + "\n")

@@ -17,6 +17,7 @@ from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import Broken, GuardFailed, ManifestCorrupt
 from feature_store.contracts.manifests import Acceptance
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 
 _ACCEPTANCES = TypeAdapter(tuple[Acceptance, ...])
 _POOL = ("coverage_rows", "coverage_entities", "cosine", "cosine_updated", "effective_rank")
@@ -125,4 +126,4 @@ def accept(root: Path, new: Sequence[Acceptance]) -> None:
 
 
 def _path(root: Path, ds: str) -> Path:
-    return root / "accepted" / f"{ds}.json"
+    return HomePaths(root).accepted(ds)

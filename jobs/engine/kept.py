@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from feature_store.contracts.base import Contract
 from feature_store.contracts.errors import ManifestCorrupt
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 
 
 class Kept(Contract):
@@ -39,7 +40,7 @@ def load(home: Path) -> tuple[Kept, ...]:
     Raises:
         ManifestCorrupt: the record cannot be read.
     """
-    path = home / "kept.json"
+    path = HomePaths(home).kept
     if not path.exists():
         return ()
     try:
@@ -56,7 +57,7 @@ def load(home: Path) -> tuple[Kept, ...]:
 def add(home: Path, kept: tuple[Kept, ...]) -> None:
     """Record more of them."""
     record = _Record(kept=(*load(home), *kept))
-    write_atomic(home / "kept.json", record.model_dump_json(indent=2) + "\n")
+    write_atomic(HomePaths(home).kept, record.model_dump_json(indent=2) + "\n")
 
 
 def stands(home: Path, step: str, was: str, now: str) -> bool:

@@ -19,6 +19,7 @@ from typing import TextIO
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import StoreError
 from jobs.engine import unfinished
+from jobs.paths import HomePaths
 from jobs.settings import Home
 
 log = logging.getLogger("derm")
@@ -88,7 +89,7 @@ def step_alone(home: Path, ds: str, step: str, upstream: Upstream | None) -> Ite
     Afterwards the other's result is usually current, and there is nothing left to do.
     """
     name = " ".join(filter(None, (ds, step, upstream)))
-    path = home / "services" / "steps" / f"{name.replace(' ', '.')}.lock"
+    path = HomePaths(home).step_lock(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _own_file(path, f"{name} is run") as file:
         _describe(file, {"what": f"{name} is run", "pid": os.getpid()})
@@ -121,7 +122,7 @@ def slots(home: Path, *upstreams: Upstream) -> Iterator[None]:
     """
     with ExitStack() as held:
         for upstream in upstreams:
-            path = home / "services" / f"publish.{upstream}.lock"
+            path = HomePaths(home).publish_lock(upstream)
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 fcntl.flock(held.enter_context(path.open("a")), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -137,7 +138,7 @@ def slots(home: Path, *upstreams: Upstream) -> Iterator[None]:
 @contextmanager
 def _lock_file(home: Path) -> Iterator[TextIO]:
     Home.load(home)
-    path = home / "services" / "pipeline.lock"
+    path = HomePaths(home).pipeline_lock
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         yield file

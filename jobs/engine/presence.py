@@ -20,10 +20,10 @@ def check(ctx: RunContext, inputs: Iterable[Artifact]) -> None:
         DamagedFile: naming the first one, and the command that makes it again.
     """
     for artifact in inputs:
-        if artifact.name.startswith("lake:") and (found := _written_by(ctx, artifact)):
+        if artifact.table and (found := _written_by(ctx, artifact)):
             raise DamagedFile(
                 f"{artifact.name} of {artifact.ds} is not what its step recorded",
-                where=ctx.lake.path(artifact.name.removeprefix("lake:")),
+                where=ctx.lake.path(artifact.table),
                 expected=f"rows with digest {artifact.digest}",
                 found=found,
                 hint=remedy(ctx, artifact),
@@ -35,9 +35,9 @@ def problem(ctx: RunContext, artifact: Artifact) -> str:
 
     What retention has removed is not missed; what is in the online store is for the audit.
     """
-    if artifact.dropped or artifact.name.startswith("users:"):
+    if artifact.dropped or not artifact.reference.below_home:
         return ""
-    if artifact.name.startswith("lake:"):
+    if artifact.table:
         return _written_by(ctx, artifact) or _absent(ctx, artifact)
     if not artifact.uri:
         return ""
@@ -51,7 +51,7 @@ def problem(ctx: RunContext, artifact: Artifact) -> str:
 
 def remedy(ctx: RunContext, artifact: Artifact) -> str:
     """The command that makes an artifact again."""
-    step, upstream = ctx.pipeline.producer(artifact.name)
+    step, upstream = ctx.pipeline.producer(artifact.reference)
     suffix = f" --upstream {upstream}" if upstream else ""
     return f"derm {step.name} --ds {artifact.ds}{suffix} --force"
 
@@ -66,7 +66,7 @@ def bytes_in(path: Path) -> int:
 def _written_by(ctx: RunContext, artifact: Artifact) -> str:
     """Who else wrote a partition since, as far as its log tells; empty when nobody did."""
     try:
-        found = ctx.lake.artifact(artifact.name.removeprefix("lake:"), artifact.ds)
+        found = ctx.lake.artifact(artifact.table, artifact.ds)
     except MissingInput as error:
         return error.what
     except ContractViolation as error:
@@ -77,5 +77,5 @@ def _written_by(ctx: RunContext, artifact: Artifact) -> str:
 
 
 def _absent(ctx: RunContext, artifact: Artifact) -> str:
-    files = ctx.lake.absent(artifact.name.removeprefix("lake:"), artifact.ds)
+    files = ctx.lake.absent(artifact.table, artifact.ds)
     return f"gone or cut short: {' '.join(files)}" if files else ""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from feature_store.contracts.artifacts import SOURCE
 from feature_store.contracts.base import Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import (
@@ -68,7 +69,7 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
         recipe=chosen.bounded(spec.guards),
         spec=spec,
         lake=Lake(settings.lake_root),
-        manifests=ManifestStore(settings.home / "manifests"),
+        manifests=ManifestStore(settings.paths.manifests),
         ds=ds,
         upstream=upstream,
         log=log,
@@ -253,7 +254,7 @@ def resolve_inputs(
     for ref, name in ctx.pipeline.inputs_of(step, ctx.upstream):
         if ref.chosen and name not in recorded:
             continue
-        if name == "source" and (source := _source(ctx, made_from)):
+        if name == SOURCE and (source := _source(ctx, made_from)):
             found.append(source)
             continue
         if not ctx.is_read(ref, name):
@@ -271,9 +272,9 @@ def _source(ctx: RunContext, made_from: Iterable[Artifact] | None) -> Artifact |
     """
     if skip := skips.load(ctx.root, ctx.ds):
         return skip.artifact()
-    if ctx.pipeline.makes("source"):
+    if ctx.pipeline.makes(SOURCE):
         return None
-    recorded = next((a for a in made_from or () if a.name == "source"), None)
+    recorded = next((a for a in made_from or () if a.name == SOURCE), None)
     return sources.of_day(ctx, recorded) if recorded or made_from is None else None
 
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
+from jobs.paths import HomePaths
+
 _LOCK = ".lock"
 
 
@@ -20,9 +22,9 @@ def scratch_folder(home: Path, step: str) -> Iterator[Path]:
 
     What is spilt there names users and Pins: it must not lie about until somebody looks.
     """
-    root = home.absolute() / "scratch"
+    root = HomePaths(home.absolute()).scratch
     root.mkdir(parents=True, exist_ok=True)
-    services = home.absolute() / "services"
+    services = HomePaths(home.absolute()).services
     services.mkdir(parents=True, exist_ok=True)
     # Nobody sweeps between the making of a folder and its lock.
     with _locked(services / "scratch.lock", fcntl.LOCK_EX):

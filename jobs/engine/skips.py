@@ -9,11 +9,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from feature_store.contracts.artifacts import SOURCE
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Artifact
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 
 
 class Skip(Contract):
@@ -26,7 +28,7 @@ class Skip(Contract):
     def artifact(self) -> Artifact:
         """What the day was made from."""
         digest = content_digest("skipped", self.reason, self.at)
-        return Artifact(name="source", ds=self.ds, digest=digest, uri=f"skipped/{self.ds}.json")
+        return Artifact(name=SOURCE, ds=self.ds, digest=digest, uri=f"skipped/{self.ds}.json")
 
 
 def load(root: Path, ds: str) -> Skip | None:
@@ -65,4 +67,4 @@ def command(ds: str) -> str:
 
 
 def _path(root: Path, ds: str) -> Path:
-    return root / "skipped" / f"{ds}.json"
+    return HomePaths(root).skipped(ds)

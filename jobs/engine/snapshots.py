@@ -18,6 +18,7 @@ from feature_store.contracts.errors import ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from feature_store.contracts.sealed import sealed, unsealed
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
 
 _MANIFEST = "manifest.json"
@@ -31,7 +32,7 @@ class SnapshotStore:
     """The snapshots of one upstream below the home."""
 
     def __init__(self, home: Path, upstream: Upstream) -> None:
-        self.root = home / "snapshots" / upstream
+        self.root = HomePaths(home).snapshots(upstream)
         self.upstream = upstream
 
     def folder(self, snapshot_id: str) -> Path:

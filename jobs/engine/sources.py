@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from feature_store.contracts.artifacts import SOURCE
 from feature_store.contracts.base import Contract
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import InputError
@@ -41,7 +42,7 @@ def of_day(ctx: RunContext, recorded: Artifact | None) -> Artifact | None:
     if not files or not all(path.is_file() for path in files):
         return recorded
     return Artifact(
-        name="source",
+        name=SOURCE,
         ds=ctx.ds,
         digest=_digest(ctx, adapter, files),
         size=sum(path.stat().st_size for path in files),
@@ -53,7 +54,7 @@ def _digest(ctx: RunContext, adapter: Adapter, files: tuple[Path, ...]) -> str:
     """The digest of what the files hold of the day, read again only where they have changed."""
     states = [(path, path.stat()) for path in files]
     state = content_digest(*(f"{p}:{s.st_size}:{s.st_mtime_ns}" for p, s in states))
-    kept = ctx.root / "sources" / f"{ctx.ds}.json"
+    kept = ctx.paths.sources / f"{ctx.ds}.json"
     with contextlib.suppress(OSError, ValidationError):
         seen = _Seen.model_validate_json(kept.read_bytes())
         if seen.files == state:

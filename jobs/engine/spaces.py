@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from feature_store.contracts.base import Contract, Day, shift_day
 from feature_store.contracts.errors import ManifestCorrupt
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 from jobs.settings import Home
 
 
@@ -47,7 +48,7 @@ def load(home: Path) -> Spaces:
     Raises:
         ManifestCorrupt: the file cannot be read back.
     """
-    path = home / "spaces.json"
+    path = HomePaths(home).spaces
     if not path.exists():
         return Spaces()
     try:
@@ -65,4 +66,4 @@ def load(home: Path) -> Spaces:
 def begin(home: Path, *, trained: str, pooled: str) -> None:
     """Record a space before its first step runs. The same again changes nothing."""
     spaces = load(home).begun(trained, pooled)
-    write_atomic(home / "spaces.json", spaces.model_dump_json(indent=2) + "\n")
+    write_atomic(HomePaths(home).spaces, spaces.model_dump_json(indent=2) + "\n")

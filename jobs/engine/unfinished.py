@@ -9,6 +9,7 @@ from feature_store.contracts.base import Contract, Day, Upstream, days_between
 from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorrupt
 from feature_store.contracts.manifests import Artifact
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 from jobs.settings import Settings
 
 What = Literal["labels", "features", "embeddings", "space"]
@@ -99,12 +100,12 @@ def backfill_command(first: str, last: str, what: str, *, retrain: bool) -> str:
 
 def path(home: Path) -> Path:
     """Where the progress of a backfill is."""
-    return home / "backfill.json"
+    return HomePaths(home).backfill
 
 
 def deletion_path(home: Path) -> Path:
     """Where a forget that has begun is recorded; there is no file when none is under way."""
-    return home / "forgotten" / "begun.json"
+    return HomePaths(home).deletion
 
 
 def load(home: Path) -> Repair | None:

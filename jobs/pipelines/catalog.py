@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
-from feature_store.contracts.base import ENTITIES, Entity, Upstream
+from feature_store.contracts.artifacts import Events, Pool, Reference, Rows
+from feature_store.contracts.base import ENTITIES, Upstream
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.pipelines import daily
-from jobs.pipelines.declarations import Ref, Step
+from jobs.pipelines.declarations import Read, Stage, Step
 from jobs.settings import Home
 from simulator.market.config import WORLDS
 
@@ -78,46 +80,64 @@ class Pipeline:
         mine = self.published if step.published else self.names
         return tuple(u for u in mine if asked in (None, u))
 
-    def inputs_of(self, step: Step, upstream: Upstream | None) -> tuple[tuple[Ref, str], ...]:
-        """What a step reads: each reference of the catalog with the artifact it names."""
-        refs = [(ref, name) for ref in step.inputs for name in self.expand(ref.name, upstream)]
+    def steps_of(self, *stages: Stage) -> tuple[Step, ...]:
+        """The steps of some stages, in the order of the catalog."""
+        return tuple(s for s in self.steps if s.stage in stages)
+
+    def in_order(self, *stages: Stage) -> Iterator[tuple[Step, Upstream | None]]:
+        """The steps of some stages as they run: those of an upstream together, then the next's."""
+        for per_upstream, group in groupby(self.steps_of(*stages), lambda s: s.per_upstream):
+            steps = tuple(group)
+            for upstream in self.names if per_upstream else (None,):
+                yield from ((s, upstream) for s in steps if upstream in self.upstreams_of(s))
+
+    def inputs_of(
+        self, step: Step, upstream: Upstream | None
+    ) -> tuple[tuple[Read, Reference], ...]:
+        """What a step reads: each read of the catalog with the artifact it is of."""
+        refs = [(ref, found) for ref in step.inputs for found in self.expand(ref.what, upstream)]
         if upstream and step.learns:
             refs += self._rested(step, upstream)
+        if upstream and step.reads_history:
+            refs += self._looked_back_on(upstream)
         if upstream and step.reads_pools != "never":
             continued = step.reads_pools == "unless from scratch"
-            ref = Ref(name=daily.POOL, offset=-1, optional=True, continued=continued)
+            ref = Read(Pool(), offset=-1, optional=True, continued=continued)
             for other in self.upstream(upstream).pools:
-                refs += [(ref, name) for name in self.expand(ref.name, other)]
+                refs += [(ref, found) for found in self.expand(ref.what, other)]
         return tuple(refs)
 
-    def _rested(self, step: Step, upstream: Upstream) -> list[tuple[Ref, str]]:
+    def _rested(self, step: Step, upstream: Upstream) -> list[tuple[Read, Reference]]:
         """What a step reads of the days since the upstream last learned."""
-        every_day = [ref for ref in step.inputs if ref.name not in step.outputs]
+        every_day = [ref for ref in step.inputs if ref.what not in step.outputs]
         return [
-            (replace(ref, offset=ref.offset - back, optional=True, continued=True), name)
+            (replace(ref, offset=ref.offset - back, optional=True, continued=True), found)
             for back in range(1, self.upstream(upstream).every_days)
             for ref in every_day
-            for name in self.expand(ref.name, upstream)
+            for found in self.expand(ref.what, upstream)
         ]
 
-    def outputs_of(self, step: Step, upstream: Upstream | None) -> tuple[str, ...]:
+    def _looked_back_on(self, upstream: Upstream) -> list[tuple[Read, Reference]]:
+        """The events before the day that an upstream reads."""
+        days = self.upstream(upstream).history_days
+        return [(Read(Events(), offset=-back, history=True), Events()) for back in range(1, days)]
+
+    def outputs_of(self, step: Step, upstream: Upstream | None) -> tuple[Reference, ...]:
         """The artifacts a step writes."""
-        return tuple(name for t in step.outputs for name in self.expand(t, upstream))
+        return tuple(found for what in step.outputs for found in self.expand(what, upstream))
 
-    def expand(self, template: str, upstream: Upstream | None) -> Iterator[str]:
-        """Artifact names of a template, for one upstream (all that make it, when None)."""
-        if "{t}" in template:
-            yield from (template.replace("{t}", name) for name in self.tables)
+    def expand(self, what: Reference, upstream: Upstream | None) -> Iterator[Reference]:
+        """What a reference stands for, for one upstream (all that make it, when None)."""
+        if what == Rows():
+            yield from (Rows(name) for name in self.tables)
             return
-        if "{u}" not in template:
-            for entity in _entities(template, ENTITIES):
-                yield template.replace("{e}", entity)
+        if not what.per_upstream:
+            yield from what.of(None, ENTITIES)
             return
-        for u in (upstream,) if upstream else self._makers(template):
-            for entity in _entities(template, self.upstream(u).entities):
-                yield template.replace("{u}", u).replace("{e}", entity)
+        for u in (upstream,) if upstream else self._makers(what):
+            yield from what.of(u, self.upstream(u).entities)
 
-    def producer(self, artifact: str) -> tuple[Step, Upstream | None]:
+    def producer(self, artifact: Reference) -> tuple[Step, Upstream | None]:
         """The step, and its upstream, that writes an artifact.
 
         Raises:
@@ -129,7 +149,7 @@ class Pipeline:
                     return step, upstream
         raise KeyError(artifact)
 
-    def makes(self, artifact: str) -> bool:
+    def makes(self, artifact: Reference) -> bool:
         """Whether a step of this pipeline writes an artifact."""
         return any(
             artifact in self.outputs_of(step, upstream)
@@ -137,15 +157,11 @@ class Pipeline:
             for upstream in self.upstreams_of(step)
         )
 
-    def _makers(self, template: str) -> tuple[Upstream, ...]:
-        only_published = any(s.published for s in self.steps if template in s.outputs)
+    def _makers(self, what: Reference) -> tuple[Upstream, ...]:
+        only_published = any(s.published for s in self.steps if what in s.outputs)
         return self.published if only_published else self.names
 
 
 def pipeline_of(home: Home) -> Pipeline:
     """The pipeline of a home's days."""
     return Pipeline(upstreams=home.upstreams, steps=steps_for(home.dataset), tables=home.tables)
-
-
-def _entities(template: str, entities: tuple[Entity, ...]) -> tuple[str, ...]:
-    return entities if "{e}" in template else ("",)

@@ -1,22 +1,37 @@
 """Every step of a day as data. Imports nothing heavy: DAG files read it while parsing.
 
 A step reads artifacts of its own day or of the day before, and writes artifacts of its own day.
-Names in braces expand per upstream ({u}) and per entity ({e}); `Pipeline` knows which there are.
+A reference without an owner stands for all; `Pipeline` knows which upstreams there are.
 """
 
-from jobs.pipelines.declarations import Ref, Step
+from feature_store.contracts.artifacts import (
+    SOURCE,
+    Counts,
+    Daily,
+    Events,
+    Index,
+    Mark,
+    Pool,
+    Raw,
+    ReleaseMark,
+    Rows,
+    Snapshot,
+    Users,
+    Verified,
+)
+from jobs.pipelines.declarations import Read, Step
 
-POOL = "lake:embeddings/{u}/{e}/pool"
-_SOURCE_TABLES = (Ref(name="lake:events"), Ref(name="lake:users"), Ref(name="lake:pins"))
+_SOURCE_TABLES = (Read(Events()), Read(Rows("users")), Read(Rows("pins")))
 # Counts up to the end of yesterday. Nothing reads those of its own day: that would be a leak.
-_COUNTS = Ref(name="lake:counts/{e}", offset=-1, optional=True)
+_COUNTS = Read(Counts(), offset=-1, optional=True)
 _ALREADY_RAN = "Run it again: a finished step is skipped, an unfinished one starts afresh."
 
 STEPS: tuple[Step, ...] = (
     Step(
         name="gate",
         summary="check that yesterday is complete and of the right lineage",
-        inputs=(Ref(name="release", offset=-1, optional=True),),
+        stage="gate",
+        inputs=(Read(ReleaseMark(), offset=-1, optional=True),),
         task="gate",
         # It waits for a repair that has the pipeline to itself, and may take days.
         timeout_minutes=4 * 24 * 60,
@@ -26,7 +41,8 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="simulate",
         summary="write one day of a simulated world as source files",
-        outputs=("source",),
+        stage="source",
+        outputs=(SOURCE,),
         recipe_parts=("simulation", "market"),
         seeded=True,
         history=True,
@@ -37,8 +53,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="ingest",
         summary="bring one day of the data set into the lake",
-        inputs=(Ref(name="source"),),
-        outputs=("lake:events", "lake:users", "lake:pins", "lake:{t}"),
+        stage="source",
+        inputs=(Read(SOURCE),),
+        outputs=(Events(), Rows("users"), Rows("pins"), Rows()),
         history=True,
         task="ingest",
         retries=1,
@@ -48,8 +65,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="validate",
         summary="check the day against its contract, its volume and its label rates",
+        stage="source",
         inputs=_SOURCE_TABLES,
-        outputs=("validated",),
+        outputs=(Mark("validated"),),
         recipe_parts=("guards",),
         history=True,
         task="validate",
@@ -60,15 +78,17 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="train",
         summary="train one upstream model on the new day from yesterday's snapshot",
+        stage="model",
         inputs=(
             *_SOURCE_TABLES,
             _COUNTS,
-            Ref(name="validated"),
-            Ref(name="snapshot:{u}", offset=-1, optional=True),
+            Read(Mark("validated")),
+            Read(Snapshot(), offset=-1, optional=True),
         ),
-        outputs=("snapshot:{u}",),
+        outputs=(Snapshot(),),
         per_upstream=True,
         learns=True,
+        reads_history=True,
         reads_pools="unless from scratch",
         recipe_parts=("model", "training", "counting", "guards"),
         seeded=True,
@@ -83,9 +103,11 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="infer",
         summary="embed the users and Pins of the day with the new snapshot",
-        inputs=(*_SOURCE_TABLES, _COUNTS, Ref(name="snapshot:{u}", or_later=True)),
-        outputs=("lake:embeddings/{u}/{e}/raw",),
+        stage="embeddings",
+        inputs=(*_SOURCE_TABLES, _COUNTS, Read(Snapshot(), or_later=True)),
+        outputs=(Raw(),),
         per_upstream=True,
+        reads_history=True,
         reads_pools="always",
         recipe_parts=("inference", "counting", "layout"),
         rounded=True,
@@ -100,8 +122,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="dedup",
         summary="keep the last embedding of the day per entity",
-        inputs=(Ref(name="lake:embeddings/{u}/{e}/raw"),),
-        outputs=("lake:embeddings/{u}/{e}/daily",),
+        stage="embeddings",
+        inputs=(Read(Raw()),),
+        outputs=(Daily(),),
         per_upstream=True,
         task="aggregate",
         resource="spark",
@@ -112,11 +135,12 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="merge",
         summary="merge the day into the pool by moving average, carry over, prune",
+        stage="embeddings",
         inputs=(
-            Ref(name="lake:embeddings/{u}/{e}/daily"),
-            Ref(name=POOL, offset=-1, optional=True),
+            Read(Daily()),
+            Read(Pool(), offset=-1, optional=True),
         ),
-        outputs=(POOL,),
+        outputs=(Pool(),),
         per_upstream=True,
         recipe_parts=("aggregation",),
         task="aggregate",
@@ -128,8 +152,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="count",
         summary="count impressions and positives in the windows that end with the day",
-        inputs=(Ref(name="lake:events"), Ref(name="validated"), _COUNTS),
-        outputs=("lake:counts/{e}",),
+        stage="counts",
+        inputs=(Read(Events()), Read(Mark("validated")), _COUNTS),
+        outputs=(Counts(),),
         recipe_parts=("layout",),
         history=True,
         task="aggregate",
@@ -141,13 +166,14 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="verify",
         summary="check coverage, stability and health of the new pool before it is published",
+        stage="embeddings",
         inputs=(
-            Ref(name="lake:embeddings/{u}/{e}/daily"),
-            Ref(name=POOL),
-            Ref(name=POOL, offset=-1, optional=True),
-            Ref(name="lake:events"),
+            Read(Daily()),
+            Read(Pool()),
+            Read(Pool(), offset=-1, optional=True),
+            Read(Events()),
         ),
-        outputs=("verified:{u}",),
+        outputs=(Verified(),),
         per_upstream=True,
         recipe_parts=("guards",),
         task="verify",
@@ -158,15 +184,16 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="index",
         summary="build the Pin index and check it against exact search",
+        stage="publishing",
         inputs=(
-            Ref(name="verified:{u}"),
-            Ref(name="lake:embeddings/{u}/pin/pool"),
-            Ref(name="lake:embeddings/{u}/user/pool"),
-            Ref(name="lake:pins"),
+            Read(Verified()),
+            Read(Pool(entity="pin")),
+            Read(Pool(entity="user")),
+            Read(Rows("pins")),
             # Yesterday's graph, where today's begins with it.
-            Ref(name="index:{u}", offset=-1, optional=True, chosen=True),
+            Read(Index(), offset=-1, optional=True, chosen=True),
         ),
-        outputs=("index:{u}",),
+        outputs=(Index(),),
         per_upstream=True,
         published=True,
         recipe_parts=("index",),
@@ -179,8 +206,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="publish",
         summary="write what changed among the users to the idle Redis slot",
-        inputs=(Ref(name="verified:{u}"), Ref(name="lake:embeddings/{u}/user/pool")),
-        outputs=("users:{u}",),
+        stage="publishing",
+        inputs=(Read(Verified()), Read(Pool(entity="user"))),
+        outputs=(Users(),),
         per_upstream=True,
         published=True,
         recipe_parts=("publishing",),
@@ -192,8 +220,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="release",
         summary="flip the pointer: readers see the new day, users and Pins at once",
-        inputs=(Ref(name="index:{u}"), Ref(name="users:{u}")),
-        outputs=("release",),
+        stage="publishing",
+        inputs=(Read(Index()), Read(Users())),
+        outputs=(ReleaseMark(),),
         task="release",
         retries=3,
         failure="The pointer was not moved; readers keep yesterday's release.",
@@ -202,8 +231,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="audit",
         summary="compare samples of what is published with the lake",
-        inputs=(Ref(name="release"),),
-        outputs=("audited",),
+        stage="publishing",
+        inputs=(Read(ReleaseMark()),),
+        outputs=(Mark("audited"),),
         task="audit",
         retries=1,
         failure="The store has lost users, or users or Pins that readers see differ from the lake.",
@@ -213,8 +243,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="report",
         summary="record the day in `runs` and render the report",
-        inputs=(Ref(name="release"), Ref(name="audited")),
-        outputs=("lake:runs",),
+        stage="report",
+        inputs=(Read(ReleaseMark()), Read(Mark("audited"))),
+        outputs=(Rows("runs"),),
         task="report",
         failure="The day is published; only its report is missing.",
         remedy=_ALREADY_RAN,

@@ -7,6 +7,7 @@ arrows follow from what the steps read and write; those that others already impl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from feature_store.contracts.artifacts import Reference
 from feature_store.contracts.base import Upstream
 from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Resource, Step
@@ -44,12 +45,12 @@ class Task:
         return sum(s.timeout_minutes for s in self.steps)
 
     @property
-    def outputs(self) -> tuple[str, ...]:
+    def outputs(self) -> tuple[Reference, ...]:
         """Artifacts it writes."""
         return tuple(n for s in self.steps for n in self.pipeline.outputs_of(s, self.upstream))
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def inputs(self) -> tuple[Reference, ...]:
         """Artifacts of the same day that it reads."""
         return tuple(
             name

@@ -12,8 +12,6 @@ from jobs.engine.unfinished import Repair
 from jobs.rendering.published import Published
 from jobs.rendering.summary import DaySummary
 
-_PUBLISHING = ("index", "publish", "release", "audit")
-
 
 def as_seen(standing: Standing, *, superseded: bool) -> Standing:
     """A step as it stands for whoever looks at the day.
@@ -21,8 +19,8 @@ def as_seen(standing: Standing, *, superseded: bool) -> Standing:
     A gate was passed, and what readers once saw of an earlier day is not published again after a
     backfill, which publishes the newest day alone: neither is waiting to be done.
     """
-    over = ("gate", *(_PUBLISHING if superseded else ()))
-    if standing.state == "stale" and standing.step.name in over:
+    over = standing.step.stage == "gate" or (superseded and standing.step.stage == "publishing")
+    if standing.state == "stale" and over:
         return dataclasses.replace(standing, state="past")
     return standing
 
@@ -53,12 +51,13 @@ class DayStatus:
     @property
     def open_steps(self) -> tuple[Standing, ...]:
         """Steps that are missing or stale, in order; a report stops nobody."""
-        passed = ("report", *(_PUBLISHING if self.superseded else ()))
-        passed = (*passed, "gate") if self.bootstrap else passed
+        passed = {"report"}
+        passed |= {"publishing"} if self.superseded else set()
+        passed |= {"gate"} if self.bootstrap else set()
         return tuple(
             s
             for s in self.standings
-            if s.state in ("stale", "missing") and not self.closed and s.step.name not in passed
+            if s.state in ("stale", "missing") and not self.closed and s.step.stage not in passed
         )
 
     @property

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from feature_store.contracts.manifests import StepManifest
 from jobs.engine.manifests import ManifestStore, write_atomic
+from jobs.paths import HomePaths
 from jobs.pipelines import catalog
 from jobs.rendering.state import HomeState, read_state
 from jobs.rendering.state_metrics import add_state
@@ -36,7 +37,7 @@ class MetricSample:
 def write_metrics(root: Path) -> None:
     """Write `metrics/derm.prom` below the home, for a textfile collector."""
     write_exposition(
-        root / "metrics" / "derm.prom", exposition(list(newest_manifests(root)), read_state(root))
+        HomePaths(root).metrics, exposition(list(newest_manifests(root)), read_state(root))
     )
 
 
@@ -48,7 +49,7 @@ def write_exposition(path: Path, text: str) -> None:
 
 def newest_manifests(root: Path) -> Iterator[StepManifest]:
     """The newest manifest of every step and upstream of a home."""
-    pipeline, store = catalog.pipeline_of(Home.load(root)), ManifestStore(root / "manifests")
+    pipeline, store = catalog.pipeline_of(Home.load(root)), ManifestStore(HomePaths(root).manifests)
     days = tuple(reversed(store.days()))
     for step in pipeline.steps:
         for upstream in pipeline.upstreams_of(step):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.engine.manifests import ManifestStore
+from jobs.paths import HomePaths
 from jobs.pipelines.catalog import pipeline_of
 from jobs.recipes import recipe_of
 from jobs.rendering.page import render_page
@@ -26,7 +27,7 @@ def live_page(root: Path, runs: Mapping[str, str]) -> str:
         InputError: it is not a home.
         ManifestCorrupt: a manifest or the current release cannot be read.
     """
-    home, store = Home.load(root), ManifestStore(root / "manifests")
+    home, store = Home.load(root), ManifestStore(HomePaths(root).manifests)
     state = read_state(root)
     # A day whose first step failed has no manifest, and is the one that somebody looks for. Days
     # before the first published one only feed the first training.

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.sealed import unsealed
+from jobs.paths import HomePaths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,11 +30,11 @@ def read_published(root: Path) -> Published | None:
     Raises:
         ManifestCorrupt: the pointer names a release that is not there or cannot be read.
     """
-    pointer = root / "releases" / "current"
+    pointer = HomePaths(root).pointer
     if not pointer.exists():
         return None
     release_id = pointer.read_text().strip()
-    path = root / "releases" / f"{release_id}.json"
+    path = HomePaths(root).release(release_id)
     try:
         release = Release.model_validate_json(unsealed(path))
     except (OSError, ValidationError, ManifestCorrupt) as error:

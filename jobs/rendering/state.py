@@ -11,6 +11,7 @@ from pathlib import Path
 from jobs.engine import attempts, findings
 from jobs.engine.attempts import Attempt
 from jobs.engine.findings import Probed
+from jobs.paths import HomePaths
 from jobs.rendering.published import Published, read_published
 
 
@@ -69,7 +70,7 @@ def read_state(root: Path) -> HomeState:
 def _repair(root: Path) -> RepairShown | None:
     """The record of an unfinished repair; who needs more of it loads `jobs.engine.unfinished`."""
     try:
-        record = json.loads((root / "backfill.json").read_text())
+        record = json.loads(HomePaths(root).backfill.read_text())
         plan, done = record["plan"], int(record["done"])
         at = plan["steps"][min(done, len(plan["steps"]) - 1)]
         return RepairShown(

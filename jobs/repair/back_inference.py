@@ -9,6 +9,7 @@ they stay current as long as that snapshot does. Dedup and everything after it a
 import argparse
 from pathlib import Path
 
+from feature_store.contracts.artifacts import Snapshot
 from feature_store.contracts.base import Upstream, days_between
 from feature_store.contracts.errors import InputError, MissingInput, SpaceMismatch
 from feature_store.contracts.manifests import Artifact, StepManifest
@@ -90,7 +91,7 @@ def find_snapshot(settings: Settings, upstream: Upstream, wanted: str, last: str
         InputError: it is older than the last day it is to embed.
     """
     manifests = open_context(settings, last, upstream).manifests
-    name = f"snapshot:{upstream}"
+    name = Snapshot(upstream)
     for ds in reversed(manifests.days()):
         trained = manifests.get("train", ds, upstream)
         if trained is None:
@@ -108,7 +109,7 @@ def find_snapshot(settings: Settings, upstream: Upstream, wanted: str, last: str
         return found
     raise MissingInput(
         f"there is no snapshot {wanted} of {upstream}",
-        where=str(settings.home / "snapshots" / upstream),
+        where=str(settings.paths.snapshots(upstream)),
         expected="one that `derm train` has recorded",
         found="none",
     )
@@ -123,7 +124,7 @@ def _check_space(ctx: RunContext, snapshot: Artifact) -> None:
     store = SnapshotStore(ctx.root, ctx.own_upstream)
     embedded = ctx.manifests.get("infer", ctx.ds, ctx.upstream)
     used = [a for a in embedded.inputs if a.name == snapshot.name] if embedded else []
-    own = store.of(used[0] if used else ctx.artifact(snapshot.name)).space_id
+    own = store.of(used[0] if used else ctx.artifact(snapshot.reference)).space_id
     other = store.of(snapshot).space_id
     if own != other:
         raise SpaceMismatch(

@@ -11,6 +11,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Iterator
 
+from feature_store.contracts.artifacts import ReleaseMark, Snapshot
 from feature_store.contracts.errors import InputError
 from jobs.console import out
 from jobs.engine import locks, spaces, unfinished
@@ -103,11 +104,11 @@ def execute(
     unfinished.save(settings.home, progress)
     if progress.plan.what == "space":
         spaces.begin(settings.home, trained=progress.plan.last, pooled=progress.plan.first)
-    for ds in _reopen(ManifestStore(settings.home / "manifests"), after=progress.plan.last):
+    for ds in _reopen(ManifestStore(settings.paths.manifests), after=progress.plan.last):
         log.warning("%s was under way: once this is finished it runs again, from its gate", ds)
     for number in range(progress.done, len(steps)):
         planned = steps[number]
-        if planned.step == "release":
+        if ReleaseMark() in planned.writes:
             # Not published before it is known that all of it was made again.
             outcome.check(settings, progress)
         result = _run(settings, planned, progress.begun_at)
@@ -124,7 +125,7 @@ def _begun(settings: Settings, progress: unfinished.Repair) -> unfinished.Repair
     """The progress of a repair that has begun: when, and what was on record before."""
     if progress.begun_at:
         return progress
-    manifests = ManifestStore(settings.home / "manifests")
+    manifests = ManifestStore(settings.paths.manifests)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     before = outcome.on_record(manifests, progress.plan.steps)
     return progress.model_copy(update={"begun_at": now, "before": before})
@@ -142,7 +143,7 @@ def _run(settings: Settings, planned: unfinished.PlannedStep, repair: str) -> St
 
     ctx = open_context(settings, planned.ds, planned.upstream)
     later = open_context(settings, planned.snapshot_of, planned.upstream)
-    snapshot = later.artifact(f"snapshot:{planned.upstream}")
+    snapshot = later.artifact(Snapshot(planned.upstream))
     return StepResult(manifest=back_infer(ctx, snapshot), skipped=False)
 
 

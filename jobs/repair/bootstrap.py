@@ -8,7 +8,8 @@ model needs, and it runs, stops and continues as a backfill does.
 
 import argparse
 
-from feature_store.contracts.base import Upstream, days_between, shift_day
+from feature_store.contracts.artifacts import Raw
+from feature_store.contracts.base import days_between, shift_day
 from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.lake.lake import Lake
 from jobs.console import day
@@ -17,10 +18,9 @@ from jobs.engine.manifests import ManifestStore
 from jobs.pipelines import catalog, daily
 from jobs.recipes import recipe_of
 from jobs.repair import backfill
-from jobs.repair.starting_points import Record, estimate, records_of, survey
+from jobs.repair.plan_builder import PlanBuilder
+from jobs.repair.starting_points import records_of, survey
 from jobs.settings import Home, Settings
-
-_PER_DAY = ("infer", "dedup", "merge", "verify")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> unfi
     """
     home = Home.load(settings.home)
     chosen = recipe_of(home)
-    manifests = ManifestStore(settings.home / "manifests")
+    manifests = ManifestStore(settings.paths.manifests)
     last = _last_pool(settings, home, manifests)
     trained, earliest = ds or last, max(home.start_ds, last or "")
     if trained is None:
@@ -68,11 +68,13 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> unfi
     first = max(wanted, home.start_ds)
     window = max(shift_day(trained, 1 - chosen.training.window_days), home.first_ds)
     pipeline = catalog.pipeline_of(home)
-    steps = _Steps(records_of(manifests), pipeline)
+    plan = PlanBuilder(pipeline, records_of(manifests))
     for missing in days_between(min(first, window), trained):
         if manifests.get(daily.HISTORY[-1], missing, None) is None:
-            steps.add_day(missing, [s.name for s in pipeline.steps])
-    steps.add_space(first, trained)
+            for step in pipeline.steps:
+                if step.history:
+                    plan.add(step, missing, None)
+    _add_space(plan, first, trained)
     return unfinished.BackfillPlan(
         corrupted=(trained,),
         what="space",
@@ -80,53 +82,18 @@ def make_bootstrap(settings: Settings, ds: str | None, back: int | None) -> unfi
         base=None,
         first=first,
         last=trained,
-        steps=tuple(steps.planned),
+        steps=tuple(plan.steps),
     )
 
 
-class _Steps:
-    """Collects the steps of a plan."""
-
-    def __init__(self, records: dict[str, Record], pipeline: catalog.Pipeline) -> None:
-        self.planned: list[unfinished.PlannedStep] = []
-        self._records, self._pipeline = records, pipeline
-
-    def add_day(self, ds: str, available: list[str]) -> None:
-        """Bring a day of the training window into the lake."""
-        for name in daily.HISTORY:
-            if name in available:
-                self._add(name, ds, None)
-
-    def add_space(self, first: str, trained: str) -> None:
-        """Train, embed and merge every day, publish the last."""
-        for upstream in self._pipeline.names:
-            self._add("train", trained, upstream)
-        for ds in days_between(first, trained):
-            for upstream in self._pipeline.names:
-                for name in _PER_DAY:
-                    later = trained if name == "infer" and ds < trained else None
-                    self._add(name, ds, upstream, snapshot_of=later)
-        for upstream in self._pipeline.published:
-            self._add("index", trained, upstream)
-            self._add("publish", trained, upstream)
-        for name in ("release", "audit", "report"):
-            self._add(name, trained, None)
-
-    def _add(
-        self, step: str, ds: str, upstream: Upstream | None, snapshot_of: str | None = None
-    ) -> None:
-        record = estimate(self._records, (step, ds, upstream))
-        self.planned.append(
-            unfinished.PlannedStep(
-                step=step,
-                ds=ds,
-                upstream=upstream,
-                snapshot_of=snapshot_of,
-                writes=self._pipeline.outputs_of(catalog.step(step), upstream),
-                rows=record.rows,
-                seconds=record.seconds,
-            )
-        )
+def _add_space(plan: PlanBuilder, first: str, trained: str) -> None:
+    """Train, embed and merge every day, publish the last."""
+    plan.add_stages(trained, "model")
+    for ds in days_between(first, trained):
+        for step, upstream in plan.pipeline.in_order("embeddings"):
+            embeds = any(isinstance(what, Raw) for what in step.outputs)
+            plan.add(step, ds, upstream, snapshot_of=trained if embeds and ds < trained else None)
+    plan.add_stages(trained, "publishing", "report")
 
 
 def _begun_or_new(args: argparse.Namespace, settings: Settings) -> unfinished.Repair:

@@ -11,6 +11,7 @@ from jobs.engine import unfinished
 from jobs.engine.manifests import ManifestStore, write_atomic
 from jobs.engine.runner import open_context, resolve_inputs, why_stale
 from jobs.engine.unfinished import PlannedStep
+from jobs.paths import HomePaths
 from jobs.pipelines import catalog
 from jobs.settings import Settings
 
@@ -101,7 +102,7 @@ def finish(settings: Settings, progress: unfinished.Repair) -> Repaired:
 
 def folder(home: Path) -> Path:
     """Where the records of repairs are."""
-    return home / "repairs"
+    return HomePaths(home).repairs
 
 
 def newest(home: Path) -> Repaired | None:

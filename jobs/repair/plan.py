@@ -8,6 +8,7 @@ the pool (and the snapshot) of the day before; `derm plan` shows it, `derm backf
 import argparse
 from collections.abc import Iterable
 
+from feature_store.contracts.artifacts import Daily, Raw, Snapshot, reference
 from feature_store.contracts.base import (
     Upstream,
     days_between,
@@ -18,9 +19,10 @@ from feature_store.contracts.errors import InputError, MissingInput
 from feature_store.lake.lake import Lake
 from jobs.console import day, out
 from jobs.engine.manifests import ManifestStore
-from jobs.engine.unfinished import BackfillPlan, PlannedStep, What
-from jobs.pipelines import catalog
-from jobs.repair.starting_points import Record, Survey, survey
+from jobs.engine.unfinished import BackfillPlan, What
+from jobs.pipelines.declarations import Step
+from jobs.repair.plan_builder import PlanBuilder
+from jobs.repair.starting_points import Survey, survey
 from jobs.settings import Home, Settings
 
 _BEFORE_THE_SPACE = "what the present space began with is made anew by derm bootstrap"
@@ -50,7 +52,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
 def from_arguments(args: argparse.Namespace, settings: Settings) -> BackfillPlan:
     """The plan for the days and the corruption that were named."""
     home = Home.load(settings.home)
-    lake, manifests = Lake(settings.lake_root), ManifestStore(settings.home / "manifests")
+    lake, manifests = Lake(settings.lake_root), ManifestStore(settings.paths.manifests)
     return plan_repair(
         survey(home, lake, manifests), days_of(args), args.what, retrain=args.retrain
     )
@@ -73,7 +75,7 @@ def render(plan: BackfillPlan) -> str:
         steps = [s for s in plan.steps if s.ds == ds]
         names = " ".join(dict.fromkeys(s.step for s in steps if not s.keep))
         rows, seconds = sum(s.rows for s in steps), sum(s.seconds for s in steps)
-        tables = sum(name.startswith("lake:") for s in steps for name in s.writes)
+        tables = sum(bool(reference(n).table) for s in steps for n in s.writes)
         lines.append(f"  {ds}  {names}")
         lines.append(f"{'':14}{tables} partitions, {rows:,} rows, about {seconds:.0f} s")
     lines.append(
@@ -119,7 +121,7 @@ def plan_repair(
         base=None if first == survey.origin else shift_day(first, -1),
         first=first,
         last=survey.last,
-        steps=tuple(planner.steps),
+        steps=tuple(planner.plan.steps),
     )
 
 
@@ -205,61 +207,42 @@ def _replayable(survey: Survey, upstream: Upstream, ds: str) -> bool:
 
 
 class _Planner:
-    """Collects the steps of a plan, a day at a time."""
+    """Plans a repair, a day at a time."""
 
     def __init__(
         self, survey: Survey, corrupted: tuple[str, ...], what: What, retrain: bool
     ) -> None:
-        self.steps: list[PlannedStep] = []
-        self._survey, self._corrupted, self._what = survey, corrupted, what
-        self._retrain, self._pipeline = retrain, survey.pipeline
+        self.plan = PlanBuilder(survey.pipeline, survey.records)
+        self._survey, self._corrupted, self._retrain = survey, corrupted, retrain
         self._recount = what != "embeddings"
 
     def plan_day(self, ds: str) -> None:
         """Plan one day: its sources once, then each upstream, then what readers see."""
-        source_wrong = ds in self._corrupted and self._recount
-        if source_wrong:
-            names = [s.name for s in self._pipeline.steps]
-            for name in ("simulate", "ingest", "validate"):
-                if name in names:
-                    self._add(name, ds, None)
-        for upstream in self._pipeline.names:
-            self._plan_upstream(ds, upstream)
+        if ds in self._corrupted and self._recount:
+            self.plan.add_stages(ds, "source")
+        for step, upstream in self.plan.pipeline.in_order("model", "embeddings"):
+            if upstream:
+                self._plan_step(step, ds, upstream)
+            else:
+                self.plan.add(step, ds, None)
         if self._recount and ds >= self._corrupted[0]:
-            self._add("count", ds, None)
+            self.plan.add_stages(ds, "counts")
         if ds == self._survey.last:
-            for upstream in self._pipeline.published:
-                self._add("index", ds, upstream)
-                self._add("publish", ds, upstream)
-            for step in ("release", "audit", "report"):
-                self._add(step, ds, None)
+            self.plan.add_stages(ds, "publishing", "report")
 
-    def _plan_upstream(self, ds: str, upstream: Upstream) -> None:
+    def _plan_step(self, step: Step, ds: str, upstream: Upstream) -> None:
+        """Plan a step of an upstream: what its result is made from decides whether it stands."""
         trained = self._retrain and ds >= self._corrupted[0]
         fed_anew = _fed_anew(self._survey, upstream, ds, self._corrupted, recount=self._recount)
         has_raw = ds in self._survey.raws[upstream]
         has_daily = ds in self._survey.dailies[upstream]
         inferred = ds in self._corrupted or trained or fed_anew or not (has_raw or has_daily)
-        if trained or fed_anew:
-            self._add("train", ds, upstream, keep=not trained)
-        if inferred:
-            self._add("infer", ds, upstream)
-        if inferred or not has_daily:
-            self._add("dedup", ds, upstream)
-        self._add("merge", ds, upstream)
-        self._add("verify", ds, upstream)
-
-    def _add(self, step: str, ds: str, upstream: Upstream | None, *, keep: bool = False) -> None:
-        kept = Record(rows=0, seconds=0.0)
-        record = kept if keep else self._survey.record((step, ds, upstream))
-        self.steps.append(
-            PlannedStep(
-                step=step,
-                ds=ds,
-                upstream=upstream,
-                keep=keep,
-                writes=() if keep else self._pipeline.outputs_of(catalog.step(step), upstream),
-                rows=record.rows,
-                seconds=record.seconds,
-            )
-        )
+        makes = {type(what) for what in step.outputs}
+        if Snapshot in makes:
+            wanted = trained or fed_anew
+        elif Raw in makes:
+            wanted = inferred
+        else:
+            wanted = Daily not in makes or inferred or not has_daily
+        if wanted:
+            self.plan.add(step, ds, upstream, keep=Snapshot in makes and not trained)

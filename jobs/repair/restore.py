@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Iterator
 
+from feature_store.contracts.artifacts import Pool
 from feature_store.contracts.base import Contract
 from feature_store.contracts.errors import DermError, InputError, ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import PublishedUpstream, Release
@@ -78,7 +79,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     if published is None:
         raise MissingInput(
             "nothing was ever published from this home, so nothing can be restored",
-            where=str(settings.home / "releases"),
+            where=str(settings.paths.releases),
             hint="derm status says what to run next",
         )
     upstreams = (e.upstream for e in published.release.upstreams)
@@ -162,7 +163,6 @@ def _fill(
         )
     view = ctx.at(release.ds)
     table = pool_table(entry.upstream, "user").name
-    properties = ctx.lake.properties(table)
     target = SlotState(
         state="writing",
         ds=release.ds,
@@ -170,7 +170,7 @@ def _fill(
         space_id=entry.space_id,
         dtype=entry.dtype,
         dim=entry.dim,
-        buckets=int(properties.get("buckets", ctx.recipe.layout.user_buckets)),
+        buckets=ctx.lake.layout(table).buckets,
         users=entry.users,
         expire_days=ctx.recipe.publishing.expire_days,
     )
@@ -256,7 +256,7 @@ def _losses(releases: Releases, release: Release) -> tuple[str, ...]:
 
 def _has_pool(ctx: RunContext, release: Release, entry: PublishedUpstream) -> bool:
     """Whether the lake still has the pool that was released."""
-    name = f"lake:{pool_table(entry.upstream, 'user').name}"
+    name = Pool(entry.upstream, "user")
     try:
         return ctx.at(release.ds).artifact(name).digest == entry.pool_digest
     except DermError:

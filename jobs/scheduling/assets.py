@@ -5,38 +5,31 @@ Imports nothing of Airflow.
 
 from pathlib import Path
 
+from feature_store.contracts.artifacts import Reference
 from feature_store.contracts.errors import DermError
 from jobs.engine.manifests import ManifestStore
+from jobs.paths import HomePaths
 from jobs.pipelines.catalog import Pipeline, pipeline_of
 from jobs.settings import Home
 
-_SHARED = ("lake:events", "release")
-_SHARED_SUFFIX = "/pool"
 
-
-def is_shared(artifact: str) -> bool:
-    """Whether others wait for an artifact; the rest is between the steps of a day."""
-    return artifact in _SHARED or artifact.endswith(_SHARED_SUFFIX)
-
-
-def uri(artifact: str) -> str:
+def uri(artifact: Reference) -> str:
     """Its address as an asset."""
     return f"x-derm://{artifact.replace(':', '/')}"
 
 
-def description(pipeline: Pipeline, artifact: str) -> dict[str, str]:
+def description(pipeline: Pipeline, artifact: Reference) -> dict[str, str]:
     """What is always true of an artifact: who writes it, what it is, how it is read."""
     step, upstream = pipeline.producer(artifact)
-    kind, _, table = artifact.partition(":")
     said = {"step": step.name, "made by": f"derm {step.name} --ds DAY", "what": step.summary}
     if upstream:
         said["upstream"] = upstream
-    if kind == "lake":
-        said["table"] = f"{table}, partition ds=DAY of the lake"
+    if artifact.table:
+        said["table"] = f"{artifact.table}, partition ds=DAY of the lake"
     return said
 
 
-def metadata(home: Path, artifact: str, ds: str) -> dict[str, str | int]:
+def metadata(home: Path, artifact: Reference, ds: str) -> dict[str, str | int]:
     """What was made: day, rows, bytes, digest.
 
     Args:
@@ -46,10 +39,10 @@ def metadata(home: Path, artifact: str, ds: str) -> dict[str, str | int]:
         OSError, LookupError, ValueError: it is not on record.
     """
     if not ds:
-        ds = (home / "releases" / "current").read_text()[:10]
+        ds = HomePaths(home).pointer.read_text()[:10]
     try:
         step, upstream = pipeline_of(Home.load(home)).producer(artifact)
-        manifest = ManifestStore(home / "manifests").get(step.name, ds, upstream)
+        manifest = ManifestStore(HomePaths(home).manifests).get(step.name, ds, upstream)
     except DermError as error:
         raise LookupError(str(error)) from error
     if manifest is None:

@@ -5,7 +5,7 @@ Arguments are templates: `params` are what the form in the UI asks for.
 
 from dataclasses import dataclass
 
-from jobs.pipelines import daily
+from feature_store.contracts.artifacts import Events, Pool, Reference, ReleaseMark
 from jobs.pipelines.declarations import Resource
 
 
@@ -15,7 +15,7 @@ class Chore:
 
     Attributes:
         arguments: what follows `derm`; a template. Empty: it waits until a person approves.
-        outlets: artifacts it makes anew, which other DAGs may wait for; names in braces expand.
+        outlets: artifacts it makes anew, which other DAGs may wait for.
         failure: what it means when it fails.
         remedy: what to do then.
     """
@@ -23,7 +23,7 @@ class Chore:
     name: str
     summary: str
     arguments: str
-    outlets: tuple[str, ...] = ()
+    outlets: tuple[Reference, ...] = ()
     resource: Resource = "cpu"
     retries: int = 0
     timeout_minutes: int
@@ -36,8 +36,20 @@ class Chore:
         return not self.arguments
 
 
+# Before `ingest`, where the data set declares when a day is whole.
+WAIT = Chore(
+    name="wait",
+    summary="Look whether the source of the day is whole, now and then; no slot is held between.",
+    arguments="ready --ds {{ data_interval_start | ds }}",
+    # A look.
+    timeout_minutes=10,
+    failure="The source of the day did not become whole in time, or cannot be looked at.",
+    remedy="The log names the file or marker that is waited for. Once it is there: clear this "
+    "task. If it will never come: `derm skip`.",
+)
+
 # What rankers and other DAGs read of a day.
-_PUBLISHED = (daily.POOL, "release")
+_PUBLISHED = (Pool(), ReleaseMark())
 
 _REPAIR = (
     "--from {{ params.first_day }} --to {{ params.last_day }} --what {{ params.what }}"
@@ -65,7 +77,7 @@ BACKFILL = (
         name="backfill",
         summary="Recompute the days in order, alone in the pipeline; publish once, at the end.",
         arguments=f"backfill {_REPAIR} --yes --in-process",
-        outlets=("lake:events", *_PUBLISHED),
+        outlets=(Events(), *_PUBLISHED),
         # Its steps want whatever any step wants.
         resource="gpu",
         retries=1,
@@ -134,4 +146,4 @@ PROBE = (
     ),
 )
 
-CHORES = (*BACKFILL, *BOOTSTRAP, *MAINTENANCE, *PROBE)
+CHORES = (WAIT, *BACKFILL, *BOOTSTRAP, *MAINTENANCE, *PROBE)

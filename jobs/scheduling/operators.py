@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import BaseOperator, Variable
+from airflow.sdk import BaseOperator, BaseSensorOperator, Variable
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from feature_store.contracts.artifacts import reference
+from jobs import exits
 from jobs.engine import findings
 from jobs.scheduling import alerts, assets
 from jobs.scheduling.messages import Listener
@@ -28,27 +30,20 @@ HOPELESS_EXIT_CODES = (2, 3)
 _HISTORY = dt.timedelta(days=1)
 
 
-class DermOperator(BaseOperator):
-    """Runs one `derm` command; fails at once when its exit code says that a retry is pointless.
+class _Command:
+    """A `derm` command as a task.
 
     What the command says is in the task's log at its level, errors as errors; the exception, and
     so the alert, is derm's message; and the log ends with what it means and where to read on.
-
-    Args:
-        command: shell command, a template.
     """
 
-    template_fields = ("command",)
-    template_fields_renderers = {"command": "bash"}  # noqa: RUF012  (Airflow's own declaration)
-    ui_color = "#e8f0f2"
+    command: str
+    task_id: str
+    log: Any
+    _running: running.Running | None = None
 
-    def __init__(self, *, command: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.command = command
-        self._running: running.Running | None = None
-
-    def execute(self, context: Any) -> None:
-        """Run the command, its output going to the task's log.
+    def _obey(self, context: Any) -> int:
+        """Run the command, its output going to the task's log; return 0, or 4 for too early.
 
         Raises:
             AirflowFailException: a retry cannot help (wrong input, a guard refused).
@@ -56,9 +51,8 @@ class DermOperator(BaseOperator):
         """
         listener = Listener(self.log)
         code = self._run(listener.line)
-        if code == 0:
-            _describe(self.outlets, context)
-            return
+        if code in (0, exits.TOO_EARLY):
+            return code
         message = listener.message()
         self._explain(message.step if message else "", context["ti"].log_url)
         said = f"exit code {code}" + (f"\n{message.text}" if message else "; it gave no reason")
@@ -91,6 +85,58 @@ class DermOperator(BaseOperator):
         """Stop the command and its children when the task is stopped."""
         if self._running:
             self._running.terminate()
+
+
+class DermOperator(_Command, BaseOperator):
+    """Runs one `derm` command; fails at once when its exit code says that a retry is pointless.
+
+    Args:
+        command: shell command, a template.
+    """
+
+    template_fields = ("command",)
+    template_fields_renderers = {"command": "bash"}  # noqa: RUF012  (Airflow's own declaration)
+    ui_color = "#e8f0f2"
+
+    def __init__(self, *, command: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.command = command
+
+    def execute(self, context: Any) -> None:
+        """Run the command.
+
+        Raises:
+            AirflowFailException: a retry cannot help (wrong input, a guard refused).
+            AirflowException: it failed otherwise, or came too early.
+        """
+        if self._obey(context):
+            raise AirflowException(f"exit code {exits.TOO_EARLY}: it is too early")
+        _describe(self.outlets, context)
+
+
+class DermSensor(_Command, BaseSensorOperator):
+    """Runs a `derm` command now and then until it is no longer too early; no slot is held between.
+
+    Args:
+        command: shell command, a template.
+    """
+
+    template_fields = ("command",)
+    template_fields_renderers = {"command": "bash"}  # noqa: RUF012  (Airflow's own declaration)
+    ui_color = "#f4efe2"
+
+    def __init__(self, *, command: str, **kwargs: Any) -> None:
+        super().__init__(mode="reschedule", **kwargs)
+        self.command = command
+
+    def poke(self, context: Any) -> bool:
+        """Whether the command found what it looks for.
+
+        Raises:
+            AirflowFailException: what is there is wrong; waiting cannot help.
+            AirflowException: it failed otherwise.
+        """
+        return self._obey(context) == 0
 
 
 class Approval(ApprovalOperator):
@@ -166,4 +212,5 @@ def _describe(outlets: Any, context: Any) -> None:
     for asset in outlets:
         ds = begin.date().isoformat() if begin else ""
         with contextlib.suppress(OSError, LookupError, ValueError):
-            context["outlet_events"][asset].extra = assets.metadata(home, asset.name, ds)
+            made = assets.metadata(home, reference(asset.name), ds)
+            context["outlet_events"][asset].extra = made

@@ -22,6 +22,8 @@ from airflow.sdk import (
 )
 from airflow.sdk.configuration import conf
 
+from feature_store.contracts.artifacts import Reference
+from jobs.datasets import readiness
 from jobs.engine import spaces
 from jobs.pipelines import tasks
 from jobs.pipelines.catalog import Pipeline, pipeline_of
@@ -29,6 +31,7 @@ from jobs.scheduling import alerts, assets, maintenance
 from jobs.scheduling.operators import (
     Approval,
     DermOperator,
+    DermSensor,
     notify_failure,
     notify_late,
     notify_late_in_the_triggerer,
@@ -40,6 +43,8 @@ DAY = "{{ data_interval_start | ds }}"
 
 # A day begins 24 hours before midnight, and is published within six hours after it.
 _DUE_AFTER = dt.timedelta(hours=24 + 6)
+# The task that waits for `wait`.
+_READS_THE_SOURCE = "ingest"
 # Executors that run a deadline's callback in a process of their own. Others need the triggerer.
 _RUN_CALLBACKS = ("LocalExecutor", "CeleryExecutor")
 
@@ -109,8 +114,13 @@ def add_tasks(dag: DAG, settings: Settings) -> None:
         task.key: _operator(task, settings, dag, groups.get(task.upstream or ""), pipeline)
         for task in tasks.tasks(pipeline)
     }
+    wait = _wait(dag, settings)
     for before, after in tasks.arrows(pipeline):
-        operators[before].set_downstream(operators[after])
+        if wait and (before, after) == (tasks.FIRST, _READS_THE_SOURCE):
+            operators[before].set_downstream(wait)
+            wait.set_downstream(operators[after])
+        else:
+            operators[before].set_downstream(operators[after])
 
 
 def add_chores(dag: DAG, settings: Settings, wanted: Sequence[maintenance.Chore]) -> None:
@@ -126,6 +136,22 @@ def add_chores(dag: DAG, settings: Settings, wanted: Sequence[maintenance.Chore]
         before = operator
 
 
+def _wait(dag: DAG, settings: Settings) -> DermSensor | None:
+    """What waits for the source of the day, where the data set says when it is whole."""
+    ready = readiness.declared(Home.load(settings.home).dataset)
+    if ready is None:
+        return None
+    return DermSensor(
+        task_id=maintenance.WAIT.name,
+        dag=dag,
+        command=command(settings, maintenance.WAIT.arguments),
+        doc_md=_chore_documentation(maintenance.WAIT),
+        poke_interval=dt.timedelta(minutes=ready.poke_minutes).total_seconds(),
+        timeout=dt.timedelta(hours=ready.timeout_hours).total_seconds(),
+        **_resources(maintenance.WAIT),
+    )
+
+
 def _chore(
     chore: maintenance.Chore, settings: Settings, dag: DAG, pipeline: Pipeline
 ) -> DermOperator:
@@ -135,7 +161,7 @@ def _chore(
         command=command(settings, chore.arguments),
         doc_md=_chore_documentation(chore),
         outlets=[
-            _asset(name, pipeline) for t in chore.outlets for name in pipeline.expand(t, None)
+            _asset(made, pipeline) for what in chore.outlets for made in pipeline.expand(what, None)
         ],
         **_resources(chore),
     )
@@ -165,7 +191,7 @@ def _operator(
         task_group=group,
         command=command(settings, task.arguments(DAY)),
         doc_md=documentation(task),
-        outlets=[_asset(name, pipeline) for name in task.outputs if assets.is_shared(name)],
+        outlets=[_asset(made, pipeline) for made in task.outputs if made.shared],
         **_resources(task),
     )
 
@@ -230,9 +256,9 @@ def _runbook(section: str) -> str:
     return f"Runbook: [docs/runbook.md#{section}]({address})"
 
 
-def _asset(artifact: str, pipeline: Pipeline) -> Asset:
+def _asset(artifact: Reference, pipeline: Pipeline) -> Asset:
     return Asset(
-        name=artifact,
+        name=str(artifact),
         uri=assets.uri(artifact),
         group="derm",
         extra=assets.description(pipeline, artifact),

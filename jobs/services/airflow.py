@@ -88,7 +88,7 @@ def start(settings: Settings) -> AirflowApi:
         raise InputError(
             "Airflow is not installed", where=str(settings.airflow_env), hint="make .venv-airflow"
         )
-    folder = make_private(settings.home / "services" / "airflow")
+    folder = make_private(settings.paths.airflow)
     # Above it PostgreSQL's own user may have to get to its data: what tells is closed by itself.
     logs = make_private(folder / "logs")
     ensure_password(folder)
@@ -125,7 +125,7 @@ def connect(settings: Settings) -> AirflowApi:
     Raises:
         Unreachable: none is.
     """
-    folder = settings.home / "services" / "airflow"
+    folder = settings.paths.airflow
     identity, passwords = folder / "identity.json", folder / "passwords.json"
     if not (identity.exists() and passwords.exists()):
         raise Unreachable("Airflow was never started", where=str(folder), hint="make up")
@@ -139,7 +139,7 @@ def stop(settings: Settings) -> None:
     processes.stop(settings.home)
     python, data = (
         settings.airflow_env / "bin" / "python",
-        settings.home / "services" / "airflow" / "postgres",
+        settings.paths.postgres,
     )
     if not (data / "postmaster.pid").exists():
         return
@@ -152,7 +152,7 @@ def stop(settings: Settings) -> None:
 def environment(settings: Settings, identity: Identity, database: str) -> dict[str, str]:
     """Environment of Airflow's processes, and so of the tasks they start."""
     url = f"http://127.0.0.1:{identity.port}"
-    folder = settings.home / "services" / "airflow"
+    folder = settings.paths.airflow
     return {
         **os.environ,
         "PYTHONPATH": str(PROJECT),
@@ -210,7 +210,7 @@ def _healthy(settings: Settings) -> AirflowApi:
         time.sleep(0.5)
     raise DermError(
         f"Airflow is not healthy after {_HEALTHY_WITHIN_S} s",
-        where=str(settings.home / "services" / "airflow" / "logs"),
+        where=str(settings.paths.airflow / "logs"),
         expected="api-server, scheduler and dag-processor alive",
         found=found,
         hint="read the last lines of the logs there",

@@ -6,6 +6,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from jobs.paths import HomePaths
+
 log = logging.getLogger("derm")
 
 
@@ -14,7 +16,7 @@ def close_to_others(home: Path) -> None:
 
     A home that was opened to its group on purpose (0750) stays open to it, new files included.
     """
-    mode = stat.S_IMODE(home.stat().st_mode) if (home / "home.json").exists() else 0o700
+    mode = stat.S_IMODE(home.stat().st_mode) if HomePaths(home).declaration.exists() else 0o700
     if mode & stat.S_IRWXO and home.stat().st_uid == os.getuid():
         mode = _closed(home)
     os.umask(0o777 & ~(0o700 | mode & stat.S_IRWXG))
@@ -26,12 +28,12 @@ def _closed(home: Path) -> int:
     The database server of root's Airflow is another user, who has to get through to its data: then
     the home can be passed and not listed, and the folders in it are closed one by one.
     """
-    database = home / "services" / "airflow" / "postgres"
+    database = HomePaths(home).postgres
     if not database.exists() or database.stat().st_uid == os.getuid():
         log.warning("%s was open to everybody on this machine; it is its owner's now", home)
         home.chmod(0o700)
         return 0o700
-    for folder in (home, home / "services", home / "services" / "airflow"):
+    for folder in (home, HomePaths(home).services, HomePaths(home).airflow):
         folder.chmod(0o711)
     for entry in home.iterdir():
         if entry.name != "services":

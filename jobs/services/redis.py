@@ -24,6 +24,7 @@ import redis
 
 from feature_store.contracts.errors import StoreError
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 from jobs.services import store_record
 from jobs.services.private import append_private, make_private, write_private
 from jobs.services.redis_program import check_not_older, server_program, version_of
@@ -125,7 +126,7 @@ def persist(settings: Settings) -> None:
 
 
 def _folder(home: Path) -> Path:
-    return (home / "services" / "redis").absolute()
+    return HomePaths(home).redis.absolute()
 
 
 def _state(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from feature_store.contracts.errors import InputError
 from feature_store.online.codec import CURRENT_KEY
 from feature_store.online.store import open_store
 from jobs.engine.manifests import write_atomic
+from jobs.paths import HomePaths
 from jobs.settings import Settings
 
 _EMBEDDED = "the embedded server"
@@ -61,4 +62,4 @@ def name(settings: Settings) -> str:
 
 
 def _path(home: Path) -> Path:
-    return home / "releases" / "store"
+    return HomePaths(home).store_record

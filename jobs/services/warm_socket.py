@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.paths import HomePaths
+
 _LONGEST = 1 << 20
 
 
 def path(home: Path) -> Path:
     """Where a home's warm process listens."""
-    return home.absolute() / "services" / "warm" / "socket"
+    return HomePaths(home.absolute()).warm_socket
 
 
 def listen(at: Path) -> socket.socket:

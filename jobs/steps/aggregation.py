@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 from feature_store.contracts.base import Entity, Upstream
-from feature_store.contracts.errors import ContractViolation, SpaceMismatch
+from feature_store.contracts.errors import SpaceMismatch
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
-from feature_store.lake.lake import Lake
-from feature_store.spark.aggregation import BucketResult, Layout
+from feature_store.lake.layout import Layout
+from feature_store.spark.aggregation import BucketResult
 from feature_store.spark.tasks import BucketTask, bytes_read, run_here, run_tasks
 from jobs.engine.context import RunContext
 from jobs.settings import Settings
@@ -22,25 +22,6 @@ T = TypeVar("T", bound=BucketTask)
 R = TypeVar("R")
 
 
-def layout_of(lake: Lake, name: str) -> Layout:
-    """The layout a table was created with.
-
-    Raises:
-        MissingInput: the table does not exist.
-        ContractViolation: it was created without one.
-    """
-    found = lake.properties(name)
-    try:
-        return Layout(dim=int(found["dim"]), buckets=int(found["buckets"]), dtype=found["dtype"])
-    except KeyError as error:
-        raise ContractViolation(
-            f"table {name} does not say how it is laid out",
-            where=lake.path(name),
-            expected="table properties derm.dtype, derm.dim and derm.buckets",
-            found=f"derm.{' derm.'.join(found)}" if found else "none",
-        ) from error
-
-
 def run_bucket_tasks(ctx: RunContext, function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
     """Run one task per bucket; results in the order of `tasks`, the same bits wherever they run."""
     settings = ctx.settings
@@ -48,7 +29,7 @@ def run_bucket_tasks(ctx: RunContext, function: Callable[[T], R], tasks: Sequenc
         return run_here(function, tasks)
     from feature_store.spark.session import spark_context
 
-    spark = spark_context(settings.spark_master, settings.spark_memory, ctx.root / "tmp")
+    spark = spark_context(settings.spark_master, settings.spark_memory, ctx.paths.tmp)
     return run_tasks(spark, function, tasks)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.contracts.artifacts import ReleaseMark
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import GuardFailed, StoreError
 from feature_store.contracts.manifests import Artifact, Metrics, PublishedUpstream
@@ -54,7 +55,7 @@ def run(ctx: RunContext) -> Outcome:
 
 def _audit(ctx: RunContext) -> Outcome:
     store = open_store(ensure_redis(ctx.settings), ctx.recipe.publishing)
-    release = ctx.artifact("release")
+    release = ctx.artifact(ReleaseMark())
     released = release.uri.removeprefix("releases/").removesuffix(".json")
     audited = (Artifact(name="audited", ds=ctx.ds, digest=release.digest),)
     # The home says what readers should see: a store that was lost says nothing, or another day.
@@ -136,8 +137,7 @@ def _different_pins(
 ) -> tuple[int, int]:
     """How many Pins were compared, and how many differ by more than the storage rounds."""
     table = pool_table(upstream, "pin").name
-    properties = ctx.lake.properties(table)
-    dtype = {"float16": "<f2", "float32": "<f4"}[properties.get("dtype", "float32")]
+    layout = ctx.lake.layout(table)
     compared = different = 0
     turn = _turn(ctx.ds)
     start = turn % max(len(files), 1)
@@ -146,7 +146,7 @@ def _different_pins(
             rows = parquet.read(["entity_id", "embedding"])
         rows = rows.slice(turn % max(len(rows) - _PINS + 1, 1), _PINS - compared)
         at = index.rows_of(rows["entity_id"].to_pylist())
-        expected = normalise(unpack(rows["embedding"], int(properties["dim"]), dtype))
+        expected = normalise(unpack(rows["embedding"], layout.dim, layout.packed))
         found = index.vectors(at[at >= 0])
         error = np.abs(found - expected[at >= 0]).max(axis=1, initial=0)
         different += int((error > _TOLERANCE[ctx.recipe.index.storage]).sum())

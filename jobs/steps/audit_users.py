@@ -78,7 +78,7 @@ def compare(
     compared, missing, different = (sum(c) for c in zip(*counts, strict=True))
     keys = extra = 0
     if with_extra:
-        total = int(ctx.lake.properties(table).get("buckets", ctx.recipe.layout.user_buckets))
+        total = ctx.lake.layout(table).buckets
         ids = pa.array(store.sample(entry.users_prefix, _KEYS), pa.string())
         mine = ids.filter(pa.array(np.isin(bucket_of(ids, total), chosen)))
         known = ids_of([f for b in chosen for f in files[b]])

@@ -18,14 +18,14 @@ from feature_store.contracts.base import ENTITIES, Entity, shift_day
 from feature_store.contracts.datasets import WINDOWS, counts_name
 from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.manifests import Metrics
+from feature_store.lake.layout import Layout
 from feature_store.lake.staging import StagedFile, combined_digest
 from feature_store.lake.storage import open_parquet
-from feature_store.spark.aggregation import Layout
 from feature_store.spark.counting import CountTask, DivideTask, count_bucket, divide_events
 from feature_store.spark.tasks import BucketTask
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.scratch import scratch_folder
-from jobs.steps.aggregation import layout_of, run_bucket_tasks
+from jobs.steps.aggregation import run_bucket_tasks
 
 T = TypeVar("T", bound=BucketTask)
 R = TypeVar("R")
@@ -78,7 +78,7 @@ def _layout(ctx: RunContext, entity: Entity) -> Layout:
     """
     name, number = counts_name(entity), len(WINDOWS) * len(ctx.spec.counted)
     wanted = Layout(dim=number, buckets=ctx.recipe.layout.buckets(entity), dtype="int32")
-    if ctx.lake.exists(name) and (found := layout_of(ctx.lake, name)) != wanted:
+    if ctx.lake.exists(name) and (found := ctx.lake.layout(name)) != wanted:
         raise ContractViolation(
             f"{name} is laid out differently from the recipe",
             expected=str(wanted),

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from feature_store.contracts.base import Entity
 from feature_store.contracts.manifests import Metrics
 from feature_store.contracts.tables import daily_table, raw_table
-from feature_store.spark.aggregation import BucketResult, DedupTask, Layout, dedup_bucket
+from feature_store.lake.layout import Layout
+from feature_store.spark.aggregation import BucketResult, DedupTask, dedup_bucket
 from jobs.engine.context import Outcome, RunContext
-from jobs.steps.aggregation import commit_buckets, layout_of, run_timed
+from jobs.steps.aggregation import commit_buckets, run_timed
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -23,7 +24,7 @@ def run(ctx: RunContext) -> Outcome:
         ContractViolation: raw rows are in the wrong bucket, or vectors have the wrong width.
     """
     upstream = ctx.own_upstream
-    layouts = {e: layout_of(ctx.lake, raw_table(upstream, e).name) for e in ctx.own_entities}
+    layouts = {e: ctx.lake.layout(raw_table(upstream, e).name) for e in ctx.own_entities}
     tasks = [task for e in ctx.own_entities for task in _tasks(ctx, e, layouts[e])]
     results, timings = run_timed(ctx, dedup_bucket, tasks)
     outputs = commit_buckets(ctx, daily_table, results, layouts, timings)

@@ -4,6 +4,7 @@ A manifest that merely exists is not enough: after yesterday's data was repaired
 lineage that no longer holds, and today must not be built on it.
 """
 
+from feature_store.contracts.artifacts import ReleaseMark
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed
 from jobs.engine.context import Outcome, RunContext
@@ -30,10 +31,10 @@ def run(ctx: RunContext) -> Outcome:
     if ctx.is_first_day:
         return Outcome(outputs=())
     yesterday = shift_day(ctx.ds, -1)
-    ctx.artifact("release", -1)
+    ctx.artifact(ReleaseMark(), -1)
     for found in standings(ctx, [yesterday]):
         # A report is a picture, and a gate was passed: nothing of today is built on them.
-        if found.state == "done" or found.step.name in ("gate", "report"):
+        if found.state == "done" or found.step.stage in ("gate", "report"):
             continue
         name = " ".join(filter(None, (found.step.name, found.upstream)))
         raise GuardFailed(

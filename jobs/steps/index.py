@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from feature_store.contracts.artifacts import Index, Pool, Rows, in_lake
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import MissingInput, SpaceMismatch
@@ -46,7 +47,7 @@ def run(ctx: RunContext) -> Outcome:
     upstream = ctx.own_upstream
     lineage, digest = _lineage(ctx, upstream)
     parent = None if ctx.force else _parent(ctx, upstream, lineage)
-    folder = ctx.root / "index" / upstream / content_digest(digest, parent.digest if parent else "")
+    folder = ctx.paths.index(upstream, content_digest(digest, parent.digest if parent else ""))
     accepted = guards.accepted(ctx.root, ctx.ds, upstream, "index.recall_at_10")
     if (folder / "index.json").exists() and not ctx.force:
         return _outcome(ctx, folder, read_manifest(folder), parent, accepted, built_s=0.0)
@@ -79,7 +80,7 @@ def _queries(ctx: RunContext, upstream: Upstream, pins: PinTable) -> npt.NDArray
 def _lineage(ctx: RunContext, upstream: Upstream) -> tuple[Lineage, str]:
     """Where today's index comes from, and the digest of what it depends on beside yesterday's."""
     name = pool_table(upstream, "pin").name
-    pool = ctx.artifact(f"lake:{name}")
+    pool = ctx.artifact(in_lake(name))
     config = content_digest(json.dumps(dataclasses.asdict(ctx.recipe.index), sort_keys=True))
     lineage = Lineage(
         ds=ctx.ds,
@@ -87,8 +88,8 @@ def _lineage(ctx: RunContext, upstream: Upstream) -> tuple[Lineage, str]:
         pool_digest=pool.digest,
         config_digest=config,
     )
-    users = ctx.artifact(f"lake:{pool_table(upstream, 'user').name}")
-    features = ctx.artifact("lake:pins")
+    users = ctx.artifact(Pool(upstream, "user"))
+    features = ctx.artifact(Rows("pins"))
     code = ctx.code_digest(catalog.step("index"))
     return lineage, content_digest(pool.digest, config, users.digest, features.digest, code)
 
@@ -96,7 +97,7 @@ def _lineage(ctx: RunContext, upstream: Upstream) -> tuple[Lineage, str]:
 def _parent(ctx: RunContext, upstream: Upstream, lineage: Lineage) -> Artifact | None:
     """Yesterday's index, when its graph may serve another day."""
     try:
-        artifact = ctx.previous(f"index:{upstream}")
+        artifact = ctx.previous(Index(upstream))
     except MissingInput:
         return None
     if artifact is None or not (ctx.root / artifact.uri / "index.json").exists():
@@ -123,12 +124,12 @@ def _read_pool(
 ) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float32]]:
     """Ids [N] and vectors [N, D] of the Pin pool, read into one allocation."""
     name = pool_table(upstream, "pin").name
-    rows, dim = ctx.artifact(f"lake:{name}").rows, int(ctx.lake.properties(name)["dim"])
-    vectors = np.empty((rows, dim), np.float32)
+    rows, layout = ctx.artifact(in_lake(name)).rows, ctx.lake.layout(name)
+    vectors = np.empty((rows, layout.dim), np.float32)
     ids: list[npt.NDArray[np.bytes_]] = [np.zeros(0, "S1")]
     at, spaces = 0, set()
     for batch in _batches(ctx, upstream, "pin", ["entity_id", "embedding", "space_id"]):
-        part = unpack(batch.column("embedding"), dim, _packed_dtype(ctx, name))
+        part = unpack(batch.column("embedding"), layout.dim, layout.packed)
         vectors[at : at + len(part)] = part
         ids.append(_utf8(batch.column("entity_id")))
         at += len(part)
@@ -149,10 +150,10 @@ def _sample(
 ) -> npt.NDArray[np.float32]:
     """The vectors of the `count` entities with the smallest hashes: random, and always the same."""
     name = pool_table(upstream, entity).name
-    dim = int(ctx.lake.properties(name)["dim"])
-    vectors, hashes = np.zeros((0, dim), np.float32), np.zeros(0, np.uint64)
+    layout = ctx.lake.layout(name)
+    vectors, hashes = np.zeros((0, layout.dim), np.float32), np.zeros(0, np.uint64)
     for batch in _batches(ctx, upstream, entity, ["entity_id", "embedding"]):
-        part = unpack(batch.column("embedding"), dim, _packed_dtype(ctx, name))
+        part = unpack(batch.column("embedding"), layout.dim, layout.packed)
         # The bucket is this hash modulo B: rotate it, or the sample would be of few buckets.
         mixed = stable_hash(batch.column("entity_id")) * np.uint64(0x9E3779B97F4A7C15)
         first = np.argsort(mixed, kind="stable")[:count]
@@ -221,10 +222,6 @@ def _utf8(column: pa.Array) -> npt.NDArray[np.bytes_]:
     return fixed.view(f"S{fixed.shape[1]}").ravel()
 
 
-def _packed_dtype(ctx: RunContext, table: str) -> str:
-    return {"float16": "<f2", "float32": "<f4"}[ctx.lake.properties(table).get("dtype", "float32")]
-
-
 def _outcome(
     ctx: RunContext,
     folder: Path,
@@ -237,7 +234,7 @@ def _outcome(
     below = manifest.recall_at_10 < ctx.recipe.index.recall_at_10
     warm = manifest.built_ds != manifest.ds
     artifact = Artifact(
-        name=f"index:{ctx.upstream}",
+        name=Index(ctx.upstream),
         ds=ctx.ds,
         digest=manifest.content_digest(),
         rows=manifest.pins,

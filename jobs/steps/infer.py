@@ -22,6 +22,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from feature_store.contracts.artifacts import Snapshot
 from feature_store.contracts.base import Entity
 from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
 from feature_store.contracts.tables import Table, raw_table
@@ -29,12 +30,12 @@ from feature_store.lake.buckets import bucket_of, stable_hash
 from feature_store.lake.filing import impressions
 from feature_store.lake.schemas import arrow_schema, pack
 from feature_store.lake.staging import StagedFile, sort_rows, stage_file
-from feature_store.reading.entities import EntityFeatures
-from feature_store.reading.examples import DayExamples, read_share
+from feature_store.reading.examples import read_share
+from feature_store.reading.readers import EntityReader, Reader
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.scratch import scratch_folder
 from jobs.engine.snapshots import MODEL, SnapshotStore
-from jobs.steps.model_inputs import examples, new_objective
+from jobs.steps.model_inputs import new_objective, reader
 from models.protocol import Objective
 from models.training.determinism import make_deterministic, torch_device
 
@@ -49,7 +50,7 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: a table or the snapshot is not there.
         ManifestCorrupt: the snapshot is damaged.
     """
-    return embed_day(ctx, ctx.artifact(f"snapshot:{ctx.own_upstream}"), nobody=ctx.rests)
+    return embed_day(ctx, ctx.artifact(Snapshot(ctx.own_upstream)), nobody=ctx.rests)
 
 
 def embed_day(ctx: RunContext, snapshot: Artifact, *, nobody: bool = False) -> Outcome:
@@ -105,7 +106,7 @@ class Embedder:
 
     @torch.no_grad()
     def embed(
-        self, entity: Entity, features: EntityFeatures, rows: npt.NDArray[np.int64]
+        self, entity: Entity, features: EntityReader, rows: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
         """The embeddings [n, dim] of rows of a snapshot table."""
         out = np.empty((len(rows), self.snapshot.embedding_dim), "<f4")
@@ -129,7 +130,7 @@ def infer_day(
     Returns:
         The artifacts of the two tables, users first, and what was measured.
     """
-    day = examples(ctx.at(ds), ds)
+    day = reader(ctx.at(ds), ds)
     with scratch_folder(ctx.root, "infer") as spill:
         artifacts, metrics = [], Metrics()
         for entity in ctx.own_entities:
@@ -176,11 +177,11 @@ def _embed_buckets(
     embedder: Embedder,
     table: Table,
     entity: Entity,
-    examples: DayExamples,
+    day: Reader,
     spill: Path,
 ) -> tuple[Artifact, int]:
     """Embed and stage bucket by bucket, then commit; also counts rows of unknown entities."""
-    buckets, features = ctx.recipe.layout.buckets(entity), examples.entities[entity]
+    buckets, features = ctx.recipe.layout.buckets(entity), day.entities[entity]
     staged: list[StagedFile] = []
     cold = 0
     for bucket in range(buckets):
@@ -189,17 +190,20 @@ def _embed_buckets(
         if ctx.recipe.inference.rows == "last":
             events = last_rows(events)
         rows = features.rows_of(stable_hash(events.column("entity_id")))
-        cold += int((rows == len(features)).sum())
+        unknown = rows == len(features)
+        cold += int(unknown.sum())
+        if not features.embeds_unknown:
+            events, rows = events.filter(pa.array(~unknown)), rows[~unknown]
         distinct, inverse = np.unique(rows, return_inverse=True)
         vectors = embedder.embed(entity, features, distinct)
         data = _raw_rows(embedder, events, vectors[inverse], arrow_schema(table))
-        staged.append(stage_file(ctx.lake.root, table, examples.ds, data, bucket=bucket))
+        staged.append(stage_file(ctx.lake.root, table, day.ds, data, bucket=bucket))
     properties = {
         "dtype": "float32",
         "dim": str(embedder.snapshot.embedding_dim),
         "buckets": str(buckets),
     }
-    return ctx.lake.commit(table, examples.ds, staged, properties=properties), cold
+    return ctx.lake.commit(table, day.ds, staged, properties=properties), cold
 
 
 def _raw_rows(

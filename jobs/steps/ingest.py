@@ -62,7 +62,7 @@ def run(ctx: RunContext) -> Outcome:
     for ds in delivery.reopened:
         if ctx.manifests.get("ingest", ds, None):
             run_step(ctx.settings, catalog.step("ingest"), ds, None, force=True)
-    rows = {a.name.removeprefix("lake:"): a.rows for a in outputs}
+    rows = {a.table: a.rows for a in outputs}
     late = {"late": len(delivery.late), "quarantined": len(delivery.refused)}
     metrics: Metrics = {**rows, **late}
     if not rows["events"]:

@@ -24,17 +24,19 @@ def matured(ctx: RunContext, store: SnapshotStore) -> Metrics:
 
     Returns:
         `mature_day`, and `auc`, `ne`, `calibration` and `rows` of its impressions with `_mature`
-        behind them. All are None where labels are final at once, or the day was not scored by a
-        snapshot that is still there: the first day of a space is not.
+        behind them. All are None where the upstream learns no labels or they are final at once, or
+        the day was not scored by a snapshot that is still there: the first day of a space is not.
     """
     nothing: Metrics = {"mature_day": None, **{f"{name}_mature": None for name in _MEASURED}}
     days = ctx.spec.attribution_days
     ds = shift_day(ctx.ds, -days)
-    snapshot = scored_with(ctx, store, ds) if days else None
+    snapshot = scored_with(ctx, store, ds) if days and ctx.reads_rows else None
     if snapshot is None:
         return nothing
     config, day = ctx.own_recipe.training, examples(ctx, ds, known_by=ctx.ds)
     objective = new_objective(ctx)
+    if not objective.tasks:
+        return nothing
     objective.load_state_dict(store.read(snapshot, MODEL))
     scorer = Trainer(
         objective,
@@ -45,7 +47,7 @@ def matured(ctx: RunContext, store: SnapshotStore) -> Metrics:
     )
     order = Order(batch_rows=config.batch_rows, rows="impressions", shard=world())
     scores = scorer.score(day.batches(order))[objective.tasks[0]]
-    return {"mature_day": ds, **{f"{name}_mature": scores[name] for name in _MEASURED}}
+    return {"mature_day": ds, **{f"{name}_mature": scores.get(name) for name in _MEASURED}}
 
 
 def scored_with(ctx: RunContext, store: SnapshotStore, ds: str) -> SnapshotManifest | None:

@@ -7,13 +7,15 @@ within the last `inactive_days`. The pipeline's first day starts from an empty p
 
 from collections.abc import Sequence
 
+from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.base import Entity, shift_day
 from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.manifests import Metrics
 from feature_store.contracts.tables import daily_table, pool_table
-from feature_store.spark.aggregation import BucketResult, Layout, MergeTask, merge_bucket
+from feature_store.lake.layout import Layout
+from feature_store.spark.aggregation import BucketResult, MergeTask, merge_bucket
 from jobs.engine.context import Outcome, RunContext
-from jobs.steps.aggregation import commit_buckets, layout_of, run_timed
+from jobs.steps.aggregation import commit_buckets, run_timed
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -24,7 +26,7 @@ def run(ctx: RunContext) -> Outcome:
         SpaceMismatch: daily and pool live in different embedding spaces.
     """
     upstream = ctx.own_upstream
-    layouts = {e: layout_of(ctx.lake, daily_table(upstream, e).name) for e in ctx.own_entities}
+    layouts = {e: ctx.lake.layout(daily_table(upstream, e).name) for e in ctx.own_entities}
     tasks = [task for e in ctx.own_entities for task in _tasks(ctx, e, layouts[e])]
     results, timings = run_timed(ctx, merge_bucket, tasks)
     outputs = commit_buckets(ctx, pool_table, results, layouts, timings)
@@ -59,9 +61,9 @@ def _yesterday(ctx: RunContext, entity: Entity, layout: Layout) -> dict[int, tup
     """
     upstream = ctx.own_upstream
     name = pool_table(upstream, entity).name
-    if ctx.previous(f"lake:{name}") is None:
+    if ctx.previous(in_lake(name)) is None:
         return {}
-    if (found := layout_of(ctx.lake, name)) != layout:
+    if (found := ctx.lake.layout(name)) != layout:
         raise ContractViolation(
             f"{name} is laid out differently from the day's embeddings",
             expected=str(layout),

@@ -1,9 +1,14 @@
 """What the model of an upstream is, and what it reads: its family, and pools of other upstreams."""
 
 import dataclasses
+from functools import partial
 
+from feature_store.contracts.base import days_between, shift_day
 from feature_store.reading.examples import DayExamples
+from feature_store.reading.readers import Reader
+from feature_store.reading.sequences import DaySequences, Source
 from jobs.engine.context import RunContext
+from jobs.engine.scratch import scratch_folder
 from models.protocol import Family, Objective
 from models.registry import family
 
@@ -18,6 +23,26 @@ def new_objective(ctx: RunContext) -> Objective:
     """The objective of the step's upstream, with weights drawn from torch's generator."""
     pools = (pool.feature for pool in ctx.pool_inputs)
     return family_of(ctx).objective(ctx.spec, ctx.own_upstream, ctx.own_recipe.model, pools)
+
+
+def reader(ctx: RunContext, ds: str, *, from_scratch: bool = False) -> Reader:
+    """A day as the step's upstream reads it: rows of its events, or sequences of timelines.
+
+    Args:
+        from_scratch: see `examples`.
+    """
+    if ctx.reads_rows:
+        return examples(ctx, ds, from_scratch=from_scratch)
+    declared = ctx.pipeline.upstream(ctx.own_upstream)
+    begin = max(shift_day(ds, 1 - declared.history_days), ctx.home.first_ds)
+    source = Source(
+        lake=ctx.lake,
+        spec=ctx.spec,
+        history=days_between(begin, ds),
+        scratch=partial(scratch_folder, ctx.root, declared.reads),
+        buckets=ctx.recipe.layout.user_buckets,
+    )
+    return DaySequences(source, family_of(ctx).sequences(ctx.spec, ctx.own_recipe.model))
 
 
 def examples(

@@ -87,7 +87,7 @@ def _store(
         return None, Finding(
             kind="store",
             what="the embedded redis-server does not answer, and nobody stopped it",
-            where=str(ctx.root / "services" / "redis" / "server.log"),
+            where=str(ctx.paths.redis / "server.log"),
             hint="derm restore",
         )
     view = ctx.at(release.ds)

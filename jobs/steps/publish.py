@@ -8,6 +8,7 @@ with the buckets that are left; `docs/publishing.md` explains the states of a sl
 import time
 from typing import Literal
 
+from feature_store.contracts.artifacts import Pool, Reference, Users
 from feature_store.contracts.base import Upstream, days_between
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import GuardFailed
@@ -86,21 +87,20 @@ def slot_write(
     base_ds: str | None = None,
 ) -> SlotWrite:
     """How rows of the day's pool become values of a slot that `holds` describes."""
-    properties = ctx.lake.properties(pool_table(upstream, "user").name)
     return SlotWrite(
         prefix=prefix,
         ds=ctx.ds,
         base_ds=base_ds,
         space_id=holds.space_id,
         format=ValueFormat(dtype=holds.dtype, dim=holds.dim),
-        pool_dtype={"float16": "<f2", "float32": "<f4"}[properties.get("dtype", "float32")],
+        pool_dtype=ctx.lake.layout(pool_table(upstream, "user").name).packed,
         expire_days=ctx.recipe.publishing.expire_days,
         now=int(time.time()),
     )
 
 
-def _pool_name(upstream: Upstream) -> str:
-    return f"lake:{pool_table(upstream, 'user').name}"
+def _pool_name(upstream: Upstream) -> Reference:
+    return Pool(upstream, "user")
 
 
 def _target_state(ctx: RunContext, upstream: Upstream, pool: Artifact) -> SlotState:
@@ -115,15 +115,15 @@ def _target_state(ctx: RunContext, upstream: Upstream, pool: Artifact) -> SlotSt
             found="0 rows",
             hint="derm status shows which step lost them",
         )
-    properties = ctx.lake.properties(table)
+    layout = ctx.lake.layout(table)
     return SlotState(
         state="writing",
         ds=ctx.ds,
         pool_digest=pool.digest,
         space_id=space,
         dtype=ctx.recipe.publishing.dtype,
-        dim=int(properties["dim"]),
-        buckets=int(properties.get("buckets", ctx.recipe.layout.user_buckets)),
+        dim=layout.dim,
+        buckets=layout.buckets,
         users=pool.rows,
         expire_days=ctx.recipe.publishing.expire_days,
     )
@@ -208,9 +208,9 @@ def _bucket_files(ctx: RunContext, upstream: Upstream, state: SlotState) -> list
 def _outcome(pool: Artifact, state: SlotState, prefix: str, seconds: float) -> Outcome:
     done = state.done.values()
     written, removed = sum(d.written for d in done), sum(d.removed for d in done)
-    name = pool.name.split("/")[1]
+    upstream = pool.reference.upstream
     artifact = Artifact(
-        name=f"users:{name}",
+        name=Users(upstream),
         ds=pool.ds,
         digest=content_digest(pool.digest, state.dtype, str(state.expire_days), prefix),
         rows=state.users,

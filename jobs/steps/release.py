@@ -5,6 +5,7 @@ A store that restarted since `publish`, with what it had saved before, is brough
 
 import dataclasses
 
+from feature_store.contracts.artifacts import Index, Pool, Users
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import SpaceMismatch, StoreError
@@ -42,7 +43,7 @@ def run(ctx: RunContext) -> Outcome:
 
 def _entry(ctx: RunContext, releases: Releases, upstream: Upstream) -> PublishedUpstream:
     """What the release says about one upstream, from the slot and the index themselves."""
-    users, index = _users(ctx, releases, upstream), ctx.artifact(f"index:{upstream}")
+    users, index = _users(ctx, releases, upstream), ctx.artifact(Index(upstream))
     state = slot_state(releases.store, users.uri)
     if state is None:
         raise StoreError(
@@ -69,7 +70,7 @@ def _entry(ctx: RunContext, releases: Releases, upstream: Upstream) -> Published
         slot="a" if users.uri.endswith(":a:") else "b",
         users_prefix=users.uri,
         users=state.users,
-        pool_digest=ctx.artifact(f"lake:embeddings/{upstream}/user/pool").digest,
+        pool_digest=ctx.artifact(Pool(upstream, "user")).digest,
         index_path=index.uri,
         index_digest=index.digest,
         pins=pins.pins,
@@ -81,8 +82,8 @@ def _users(ctx: RunContext, releases: Releases, upstream: Upstream) -> Artifact:
 
     A slot that holds a later day is left alone: then the release is refused.
     """
-    users = ctx.artifact(f"users:{upstream}")
-    pool = ctx.artifact(f"lake:embeddings/{upstream}/user/pool")
+    users = ctx.artifact(Users(upstream))
+    pool = ctx.artifact(Pool(upstream, "user"))
     held = slot_state(releases.store, users.uri)
     if held and (held.ds > ctx.ds or (held.state, held.pool_digest) == ("complete", pool.digest)):
         return users

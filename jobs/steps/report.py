@@ -36,7 +36,7 @@ def run(ctx: RunContext) -> Outcome:
     artifact = ctx.lake.overwrite(runs_table(), ctx.ds, _rows(finished))
     days = recorded_days(ctx.lake, last=_DAYS_SHOWN)
     state = dataclasses.replace(read_state(ctx.root), attempts=_others(ctx))
-    folder = ctx.root / "report"
+    folder = ctx.paths.report
     write_atomic(folder / "index.html", render_page(days, ctx.pipeline.names, ctx.recipe, state))
     today = DaySummary.of(ctx.ds, finished)
     write_atomic(folder / f"{ctx.ds}.json", json.dumps(day_record(today), indent=2) + "\n")

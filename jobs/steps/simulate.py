@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.contracts.artifacts import SOURCE
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact
@@ -44,7 +45,7 @@ def run(ctx: RunContext) -> Outcome:
     tables |= day.more
     digests = [_write(target / f"{name}.parquet", data) for name, data in tables.items()]
     artifact = Artifact(
-        name="source",
+        name=SOURCE,
         ds=ctx.ds,
         digest=content_digest(*digests),
         rows=day.events.num_rows,

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+from feature_store.contracts.artifacts import Events, Snapshot
 from feature_store.contracts.errors import DermError, GuardFailed, InputError
 from feature_store.contracts.manifests import Acceptance, Artifact, Metrics, SnapshotManifest
 from jobs.engine.context import Outcome, RunContext
@@ -34,7 +35,7 @@ def run(ctx: RunContext) -> Outcome:
         GuardFailed: the new snapshot is not fit for use; nothing of it remains.
     """
     store = SnapshotStore(ctx.root, ctx.own_upstream)
-    if ctx.rests or not ctx.artifact("lake:events").rows:
+    if ctx.rests or not ctx.artifact(Events()).rows:
         return _standing(ctx, store)
     plan = plan_training(ctx, store)
     manifest = None if ctx.force else store.manifest(plan.snapshot_id)
@@ -51,7 +52,7 @@ def run(ctx: RunContext) -> Outcome:
         metrics["rows_per_s"] = round(rows / timings["train_s"], 1)
     folder = store.folder(manifest.snapshot_id)
     artifact = Artifact(
-        name=f"snapshot:{ctx.upstream}",
+        name=Snapshot(ctx.upstream),
         ds=ctx.ds,
         digest=weights_digest(manifest),
         rows=rows,
@@ -73,7 +74,7 @@ def _standing(ctx: RunContext, store: SnapshotStore) -> Outcome:
     Raises:
         InputError: there is none: nothing can begin with such a day.
     """
-    before = ctx.previous(f"snapshot:{ctx.upstream}")
+    before = ctx.previous(Snapshot(ctx.upstream))
     if before is None:
         raise InputError(
             f"{ctx.ds} has no events, and no model before it",

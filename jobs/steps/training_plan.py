@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from feature_store.contracts.artifacts import Counts, Events, Mark, Rows, Snapshot
 from feature_store.contracts.base import ENTITIES, days_between, shift_day
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import InputError
@@ -13,7 +14,7 @@ from jobs.engine.snapshots import SnapshotStore, weights_digest
 from jobs.pipelines import catalog
 from jobs.steps.model_inputs import family_of
 
-_TABLES = ("lake:events", "lake:users", "lake:pins")
+_TABLES = (Events(), Rows("users"), Rows("pins"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,12 +52,16 @@ def plan_training(ctx: RunContext, store: SnapshotStore) -> Plan:
         MissingInput: a table or yesterday's snapshot is not there.
         InputError: yesterday's snapshot has seen the day, or is of another model.
     """
-    recorded = ctx.previous(f"snapshot:{ctx.upstream}")
+    recorded = ctx.previous(Snapshot(ctx.upstream))
     parent = store.of(recorded) if recorded else None
     if parent:
         _check_parent(ctx, parent)
     days = _days_since(ctx, parent) if parent else window_days(ctx)
-    read = [*_referred_to(ctx, days[0]), *(a for d in days for a in _tables_of(ctx, d))]
+    read = [
+        *_referred_to(ctx, days[0]),
+        *_looked_back_on(ctx, days[0]),
+        *(a for d in days for a in _tables_of(ctx, d)),
+    ]
     inputs = [f"{a.name}:{a.ds}:{a.digest}" for a in (*read, *_pools_of(ctx))]
     digest = content_digest(
         ctx.own_recipe.digest(("model", "training")),
@@ -94,7 +99,7 @@ def window_days(ctx: RunContext) -> tuple[str, ...]:
     Raises:
         MissingInput: today was not validated.
     """
-    ctx.artifact("validated")
+    ctx.artifact(Mark("validated"))
     first = max(shift_day(ctx.ds, 1 - ctx.recipe.training.window_days), ctx.home.first_ds)
     days = days_between(first, ctx.ds)
     return tuple(d for d in days if ctx.manifests.get("validate", d, None))
@@ -143,11 +148,19 @@ def _referred_to(ctx: RunContext, first: str) -> Iterator[Artifact]:
     attribution, begin = ctx.spec.attribution_days, ctx.home.first_ds
     for ds in days_between(shift_day(first, -attribution - 1), shift_day(first, -1)):
         for step, names in (
-            ("ingest", ("lake:users", "lake:pins")),
-            ("count", tuple(f"lake:counts/{e}" for e in ENTITIES)),
+            ("ingest", (Rows("users"), Rows("pins"))),
+            ("count", tuple(Counts(e) for e in ENTITIES)),
         ):
             if attribution and ds >= begin and (made := ctx.manifests.get(step, ds, None)):
                 yield from (made.output(name) for name in names)
+
+
+def _looked_back_on(ctx: RunContext, first: str) -> Iterator[Artifact]:
+    """The events before the first day that its sequences or edges begin with."""
+    offset = 1 - len(days_between(first, ctx.ds))
+    for back in range(1, ctx.pipeline.upstream(ctx.own_upstream).history_days):
+        if shift_day(first, -back) >= ctx.home.first_ds:
+            yield ctx.artifact(Events(), offset - back)
 
 
 def _tables_of(ctx: RunContext, ds: str) -> tuple[Artifact, ...]:
@@ -156,7 +169,7 @@ def _tables_of(ctx: RunContext, ds: str) -> tuple[Artifact, ...]:
     tables = tuple(ctx.artifact(name, offset) for name in _TABLES)
     if ds <= ctx.home.first_ds:
         return tables
-    counts = tuple(ctx.artifact(f"lake:counts/{e}", offset - 1) for e in ENTITIES)
+    counts = tuple(ctx.artifact(Counts(e), offset - 1) for e in ENTITIES)
     return tables + counts
 
 

@@ -13,14 +13,16 @@ from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.embeddings.noise import rank_bound
 from feature_store.reading.counts import largest_counts
 from feature_store.reading.entities import Arrays
-from feature_store.reading.examples import DayExamples, Order
+from feature_store.reading.examples import Order
+from feature_store.reading.readers import Reader
 from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.steps.maturity import matured
-from jobs.steps.model_inputs import examples, family_of, new_objective
+from jobs.steps.model_inputs import examples, family_of, new_objective, reader
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Pass, Plan, model_digest
+from jobs.steps.training_watch import watcher_of
 from models.nn.tokens import NumericRange
 from models.protocol import FirstWindow
 from models.training.checkpoint import (
@@ -33,6 +35,7 @@ from models.training.determinism import make_deterministic, seed_for, seed_torch
 from models.training.distributed import world
 from models.training.loop import PassState, Scores, Trainer
 from models.training.metrics import effective_rank
+from models.training.watchers import Watcher
 
 _DAY_MINUTES = 1440
 _SAMPLE_ROWS = 8192
@@ -67,10 +70,12 @@ class TrainingRun:
         self.ctx, self.plan, self.store = ctx, plan, store
         self.config = ctx.recipe.training
         self.upstream = ctx.own_upstream
-        self._day: DayExamples | None = None
+        self._day: Reader | None = None
         make_deterministic(threads=ctx.settings.threads)
         self.trainer = self._trainer()
         self.progress = TrainingProgress()
+        # The first process speaks for all.
+        self.watcher = Watcher() if world()[0] else watcher_of(ctx, plan.snapshot_id)
 
     def run(self) -> None:
         """Train and measure; what comes out is a complete draft."""
@@ -78,6 +83,7 @@ class TrainingRun:
         while self.progress.phase < len(self.plan.phases):
             self._carry_out(self.plan.phases[self.progress.phase])
         metrics = self._metrics()
+        self.watcher.close({n: x for n, x in metrics.items() if not isinstance(x, str)})
         if world()[0] == 0:
             self._write(metrics)
 
@@ -106,6 +112,8 @@ class TrainingRun:
             progress.scores = self.trainer.score(self._batches(phase))
             progress.phase += 1
             return
+        whole = self.ctx.lake.dataset(self.ctx.spec.events_table(), [phase.ds]).count_rows()
+        self.watcher.begin(f"{phase.ds} {phase.half}", whole)
         state = self.trainer.train(
             self._batches(phase),
             seed=(self.ctx.home.seed, self.upstream, phase.ds, phase.half),
@@ -113,6 +121,7 @@ class TrainingRun:
             on_step=self._on_step,
             new_day=phase.half != "second",
         )
+        self.watcher.end()
         message = "%s %s: %d rows, loss %.4f"
         self.ctx.log.info(message, phase.ds, self.upstream, state.rows, state.mean())
         progress.rows += state.rows
@@ -141,14 +150,15 @@ class TrainingRun:
         )
         return day.batches(order)
 
-    def _examples(self, ds: str) -> DayExamples:
-        """The examples of a day; those of the last one asked for are kept."""
+    def _examples(self, ds: str) -> Reader:
+        """What is read of a day; that of the last one asked for is kept."""
         if self._day is None or self._day.ds != ds:
             ctx = self.ctx
-            self._day = examples(ctx, ds, from_scratch=self.plan.parent is None)
+            self._day = reader(ctx, ds, from_scratch=self.plan.parent is None)
         return self._day
 
     def _on_step(self, state: PassState) -> None:
+        self.watcher.step(self.progress.rows + state.rows, state.latest)
         every = self.config.checkpoint_steps
         if every and state.steps % every == 0:
             self._save(dataclasses.replace(self.progress, current=state))
@@ -165,7 +175,9 @@ class TrainingRun:
     def _restore(self) -> None:
         """Continue from the checkpoint of an interrupted attempt; else fit the first window."""
         if not self._continued() and self.plan.parent is None:
-            window = first_window(self.ctx, self.plan.days, self.upstream)
+            window = FirstWindow(ranges={}, base_rates={}, sample={})
+            if self.ctx.reads_rows:
+                window = first_window(self.ctx, self.plan.days, self.upstream)
             family_of(self.ctx).fit(self.trainer.objective, window)
 
     def _continued(self) -> bool:
@@ -203,11 +215,7 @@ class TrainingRun:
     def _metrics(self) -> Metrics:
         """Progressive validation, losses of the day, health of the embeddings."""
         progress, objective = self.progress, self.trainer.objective
-        primary, *others = objective.tasks
-        metrics: Metrics = {name: progress.scores[primary][name] for name in _PRIMARY}
-        for task in others:
-            metrics[f"auc_{task}"] = progress.scores[task]["auc"]
-        metrics["scored_rows"] = progress.scores[primary]["rows"]
+        metrics = _scored(progress.scores, objective.tasks)
         parent, guards = self.plan.parent, self.ctx.recipe.guards
         return {
             **metrics,
@@ -224,7 +232,10 @@ class TrainingRun:
     def _health(self) -> Metrics:
         """Effective rank and norms over a sample of the day's distinct entities."""
         order = Order(batch_rows=self.config.health_rows)
-        batch = next(self._examples(self.plan.days[-1]).batches(order))
+        day = self._examples(self.plan.days[-1])
+        batch = next(day.batches(order), None)
+        if batch is None:
+            return {"norm_error": 0.0}
         embedded = self.trainer.embed(batch, self.ctx.own_entities)
         ranks: Metrics = {}
         worst, least = 0.0, self.ctx.recipe.guards.min_effective_rank
@@ -299,6 +310,20 @@ def _sample(ctx: RunContext, days: tuple[str, ...]) -> dict[str, torch.Tensor]:
         before = rows_of(days[-2])
         rows |= {f.name: before[f.name] for f in ctx.spec.features_of("context")}
     return {name: torch.from_numpy(array) for name, array in rows.items()}
+
+
+def _scored(scores: Scores, tasks: tuple[str, ...]) -> Metrics:
+    """Every number of the primary task by its name; of others AUC, or all where there is none."""
+    if not tasks:
+        return {}
+    primary, *others = tasks
+    known = {name: scores[primary][name] for name in _PRIMARY if name in scores[primary]}
+    metrics: Metrics = {**known, **scores[primary], "scored_rows": scores[primary]["rows"]}
+    del metrics["rows"]
+    for task in others:
+        found = {n: x for n, x in scores[task].items() if n == "auc" or "auc" not in scores[task]}
+        metrics |= {f"{name}_{task}": x for name, x in found.items()}
+    return metrics
 
 
 def _progress(saved: dict) -> TrainingProgress:

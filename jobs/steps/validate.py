@@ -6,6 +6,7 @@ others may write to the lake, a day must look normal: its volume, label rates an
 
 import pyarrow as pa
 
+from feature_store.contracts.artifacts import Mark, in_lake
 from feature_store.contracts.bounds import Check
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import MissingInput
@@ -47,9 +48,9 @@ def run(ctx: RunContext) -> Outcome:
         told, let_pass = _late_labels(ctx)
         used += let_pass
     rows = sum(t.num_rows for t in tables.values())
-    checked = [ctx.artifact(f"lake:{name}").digest for name in tables]
+    checked = [ctx.artifact(in_lake(name)).digest for name in tables]
     artifact = Artifact(
-        name="validated",
+        name=Mark("validated"),
         ds=ctx.ds,
         # Bounds say what passes, and not what it is.
         digest=content_digest(ctx.spec.model_dump_json(exclude={"guards"}), *checked),

@@ -9,6 +9,7 @@ Vetterli, 2007, "The effective rank: a measure of effective dimensionality".
 
 from collections.abc import Iterator
 
+from feature_store.contracts.artifacts import Pool, Verified, in_lake
 from feature_store.contracts.base import Entity, shift_day
 from feature_store.contracts.bounds import Check
 from feature_store.contracts.digests import content_digest
@@ -27,7 +28,6 @@ from feature_store.lake.staging import read_files
 from jobs.engine.context import Outcome, RunContext
 from jobs.engine.guards import hold
 from jobs.recipes import GuardConfig
-from jobs.steps.aggregation import layout_of
 
 _SAMPLE = 4096
 
@@ -43,14 +43,14 @@ def run(ctx: RunContext) -> Outcome:
     checks: list[Check] = []
     for entity in ctx.own_entities:
         metrics |= _measure(ctx, entity)
-        dim = layout_of(ctx.lake, pool_table(upstream, entity).name).dim
+        dim = ctx.lake.layout(pool_table(upstream, entity).name).dim
         checks += checks_of(metrics, ctx.recipe.guards, entity, dim)
     what = f"the {upstream} pool is not fit to be published"
     used = hold(ctx.root, "verify", ctx.ds, upstream, checks, what)
     metrics |= {_bound_name(c.number): c.bound for c in checks}
-    pools = [ctx.artifact(f"lake:{pool_table(upstream, e).name}") for e in ctx.own_entities]
+    pools = [ctx.artifact(Pool(upstream, e)) for e in ctx.own_entities]
     verified = Artifact(
-        name=f"verified:{upstream}",
+        name=Verified(upstream),
         ds=ctx.ds,
         digest=content_digest(*(p.digest for p in pools)),
         rows=sum(p.rows for p in pools),
@@ -92,8 +92,8 @@ def _measure(ctx: RunContext, entity: Entity) -> Metrics:
     """All numbers of one entity type, named `<metric>_<entity>`."""
     upstream = ctx.own_upstream
     pool, daily = pool_table(upstream, entity), daily_table(upstream, entity)
-    dim = layout_of(ctx.lake, pool.name).dim
-    previous = ctx.previous(f"lake:{pool.name}")
+    dim = ctx.lake.layout(pool.name).dim
+    previous = ctx.previous(in_lake(pool.name))
     today = ctx.lake.bucket_files(pool.name, ctx.ds)
     before = ctx.lake.bucket_files(pool.name, shift_day(ctx.ds, -1)) if previous else {}
     share = max(1, _SAMPLE // len(today))

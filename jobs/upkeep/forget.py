@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import ValidationError
 
+from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.base import ENTITIES, Contract, Entity
 from feature_store.contracts.errors import InputError, ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact
@@ -100,7 +101,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         _check_whole(ctx)
         record = forget(ctx, args.entity, ids, args.confirm)
         write_atomic(
-            settings.home / "forgotten" / f"{record.at.replace(':', '')}.json",
+            settings.paths.forgotten / f"{record.at.replace(':', '')}.json",
             record.model_dump_json(indent=2) + "\n",
         )
     unknown = [i for i in ids if _digest(i) in set(record.unknown)]
@@ -151,7 +152,7 @@ def forget(
     for table in tables:
         for ds in ctx.lake.days(table.name):
             if removed := scrub_day(ctx.lake, table, ds, entity, gone, lists):
-                found.setdefault(f"lake:{table.name}", {})[ds] = removed
+                found.setdefault(in_lake(table.name), {})[ds] = removed
     # Also what an attempt before this one has rewritten.
     renamed = [(was, now) for was in begun.partitions if (now := _as_it_is(ctx.lake, was)) != was]
     ctx.manifests.relabel(renamed)
@@ -276,6 +277,6 @@ def _digest(entity_id: str) -> str:
 
 
 def _as_it_is(lake: Lake, was: Artifact) -> Artifact:
-    name = was.name.removeprefix("lake:")
+    name = was.table
     # Retention may have dropped the day since.
     return lake.artifact(name, was.ds) if was.ds in lake.days(name) else was

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.base import Contract
 from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.errors import DermError
@@ -20,6 +21,7 @@ from jobs.datasets.registry import simulated_folder
 from jobs.engine import guards, kept, presence, skips, spaces, unfinished
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import SnapshotStore
+from jobs.paths import HomePaths
 from jobs.rendering.published import read_published
 from jobs.upkeep.forget import load_begun
 
@@ -52,7 +54,7 @@ class Look:
         yield from self._lake()
         for upstream in self._ctx.pipeline.names:
             yield from self._snapshots(upstream)
-        for folder in sorted(self._root.glob("index/*/[!.]*")):
+        for folder in sorted(HomePaths(self._root).indexes.glob("*/[!.]*")):
             yield from self._index(folder)
         yield from self._releases()
         yield from self._source()
@@ -68,10 +70,10 @@ class Look:
                     yield _damage(path, error, error.hint or "derm bootstrap begins a space anew")
 
     def _readers(self) -> Iterator[tuple[Path, Callable[[], object]]]:
-        root = self._root
-        yield root / "spaces.json", partial(spaces.load, root)
-        yield root / "kept.json", partial(kept.load, root)
-        yield root / "backfill.json", partial(unfinished.load, root)
+        root, paths = self._root, HomePaths(self._root)
+        yield paths.spaces, partial(spaces.load, root)
+        yield paths.kept, partial(kept.load, root)
+        yield paths.backfill, partial(unfinished.load, root)
         begun = unfinished.deletion_path(root)
         yield begun, partial(load_begun, begun)
         for path in sorted(root.glob("skipped/*.json")):
@@ -114,7 +116,7 @@ class Look:
     def _remedy(self, table: str, ds: str) -> str:
         if table in (LATE, QUARANTINE):
             return f"derm ingest --ds {ds} --force"
-        return presence.remedy(self._ctx, Artifact(name=f"lake:{table}", ds=ds, digest=""))
+        return presence.remedy(self._ctx, Artifact(name=in_lake(table), ds=ds, digest=""))
 
     def _snapshots(self, upstream: str) -> Iterator[Damage]:
         store = SnapshotStore(self._root, upstream)
@@ -149,7 +151,7 @@ class Look:
         return manifest is not None and manifest.outputs[0].uri == uri
 
     def _releases(self) -> Iterator[Damage]:
-        for path in sorted((self._root / "releases").glob("*.json")):
+        for path in sorted(HomePaths(self._root).releases.glob("*.json")):
             self._count(path)
             try:
                 release = Releases.read(path)
@@ -163,7 +165,7 @@ class Look:
         try:
             read_published(self._root)
         except DermError as error:
-            yield _damage(self._root / "releases" / "current", error, error.hint)
+            yield _damage(HomePaths(self._root).pointer, error, error.hint)
 
     def _source(self) -> Iterator[Damage]:
         """The simulated world's files, by the checksums of their pages."""

@@ -17,6 +17,7 @@ from feature_store.contracts.base import Entity
 from feature_store.lake.storage import locate
 from jobs.engine import scratch
 from jobs.engine.context import RunContext
+from jobs.paths import HomePaths
 from jobs.settings import PROJECT
 from jobs.upkeep.scanner import Trace, Wanted, scan, scan_file
 
@@ -35,11 +36,11 @@ UNSEEN = (
 
 def remove(home: Path) -> None:
     """Remove what killed and failed steps have left; nobody else is at work."""
-    scratch.sweep(home / "scratch")
+    scratch.sweep(HomePaths(home).scratch)
     # Blocks of a Spark that died: nothing of it is ever read again.
     for folder in ("tmp/spark", "scratch/spark"):
         shutil.rmtree(home / folder, ignore_errors=True)
-    for draft in home.glob("services/redis/temp-*.rdb"):
+    for draft in HomePaths(home).redis.glob("temp-*.rdb"):
         draft.unlink(missing_ok=True)
 
 
@@ -71,7 +72,7 @@ def look(
 def _traces(ctx: RunContext, entity: Entity, wanted: Wanted) -> Iterator[Trace]:
     home = ctx.root.absolute()
     # Indexes hold Pins alone, whose ids may be spelt like those of users.
-    skipped = [home / "source", *([home / "index"] if entity == "user" else [])]
+    skipped = [HomePaths(home).source, *([HomePaths(home).indexes] if entity == "user" else [])]
     store = ctx.settings.redis_url.get_secret_value()
     folders = {home}
     if store.startswith("file://"):
@@ -95,7 +96,7 @@ def _in_database(ctx: RunContext, wanted: Wanted) -> tuple[tuple[str, ...], tupl
 
     Its files are among those that are searched as bytes: they hold what was deleted there lately.
     """
-    data = ctx.root.absolute() / "services" / "airflow" / "postgres"
+    data = HomePaths(ctx.root.absolute()).postgres
     python = ctx.settings.airflow_env / "bin" / "python"
     if not data.exists():
         return (), ()

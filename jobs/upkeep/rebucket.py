@@ -20,7 +20,7 @@ from feature_store.contracts.base import ENTITIES, Entity, Upstream
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
-from feature_store.spark.aggregation import Layout
+from feature_store.lake.layout import Layout
 from feature_store.spark.rebucket import (
     ImportTask,
     MoveTask,
@@ -34,7 +34,7 @@ from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.pipelines import catalog
 from jobs.settings import Home, Settings
-from jobs.steps.aggregation import layout_of, run_bucket_tasks
+from jobs.steps.aggregation import run_bucket_tasks
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,7 @@ def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
     if not retired.exists():
         if not ctx.lake.exists(table.name):
             return []
-        old = layout_of(ctx.lake, table.name)
+        old = ctx.lake.layout(table.name)
         if old.buckets == buckets:
             return []
         shutil.rmtree(made, ignore_errors=True)

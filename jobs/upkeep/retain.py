@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_store.config import RetentionConfig
+from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between
 from feature_store.contracts.datasets import DatasetSpec, counts_name
 from feature_store.contracts.errors import ManifestCorrupt
@@ -25,6 +26,7 @@ from jobs.console import out
 from jobs.datasets.registry import dataset_spec
 from jobs.engine import attempts, locks, unfinished
 from jobs.engine.manifests import ManifestStore
+from jobs.paths import HomePaths
 from jobs.recipes import recipe_of
 from jobs.settings import Home, Settings
 from jobs.upkeep.retain_folders import expired_folders
@@ -124,7 +126,7 @@ def expired_attempts(
 
     Nobody will try those again: a repair that goes back so far has other steps to make first.
     """
-    days = ManifestStore(home / "manifests").days()
+    days = ManifestStore(HomePaths(home).manifests).days()
     kept = newest(days, config.daily_pools) | protected
     return tuple(
         attempts.path_of(home, tried)
@@ -135,9 +137,9 @@ def expired_attempts(
 
 def _say_so(home: Path, days: Mapping[str, Sequence[str]], folders: Sequence[Path]) -> None:
     """Record what is about to be removed, so that nobody takes it for lost."""
-    partitions = {(f"lake:{name}", ds) for name, dropped in days.items() for ds in dropped}
+    partitions = {(in_lake(name), ds) for name, dropped in days.items() for ds in dropped}
     uris = {folder.relative_to(home).as_posix() for folder in folders}
-    ManifestStore(home / "manifests").mark_dropped(
+    ManifestStore(HomePaths(home).manifests).mark_dropped(
         lambda a: (a.name, a.ds) in partitions or a.uri in uris
     )
 
@@ -183,7 +185,7 @@ def protected_days(settings: Settings, config: RetentionConfig) -> frozenset[str
     """
     releases = {r.release_id: r for r in _releases(settings)}
     days = sorted({r.ds for r in releases.values()})[-config.releases :]
-    pointer = settings.home / "releases" / "current"
+    pointer = settings.paths.pointer
     current = releases.get(pointer.read_text().strip()) if pointer.exists() else None
     for release in (current, releases.get(current.previous or "") if current else None):
         days += [release.ds] if release else []
@@ -196,7 +198,7 @@ def protected_days(settings: Settings, config: RetentionConfig) -> frozenset[str
 def _releases(settings: Settings) -> list[Release]:
     """Every release recorded below the home; the online store is not asked."""
     found = []
-    for path in sorted((settings.home / "releases").glob("*.json")):
+    for path in sorted(settings.paths.releases.glob("*.json")):
         try:
             found.append(Release.model_validate_json(unsealed(path)))
         except (ValueError, ManifestCorrupt) as error:

@@ -14,6 +14,7 @@ from feature_store.config import RetentionConfig
 from feature_store.contracts.base import Upstream
 from feature_store.lake.maintenance import newest, pools_to_keep
 from jobs.engine.manifests import ManifestStore
+from jobs.paths import HomePaths
 
 # Today's index may begin with yesterday's graph.
 _INDEX_DAYS = 2
@@ -37,7 +38,7 @@ def expired_folders(
     def snapshots(days: Collection[str]) -> frozenset[str]:
         return pools_to_keep(days, config) | newest(days, scoring_days)
 
-    manifests = ManifestStore(home / "manifests")
+    manifests = ManifestStore(HomePaths(home).manifests)
     expired: dict[str, tuple[Path, ...]] = {}
     for upstream in upstreams:
         for kind, step, names, keep in (

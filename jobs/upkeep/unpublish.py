@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from feature_store.contracts.artifacts import Users
 from feature_store.contracts.base import Entity
 from feature_store.contracts.errors import DermError
 from feature_store.contracts.manifests import Artifact
@@ -17,11 +18,9 @@ from feature_store.online.store import open_store
 from jobs.engine.context import RunContext
 from jobs.engine.runner import run_step
 from jobs.engine.staleness import standings
-from jobs.pipelines import catalog
 from jobs.services.redis import ensure_redis, persist
 
 # What readers see is made again by these, and then it is compared with the lake.
-_PUBLISHING = ("index", "publish", "release", "audit")
 
 
 def published(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> set[str]:
@@ -30,7 +29,7 @@ def published(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> set[str]:
         return set()
     if entity == "pin":
         names = np.array([i.encode() for i in ids], np.bytes_)
-        found = [names[np.isin(names, _pins_of(f))] for f in ctx.root.glob("index/*/*/ids.npy")]
+        found = [names[np.isin(names, _pins_of(f))] for f in ctx.paths.indexes.glob("*/*/ids.npy")]
         return {n.decode() for part in found for n in part.tolist()}
     store = open_store(ensure_redis(ctx.settings))
     values = (zip(ids, store.read(prefix, ids), strict=True) for prefix in store.slots())
@@ -108,14 +107,15 @@ def _drop_from_indexes(ctx: RunContext, releases: Releases, gone: pa.Array) -> d
     if not named and not stale:
         return {}
     if current is not None:
-        for name in _PUBLISHING:
-            step = catalog.step(name)
+        for step in ctx.pipeline.steps_of("publishing"):
             for upstream in ctx.pipeline.upstreams_of(step):
                 # Users stay where they are: written anew they would change slots, and an attempt
                 # that was killed and finished would end in another release than one that was not.
-                run_step(ctx.settings, step, current.ds, upstream, force=step.name != "publish")
+                run_step(
+                    ctx.settings, step, current.ds, upstream, force=Users() not in step.outputs
+                )
         kept = {e.index_path for e in (releases.current() or current).upstreams}
-    gone = {str(f.relative_to(ctx.root)) for f in ctx.root.glob("index/*/*")} - kept
+    gone = {str(f.relative_to(ctx.root)) for f in ctx.paths.indexes.glob("*/*")} - kept
     ctx.manifests.mark_dropped(lambda a: a.uri in gone)
     for uri in sorted(gone):
         shutil.rmtree(ctx.root / uri)
@@ -128,5 +128,5 @@ def _drop_from_indexes(ctx: RunContext, releases: Releases, gone: pa.Array) -> d
 
 def _is_stale(ctx: RunContext, ds: str) -> bool:
     """Whether a step that publishes a day does not follow from its inputs, or never finished."""
-    found = [s for s in standings(ctx, [ds]) if s.step.name in _PUBLISHING]
+    found = [s for s in standings(ctx, [ds]) if s.step.stage == "publishing"]
     return any(s.state != "done" for s in found)

@@ -6,6 +6,7 @@ Shapes: B rows, T tasks.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy.typing as npt
 import torch
@@ -15,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from feature_store.contracts.base import ENTITIES, Entity
 from models.nn.distinct import of_rows
-from models.protocol import Objective
+from models.protocol import Metric, Objective
 from models.training.config import TrainingConfig
 from models.training.determinism import seed_torch
 from models.training.distributed import for_backward, sum_over_ranks, world
-from models.training.optimizer import FlatAdamW
+from models.training.optimizers import Optimizers
 from models.training.prefetch import to_device
 
 Arrays = Mapping[str, npt.NDArray]
@@ -33,11 +34,13 @@ class PassState:
     Attributes:
         rows: of all ranks.
         losses: sums over steps and ranks, float64.
+        latest: those of the last step, over all ranks.
     """
 
     steps: int = 0
     rows: int = 0
     losses: dict[str, float] = field(default_factory=dict)
+    latest: dict[str, float] = field(default_factory=dict)
 
     def mean(self, name: str = "total") -> float:
         """The mean loss of a step."""
@@ -61,12 +64,7 @@ class Trainer:
         empty: Arrays,
     ) -> None:
         self.objective, self.config, self.device = objective.to(device), config, device
-        self.optimizer = FlatAdamW(
-            objective,
-            learning_rate=learning_rate,
-            weight_decay=config.weight_decay,
-            max_norm=config.max_grad_norm,
-        )
+        self.optimizer = Optimizers(objective, config, learning_rate=learning_rate)
         self._empty = empty
         self._step_module: nn.Module = objective
         if device.type == "cuda":
@@ -74,6 +72,7 @@ class Trainer:
         if config.compile:
             self._step_module = torch.compile(objective)  # type: ignore[assignment]
         if world()[1] > 1:
+            _leave_out_tables(self._step_module, objective)
             self._step_module = DistributedDataParallel(
                 self._step_module,
                 # The sketch is updated with gathered ids: equal on every rank by itself.
@@ -95,7 +94,7 @@ class Trainer:
         Args:
             seed: every step reseeds torch from it and from its number, so that a resumed pass
                 draws what an undisturbed one would have drawn.
-            on_step: called after every step.
+            on_step: called after every step; whoever follows a training hears of it here.
             new_day: whether a day begins with the pass, or it continues the one before.
         """
         state = state or PassState()
@@ -107,17 +106,26 @@ class Trainer:
             rows, *losses = self._step(batch)
             state.steps += 1
             state.rows += int(rows)
-            for name, value in zip(self.objective.losses, losses, strict=True):
+            state.latest = dict(zip(self.objective.losses, losses, strict=True))
+            for name, value in state.latest.items():
                 state.losses[name] = state.losses.get(name, 0.0) + value
             if on_step:
                 on_step(state)
         return state
 
     @torch.no_grad()
-    def score(self, batches: Iterable[Arrays]) -> Scores:
-        """The metrics of every task on rows that are not trained on."""
+    def score(
+        self, batches: Iterable[Arrays], metrics: Mapping[str, Metric] | None = None
+    ) -> Scores:
+        """The metrics of every task on rows that are not trained on.
+
+        Args:
+            metrics: by task, others than the objective's own: `ScoredRows` keeps every row.
+        """
+        if not self.objective.tasks:
+            return {}
         self.objective.eval()
-        metrics = self.objective.metrics()
+        metrics = metrics or self.objective.metrics()
         for batch in self._device_batches(batches):
             with self._autocast():
                 predicted_BT = self.objective.predict(batch)
@@ -168,6 +176,16 @@ class Trainer:
             return mine
         (empty,) = to_device([self._empty], self.device, ahead=0)
         return _until_all_end(mine, empty, self.device)
+
+
+def _leave_out_tables(module: nn.Module, objective: Objective) -> None:
+    """Keep DDP from exchanging tables: their optimizer exchanges the rows that were touched."""
+    named = dict(objective.named_parameters())
+    tables = {id(named[name]) for name in objective.tables()}
+    # A compiled module gives its parameters other names.
+    names = [name for name, p in module.named_parameters() if id(p) in tables]
+    ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    ignore(module, names)
 
 
 def _until_all_end(

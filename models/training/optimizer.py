@@ -4,7 +4,7 @@ The parameters of a module become views of the flat tensor, decayed ones first, 
 both moments and the update are one pass over memory each. Element by element it is AdamW.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,19 @@ class FlatAdamW:
     Args:
         module: lies on its device already; loading a state dict into it is fine later.
         max_norm: gradients are clipped to this norm, all together.
+        apart: names of parameters that another optimizer trains.
     """
 
     def __init__(
-        self, module: nn.Module, *, learning_rate: float, weight_decay: float, max_norm: float
+        self,
+        module: nn.Module,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        max_norm: float,
+        apart: Collection[str] = (),
     ) -> None:
-        named = {p: name for name, p in module.named_parameters()}
+        named = {p: name for name, p in module.named_parameters() if name not in apart}
         decayed = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear)}
         self._parameters = sorted(named, key=lambda p: id(p) not in decayed)
         self._names = [named[p] for p in self._parameters]

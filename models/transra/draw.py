@@ -31,6 +31,23 @@ class Negatives:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """The questions of a batch that ask for one side, and whose answers are of one type.
+
+    Attributes:
+        chunk_K: the chunks they are of.
+        known: places in scores [K, C, P] of known answers among the drawn nodes.
+        share_KP, share_KC: of the triples of a chunk's relation, those with a drawn node, or with
+            a node of the chunk, at that side; empty where chunks bring no negatives.
+    """
+
+    chunk_K: Ints
+    known: Ints
+    share_KP: npt.NDArray[np.float64]
+    share_KC: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Drawn:
     """A batch.
 
@@ -39,6 +56,7 @@ class Drawn:
         relation_G: of each chunk.
         weight_GC: of each triple; 0 for what only fills up a chunk.
         pools: by position of a type.
+        asked: by side and position of a type, the questions whose answers are of that type.
     """
 
     node_U: Ints
@@ -47,6 +65,7 @@ class Drawn:
     tail_GC: Ints
     weight_GC: npt.NDArray[np.float32]
     pools: dict[int, Negatives]
+    asked: dict[tuple[Side, int], Asked]
 
     def ends(self, side: Side) -> Ints:
         """The nodes at one side, [G, C], as places among those of the batch."""
@@ -56,21 +75,20 @@ class Drawn:
 class Draw:
     """Draws the batches of passes over a graph; the same for the same seed.
 
-    Attributes:
-        known: what is no negative: the triples of the graph, and none that it does not have.
-        shares: how often a node is at an end of a relation.
+    What is no negative of a question are its answers in the triples of the graph, and no others.
     """
 
     def __init__(self, graph: Graph, config: DrawConfig) -> None:
         self.graph, self.config = graph, config
-        self.known = KnownAnswers(graph.triples, len(graph), len(graph.relations))
-        self.shares = Shares(graph.triples, len(graph), len(graph.relations))
+        self._known = KnownAnswers(graph.triples, len(graph), len(graph.relations))
+        self._shares = Shares(graph.triples, len(graph), len(graph.relations))
         relation_K = graph.triples.relation_K
         self._order_K = np.argsort(relation_K, kind="stable")
         self._count_R = np.bincount(relation_K, minlength=len(graph.relations))
         self._first_R = np.cumsum(self._count_R) - self._count_R
         used = {graph.type_of(int(r), s) for r in np.flatnonzero(self._count_R) for s in SIDES}
         self._types = sorted(used)
+        self._types_of = {side: graph.types_of(side) for side in SIDES}
 
     def per_pass(self) -> Ints:
         """How many triples of each relation a pass draws; together as many as there are."""
@@ -117,13 +135,14 @@ class Draw:
         self, rows_GC: Ints, valid_GC: npt.NDArray[np.bool_], random: np.random.Generator
     ) -> Drawn:
         triples = self.graph.triples
+        relation_G = triples.relation_K[rows_GC[:, 0]]
         drawn = {t: self._negatives(t, random) for t in self._types}
         parts = [triples.head_K[rows_GC].ravel(), triples.tail_K[rows_GC].ravel(), *drawn.values()]
         node_U, at = np.unique(np.concatenate(parts), return_inverse=True)
         head, tail, *pools = np.split(at, np.cumsum([len(p) for p in parts])[:-1])
         return Drawn(
             node_U=node_U,
-            relation_G=triples.relation_K[rows_GC[:, 0]],
+            relation_G=relation_G,
             head_GC=head.reshape(rows_GC.shape),
             tail_GC=tail.reshape(rows_GC.shape),
             weight_GC=triples.weight_K[rows_GC] * valid_GC,
@@ -131,6 +150,31 @@ class Draw:
                 t: Negatives(at_P=at_P, node_P=nodes, share=len(nodes) / len(self.graph.of_type[t]))
                 for (t, nodes), at_P in zip(drawn.items(), pools, strict=True)
             },
+            asked={
+                (side, int(t)): self._asked(side, np.flatnonzero(types_G == t), rows_GC, drawn[t])
+                for side in SIDES
+                for types_G in (self._types_of[side][relation_G],)
+                for t in np.unique(types_G)
+            },
+        )
+
+    def _asked(self, side: Side, chunk_K: Ints, rows_GC: Ints, node_P: Ints) -> Asked:
+        """What is known about the questions of some chunks."""
+        triples = self.graph.triples
+        rows_KC = rows_GC[chunk_K]
+        relation_K1 = triples.relation_K[rows_KC[:, :1]]
+        given_KC = triples.ends("head" if side == "tail" else "tail")[rows_KC]
+        relation_KC = np.broadcast_to(relation_K1, given_KC.shape)
+        question, place = self._known.among(given_KC.ravel(), relation_KC.ravel(), side, node_P)
+        nothing = np.empty((0, 0))
+        beside = self.config.in_batch
+        return Asked(
+            chunk_K=chunk_K,
+            known=question * len(node_P) + place,
+            share_KP=self._shares.of(relation_K1, node_P[None], side) if beside else nothing,
+            share_KC=self._shares.of(relation_K1, triples.ends(side)[rows_KC], side)
+            if beside
+            else nothing,
         )
 
     def _negatives(self, of_type: int, random: np.random.Generator) -> Ints:

@@ -7,12 +7,13 @@ questions, P candidates, D width of a node's vector, E width of what is compared
 import math
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from feature_store.contracts.errors import InputError
 from models.transra.config import GraphConfig
-from models.transra.draw import Draw, Drawn
+from models.transra.draw import Asked, Drawn
 from models.transra.graph import SIDES, Graph, Ints, Side
 from models.transra.losses import log_sum_exp, margin_loss, self_adversarial_loss, softmax
 from models.transra.scores import as_product, compare_all, score_of
@@ -71,7 +72,13 @@ class GraphModel(nn.Module):
             out = out + mine * (found + near @ prototype_KD)
         return out
 
-    def forward(self, drawn: Drawn, draw: Draw, found_UD: Tensor) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def everybody(self) -> npt.NDArray[np.float32]:
+        """The vectors [N, D] of all nodes."""
+        found: npt.NDArray[np.float32] = self.vectors(torch.arange(len(self.table))).numpy()
+        return found
+
+    def forward(self, drawn: Drawn, found_UD: Tensor) -> dict[str, Tensor]:
         """The losses of a batch: `total`, and what it is the sum of.
 
         Args:
@@ -79,7 +86,7 @@ class GraphModel(nn.Module):
         """
         vector_UD = self.vectors(torch.from_numpy(drawn.node_U), found_UD)
         weight_GC = torch.from_numpy(drawn.weight_GC)
-        by_side = _Questions(self, drawn, draw, vector_UD)
+        by_side = _Questions(self, drawn, vector_UD)
         of_triple_GC = by_side.loss("head") + by_side.loss("tail")
         fit = (of_triple_GC * weight_GC).sum() / weight_GC.sum().clamp(min=1e-9) / 2
         anchor = self.score.penalty() + self._pull(drawn, found_UD)
@@ -118,93 +125,70 @@ class GraphModel(nn.Module):
 class _Questions:
     """The questions of one batch, answered side by side."""
 
-    def __init__(self, model: GraphModel, drawn: Drawn, draw: Draw, vector_UD: Tensor) -> None:
-        self._model, self._drawn, self._draw, self._vector_UD = model, drawn, draw, vector_UD
+    def __init__(self, model: GraphModel, drawn: Drawn, vector_UD: Tensor) -> None:
+        self._model, self._drawn, self._vector_UD = model, drawn, vector_UD
         self._relation_G = torch.from_numpy(drawn.relation_G)
-        self._at = {side: torch.from_numpy(drawn.ends(side)) for side in SIDES}
         self._end = {
-            side: nn.functional.embedding(at_GC, vector_UD) for side, at_GC in self._at.items()
+            side: nn.functional.embedding(torch.from_numpy(drawn.ends(side)), vector_UD)
+            for side in SIDES
         }
         self._hit_GC = model.score.triples(self._end["head"], self._relation_G, self._end["tail"])
 
     def loss(self, side: Side) -> Tensor:
         """The loss_GC of asking for one side of every triple."""
-        types_G = self._draw.graph.types_of(side)[self._drawn.relation_G]
         other: Side = "head" if side == "tail" else "tail"
         question_GCE = self._model.score.question(self._end[other], self._relation_G, side)
         out = torch.zeros_like(self._hit_GC)
-        for of_type in np.unique(types_G):
-            chunks_K = np.flatnonzero(types_G == of_type)
-            chosen_K = torch.from_numpy(chunks_K)
-            found = self._of_type(question_GCE[chosen_K], chunks_K, side, int(of_type))
-            out = out.index_copy(0, chosen_K, found)
+        for (of_side, of_type), asked in self._drawn.asked.items():
+            if of_side == side:
+                chosen_K = torch.from_numpy(asked.chunk_K)
+                found = self._of_type(question_GCE[chosen_K], asked, side, of_type)
+                out = out.index_copy(0, chosen_K, found)
         return out
 
-    def _of_type(self, question_KCE: Tensor, chunks_K: Ints, side: Side, of_type: int) -> Tensor:
+    def _of_type(self, question_KCE: Tensor, asked: Asked, side: Side, of_type: int) -> Tensor:
         """The loss_KC of chunks whose candidates are of one type."""
         model, pool = self._model, self._drawn.pools[of_type]
-        hit_KC = self._hit_GC[torch.from_numpy(chunks_K)]
+        chosen_K = torch.from_numpy(asked.chunk_K)
+        hit_KC, relation_K = self._hit_GC[chosen_K], self._relation_G[chosen_K]
         pool_PD = nn.functional.embedding(torch.from_numpy(pool.at_P), self._vector_UD)
-        relation_K = self._relation_G[torch.from_numpy(chunks_K)]
         candidate = model.score.candidate(pool_PD, relation_K)
-        masked = self._known(chunks_K, side, pool.node_P)
+        masked = torch.from_numpy(asked.known)
         if model.config.loss.name != "softmax":
             return self._ranked(hit_KC, question_KCE, candidate, masked)
         scale = model.log_scale.exp()
-        if not model.config.draw.in_batch:
-            if candidate.dim() == 2:
-                question_KCE = question_KCE.flatten(0, 1)
-            rest = log_sum_exp(
-                question_KCE, candidate, masked, distance=model.score.distance, scale=scale
-            ).view(hit_KC.shape)
-            return softmax(hit_KC * scale, [rest])
-        return self._corrected(hit_KC, question_KCE, candidate, masked, (chunks_K, side, of_type))
-
-    def _known(self, chunks_K: Ints, side: Side, node_P: Ints) -> Tensor:
-        """Flat places in scores [K, C, P] of candidates that are known answers."""
-        drawn = self._drawn
-        ends_KC = drawn.ends("head" if side == "tail" else "tail")[chunks_K]
-        relation_KC = np.broadcast_to(drawn.relation_G[chunks_K][:, None], ends_KC.shape)
-        question, place = self._draw.known.among(
-            drawn.node_U[ends_KC].ravel(), relation_KC.ravel(), side, node_P
-        )
-        return torch.from_numpy(question * len(node_P) + place)
+        if model.config.draw.in_batch:
+            beside_KCE = model.score.candidate(self._end[side][chosen_K], relation_K)
+            drawn_KPE = candidate.expand(len(chosen_K), *candidate.shape[-2:])
+            return self._corrected(
+                hit_KC * scale, question_KCE, (drawn_KPE, beside_KCE), asked, pool.share
+            )
+        if candidate.dim() == 2:
+            question_KCE = question_KCE.flatten(0, 1)
+        distance = model.score.distance
+        rest = log_sum_exp(question_KCE, candidate, masked, distance=distance, scale=scale)
+        return softmax(hit_KC * scale, [rest.view(hit_KC.shape)])
 
     def _corrected(
         self,
         hit_KC: Tensor,
         question_KCE: Tensor,
-        candidate: Tensor,
-        masked: Tensor,
-        which: tuple[Ints, Side, int],
+        candidates: tuple[Tensor, Tensor],
+        asked: Asked,
+        drawn_share: float,
     ) -> Tensor:
         """Softmax over drawn nodes and those of the chunk, each by how likely it is a candidate."""
-        model, drawn = self._model, self._drawn
-        chunks_K, side, of_type = which
-        pool, shares = drawn.pools[of_type], self._draw.shares
-        at_KC = drawn.ends(side)[chunks_K]
-        relation_K1 = drawn.relation_G[chunks_K][:, None]
-        rows = (drawn.weight_GC[chunks_K] > 0).sum(1, keepdims=True)
-
-        def log_q(node: Ints) -> Tensor:
-            expected = pool.share + (rows - 1) * shares.of(relation_K1, node, side)
-            return torch.from_numpy(np.log(expected).astype(np.float32))
-
-        drawn_KPE = candidate.expand(len(chunks_K), *candidate.shape[-2:])
-        beside_KCE = model.score.candidate(
-            self._end[side][torch.from_numpy(chunks_K)],
-            self._relation_G[torch.from_numpy(chunks_K)],
-        )
-        scale = model.log_scale.exp()
-        log_q_KC = log_q(drawn.node_U[at_KC])
-        others = [
-            _log_sum_exp_corrected(question_KCE, vectors, places, (scale, model), log_q_KP)
-            for vectors, places, log_q_KP in (
-                (drawn_KPE, masked, log_q(pool.node_P[None])),
-                (beside_KCE, self._repeated(chunks_K), log_q_KC),
-            )
+        rows_K1 = (self._drawn.weight_GC[asked.chunk_K] > 0).sum(1, keepdims=True)
+        masked = (torch.from_numpy(asked.known), self._repeated(asked.chunk_K))
+        log_q = [
+            torch.from_numpy(np.log(drawn_share + (rows_K1 - 1) * share).astype(np.float32))
+            for share in (asked.share_KP, asked.share_KC)
         ]
-        return softmax(hit_KC * scale - log_q_KC, others)
+        others = [
+            _log_sum_exp_corrected(question_KCE, vectors, places, of_candidate, self._model)
+            for vectors, places, of_candidate in zip(candidates, masked, log_q, strict=True)
+        ]
+        return softmax(hit_KC - log_q[1], others)
 
     def _repeated(self, chunks_K: Ints) -> Tensor:
         """Flat places in [K, C, C] where a chunk's own nodes are no negatives of a question.
@@ -233,20 +217,15 @@ class _Questions:
 
 
 def _log_sum_exp_corrected(
-    question: Tensor,
-    candidate: Tensor,
-    masked: Tensor,
-    how: tuple[Tensor, GraphModel],
-    log_q: Tensor,
+    question: Tensor, candidate: Tensor, masked: Tensor, log_q: Tensor, model: GraphModel
 ) -> Tensor:
-    """Log sum exp(scale * score - log q): the correction is one more element of the product."""
-    scale, model = how
+    """Log sum exp(score - log q): the correction is one more element of the product."""
     if model.score.distance is not None:
         question = as_product(question, role="question")
         candidate = as_product(candidate, role="candidate")
-    question = nn.functional.pad(question * scale, (0, 1), value=1.0)
+    question = nn.functional.pad(question * model.log_scale.exp(), (0, 1), value=1.0)
     candidate = torch.cat([candidate, -log_q[..., None]], dim=-1)
-    one = torch.ones((), device=scale.device)
+    one = torch.ones((), device=question.device)
     return log_sum_exp(question, candidate, masked, distance=None, scale=one)
 
 

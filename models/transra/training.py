@@ -1,7 +1,7 @@
 """Passes over a graph: batch by batch, the nodes by Adagrad, everything else by Adam."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 
@@ -38,25 +38,23 @@ class GraphTrainer:
         self.model, self.draw, self.seed = model, Draw(graph, model.config.draw), seed
         self.optimizer = torch.optim.Adam(model.parameters(), lr=model.config.learning_rate)
 
-    def train(
-        self, number: int, *, rate: float = 1.0, on_batch: Callable[[int], None] | None = None
-    ) -> Passed:
+    def train(self, number: int, *, batches: int | None = None, rate: float = 1.0) -> Passed:
         """One pass.
 
         Args:
             number: of the pass; it decides what is drawn.
             rate: by which both learning rates are multiplied.
-            on_batch: called with the triples seen so far.
+            batches: of the pass that are done; all of them by default.
         """
         self.model.train()
         config, table = self.model.config, self.model.table
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * rate
         passed = Passed()
-        for drawn in self.draw.batches(self.seed, number):
+        for drawn in islice(self.draw.batches(self.seed, number), batches):
             node_U = torch.from_numpy(drawn.node_U)
             found_UD = table.gather(node_U)
-            losses = self.model(drawn, self.draw, found_UD)
+            losses = self.model(drawn, found_UD)
             self.optimizer.zero_grad()
             losses["total"].backward()
             self.optimizer.step()
@@ -67,8 +65,6 @@ class GraphTrainer:
             passed.triples += int((drawn.weight_GC > 0).sum())
             for name, value in losses.items():
                 passed.losses[name] = passed.losses.get(name, 0.0) + float(value.detach())
-            if on_batch:
-                on_batch(passed.triples)
         passed.losses = {k: v / max(passed.batches, 1) for k, v in passed.losses.items()}
         return passed
 

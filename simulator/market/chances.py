@@ -112,9 +112,15 @@ def liking(world: MarketPopulation, user: Ints, pin: Ints) -> Floats:
 
 def attributed(rules: MarketConversions, chances: Chances) -> Floats:
     """Chance [N] that an exposure gets a conversion within its attribution window."""
+    after_click, after_view = attributed_by_cause(rules, chances)
+    return chances.click * after_click + (1 - chances.click) * after_view
+
+
+def attributed_by_cause(rules: MarketConversions, chances: Chances) -> tuple[Floats, Floats]:
+    """Chance [N] of a conversion within its window after a click, and after none."""
     after_click = np.float32(_in_time(rules, rules.click_days))
     after_view = np.float32(rules.view_share * _in_time(rules, rules.view_days))
-    return chances.converts * (chances.click * after_click + (1 - chances.click) * after_view)
+    return chances.converts * after_click, chances.converts * after_view
 
 
 def log_delay(rules: MarketConversions) -> float:

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.market.behaviour import campaigns_of, logging_policy
-from simulator.market.chances import Chances, attributed, chances_of
+from simulator.market.chances import Chances, attributed, attributed_by_cause, chances_of
 from simulator.market.config import MarketConfig
 from simulator.market.exposures import Exposures, Requests
-from simulator.market.outcomes import Outcomes, draw_outcomes
+from simulator.market.outcomes import Outcomes, draw_clicks, draw_outcomes
 from simulator.market.population import MarketPopulation
 from simulator.market.visits import requests_of
 from simulator.population import Floats, Ints
@@ -67,6 +67,14 @@ class Truth:
     def sales(self, chances: Chances) -> Floats:
         """Chance [N] of a conversion that is attributed to the exposure."""
         return attributed(self.world.config.conversion, chances)
+
+    def sales_by_cause(self, chances: Chances) -> tuple[Floats, Floats]:
+        """Chance [N] of an attributed conversion after a click, and after none."""
+        return attributed_by_cause(self.world.config.conversion, chances)
+
+    def clicks(self, shown: Exposures, chances: Chances) -> npt.NDArray[np.bool_]:
+        """Whether each exposure [N] is clicked."""
+        return draw_clicks(self.world, shown, chances.click)
 
     def outcomes(self, shown: Exposures, chances: Chances) -> Outcomes:
         """What follows; where the log showed the same in the same place, what followed there."""

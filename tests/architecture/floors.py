@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("dags",),
     ("experiments",),
     ("experiments/graph", "experiments/next_item"),
-    ("experiments/harness",),
+    ("experiments/harness", "experiments/playing"),
     ("jobs/cli",),
     ("jobs/commands",),
     ("jobs/repair", "jobs/upkeep"),

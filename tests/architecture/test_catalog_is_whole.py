@@ -3,9 +3,12 @@
 import ast
 import inspect
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+from feature_store.contracts.artifacts import Index, Mark, Raw, Reference, ReleaseMark, Rows
 from jobs.pipelines import catalog, daily
 from jobs.pipelines.declarations import Step
 from tests.architecture.sources import ROOT, python_files, relative, tree
@@ -35,7 +38,7 @@ def test_what_a_step_reads_is_written_before_it(step: Step) -> None:
     order = [s.name for s in daily.STEPS]
     for upstream in PIPELINE.upstreams_of(step):
         for ref in step.inputs:
-            for name in PIPELINE.expand(ref.name, upstream):
+            for name in PIPELINE.expand(ref.what, upstream):
                 producer, _ = PIPELINE.producer(name)
                 if ref.offset == 0:
                     assert order.index(producer.name) < order.index(step.name), name
@@ -58,9 +61,22 @@ def test_every_artifact_has_one_producer() -> None:
         assert any(name in PIPELINE.expand(t, upstream) for t in producer.outputs)
 
 
+_TAKEN_APART = re.compile(
+    r"""["'](lake:|snapshot:|index:|users:|verified:)|(starts|ends)with\(["'](lake|/pool|/raw|/daily)"""
+)
+
+
+@pytest.mark.parametrize("path", python_files("jobs", "feature_store", "experiments"), ids=relative)
+def test_names_of_artifacts_are_made_and_read_in_one_place(path: Path) -> None:
+    if relative(path) == "feature_store/contracts/artifacts.py":
+        return
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        assert not _TAKEN_APART.search(line), f"{relative(path)}:{number}: ask the reference"
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(KeyError):
-        PIPELINE.producer("lake:nothing")
+        PIPELINE.producer(Rows("nothing"))
     with pytest.raises(KeyError):
         catalog.step("nothing")
 
@@ -68,15 +84,15 @@ def test_unknown_names_are_refused() -> None:
 @pytest.mark.parametrize(
     ("template", "upstream", "expected"),
     [
-        ("release", None, ["release"]),
-        ("index:{u}", "cvr", ["index:cvr"]),
-        ("index:{u}", None, [f"index:{u}" for u in UPSTREAMS]),
-        ("lake:embeddings/{u}/{e}/raw", "ctr",
+        (ReleaseMark(), None, ["release"]),
+        (Index(), "cvr", ["index:cvr"]),
+        (Index(), None, [f"index:{u}" for u in UPSTREAMS]),
+        (Raw(), "ctr",
          ["lake:embeddings/ctr/user/raw", "lake:embeddings/ctr/pin/raw"]),
-        ("{u}/{e}", None, ["ctr/user", "ctr/pin", "cvr/user", "cvr/pin"]),
+        (Mark("{u}/{e}"), None, ["ctr/user", "ctr/pin", "cvr/user", "cvr/pin"]),
     ],
 )  # fmt: skip
-def test_templates_expand(template: str, upstream: str | None, expected: list[str]) -> None:
+def test_references_expand(template: Reference, upstream: str | None, expected: list[str]) -> None:
     assert list(PIPELINE.expand(template, upstream)) == expected
 
 

@@ -81,23 +81,36 @@ def test_no_page_is_cited_that_is_not_here(path: Path) -> None:
 def test_no_two_things_of_one_name(packages: tuple[str, ...]) -> None:
     """Classes, and functions of more than one word; others are read with their module.
 
-    Families of models answer to the same questions by the same names, adapters by `open_folder`.
+    Families of models answer to the same questions by the same names, adapters by `open_folder`,
+    experiments by `Options`.
     """
     found: dict[str, list[str]] = {}
     for path in python_files(*packages):
         if path.parent.parent.name == "models" and path.parent.name not in ("nn", "training"):
             continue
         for node in tree(path).body:
-            doors = {"open_folder"}
+            doors = {"open_folder", "Options"}
             named = isinstance(node, ast.ClassDef) or (
-                isinstance(node, ast.FunctionDef)
-                and "_" in node.name.removeprefix("of_")
-                and node.name not in doors
+                isinstance(node, ast.FunctionDef) and "_" in node.name.removeprefix("of_")
             )
-            if named and not node.name.startswith("_"):
+            if named and node.name not in doors and not node.name.startswith("_"):
                 found.setdefault(node.name, []).append(relative(path))
     doubled = {name: paths for name, paths in found.items() if len(paths) > 1}
     assert not doubled, "one thing, one name; two things, two names"
+
+
+_OF_A_HOME = re.compile(
+    r"""(?:home|(?<!self\.)root)(?:\.absolute\(\))? / f?"|"""
+    r"""(?:home|root)\.glob\("(?:index|services|releases|snapshots)"""
+)
+
+
+@pytest.mark.parametrize("path", python_files("jobs", "dags", "experiments"), ids=_ids)
+def test_nobody_joins_paths_below_a_home(path: Path) -> None:
+    if relative(path) == "jobs/paths.py":
+        return
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        assert not _OF_A_HOME.search(line), f"{relative(path)}:{number}: ask jobs.paths"
 
 
 def test_test_files_have_unique_names() -> None:

@@ -2,11 +2,13 @@
 
     python -m tests.chaos.approved --folder /tmp/approved
 
-On the little home: `derm up`, `derm backfill --approval`, a look at every bit while it waits, a no
-(the run ends red, every bit stays, no repair has begun), the same command again, and a yes.
+On the little home, whose data set is declared: a day through Airflow, `derm up`, `derm backfill
+--approval`, a look at every bit while it waits, a no (the run ends red, every bit stays, no repair
+has begun), the same command again, and a yes.
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -36,6 +38,8 @@ def main(arguments: list[str]) -> int:
         recipe = f"{Path(little.__file__)}:recipe"
         derm(home, "init", "--dataset", str(declaration), "--recipe", recipe)
         derm(home, "run", "--from", little.HISTORY, "--to", little.DAYS[-1])
+    derm(home, "daily", "--days", str(len(little.DAYS) + 1))
+    _say(f"through Airflow: {json.loads(derm(home, 'status', '--json'))['published']['ds']}")
     before = observe(home)
     _say(f"{len(before)} tables of days, files and keys before")
     derm(home, "up")

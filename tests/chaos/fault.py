@@ -33,9 +33,9 @@ ACTIONS = (
     ),
     Action(
         name="forget users",
-        words=("forget", "--entity", "user", "--id", "member-03", "--id", "member-17"),
+        words=("forget", "--entity", "user", "--id", "member-003", "--id", "member-017"),
     ),
-    Action(name="forget Pins", words=("forget", "--entity", "pin", "--id", "offer-05")),
+    Action(name="forget Pins", words=("forget", "--entity", "pin", "--id", "offer-005")),
     Action(name="retain", words=("retain",)),
     Action(name="rebucket", words=("rebucket",), state="wider"),
     Action(name="bootstrap", words=("bootstrap", "--ds", LAST, "--back", "1", "--yes")),
@@ -52,7 +52,7 @@ READERS = (
     Action(name="audit", words=("audit", "--force")),
     Action(name="probe", words=("probe",)),
     Action(name="status", words=("status",)),
-    Action(name="get", words=("get", "user", "member-01", "--upstream", "ctr")),
+    Action(name="get", words=("get", "user", "member-001", "--upstream", "ctr")),
 )
 
 

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     try:
         for kind in args.kind or KINDS:
             for name, seed, play in KINDS[kind](stage, args.seed, args.each):
-                wanted = not args.only or args.only == name
+                wanted = not args.only or name in args.only
                 if not wanted or (kind, name, seed) in done or time.monotonic() > until:
                     continue
                 played.append(_timed(kind, name, seed, play))
@@ -93,7 +93,7 @@ def _read(path: Path | None) -> list[dict[str, object]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kind", choices=tuple(KINDS), action="append", help="default: all")
-    parser.add_argument("--only", metavar="NAME", help="the cases of one name")
+    parser.add_argument("--only", metavar="NAME", action="append", help="the cases of these names")
     parser.add_argument("--seed", type=int, default=1, help="of the first; others count on from it")
     parser.add_argument("--each", type=int, default=1, help="so many seeds of each case")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no case after so many")

@@ -6,6 +6,7 @@ that every kind of table has rows. Five days are published; a sixth is delivered
 
 import dataclasses
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,16 @@ from models.training.config import TrainingConfig
 HISTORY = "2025-06-01"
 DAYS = days_between("2025-06-02", "2025-06-06")
 NEXT = shift_day(DAYS[-1], 1)
-MEMBERS, OFFERS, ROWS = 30, 12, 150
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Of a shop: its members, its offers, and events of a day."""
+
+    members: int = 30
+    offers: int = 12
+    rows: int = 150
+
 
 DECLARATION = """
 name = "little"
@@ -98,45 +108,53 @@ def wider() -> Recipe:
     return dataclasses.replace(recipe(), layout=LayoutConfig(user_buckets=4, pin_buckets=3))
 
 
-def deliver(folder: Path) -> Path:
+def deliver(
+    folder: Path,
+    days: Sequence[str] = (HISTORY, *DAYS, NEXT),
+    size: Size = Size(),
+) -> Path:
     """Write the shop's files for every day; the path of the declaration."""
     random = np.random.default_rng(7)
     for name in ("events", "members"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    looked: list[list[str]] = [[] for _ in range(MEMBERS)]
-    for ds in (HISTORY, *DAYS, NEXT):
-        members = [f"member-{i:02d}" for i in range(MEMBERS)]
-        towns = [("Oslo", "Bergen", "Bodø")[i % 3] for i in range(MEMBERS)]
+    looked: list[list[str]] = [[] for _ in range(size.members)]
+    for ds in days:
+        members = [f"member-{i:03d}" for i in range(size.members)]
+        towns = [("Oslo", "Bergen", "Bodø")[i % 3] for i in range(size.members)]
         seen = pa.array(looked, pa.list_(pa.string()))
         table = pa.table({"member": members, "town": towns, "looked_at": seen})
         pq.write_table(table, folder / "members" / f"{ds}.parquet")
-        events = _events(ds, random)
+        events = _events(ds, size, random)
         events.to_parquet(folder / "events" / f"{ds}.parquet")
         for member, offer in zip(events["member"], events["offer"], strict=True):
-            number = int(member[-2:])
+            number = int(member.removeprefix("member-"))
             looked[number] = [*looked[number], offer][-5:]
-    offers = {"offer": [f"offer-{i:02d}" for i in range(OFFERS)], "price": np.arange(OFFERS) + 0.5}
+    offers = {
+        "offer": [f"offer-{i:03d}" for i in range(size.offers)],
+        "price": np.arange(size.offers) + 0.5,
+    }
     pd.DataFrame(offers).to_parquet(folder / "offers.parquet")
     path = folder / "little.toml"
     path.write_text(DECLARATION)
     return path
 
 
-def _events(ds: str, random: np.random.Generator) -> pd.DataFrame:
+def _events(ds: str, size: Size, random: np.random.Generator) -> pd.DataFrame:
     start = dt.datetime.fromisoformat(ds).replace(tzinfo=dt.UTC)
     # A third of the members stays away, so that every pool carries somebody over.
-    who = random.choice(MEMBERS, 20, replace=False)[random.integers(0, 20, ROWS)]
-    what = random.integers(0, OFFERS, ROWS)
-    clicked = random.random(ROWS) < np.where(who % 4 == what % 4, 0.7, 0.2)
-    seconds = random.integers(0, 86_400, ROWS)
+    some = 2 * size.members // 3
+    who = random.choice(size.members, some, replace=False)[random.integers(0, some, size.rows)]
+    what = random.integers(0, size.offers, size.rows)
+    clicked = random.random(size.rows) < np.where(who % 4 == what % 4, 0.7, 0.2)
+    seconds = random.integers(0, 86_400, size.rows)
     # Some come a day late: their day is validated by then, and they are put aside.
     seconds[:3] -= 86_400 if ds > HISTORY else 0
     times = pd.Series(start + pd.to_timedelta(seconds, unit="s"))
     return pd.DataFrame(
         {
-            "id": [f"{ds}/{i}" for i in range(ROWS)],
-            "member": [f"member-{i:02d}" for i in who],
-            "offer": [f"offer-{i:02d}" for i in what],
+            "id": [f"{ds}/{i}" for i in range(size.rows)],
+            "member": [f"member-{i:03d}" for i in who],
+            "offer": [f"offer-{i:03d}" for i in what],
             "time": times.astype("datetime64[us, UTC]"),
             "clicked": clicked.astype(np.int8),
         }

@@ -51,7 +51,7 @@ KINDS = {
 # What is made again from the rest, and read by people alone: nothing is built on it.
 PICTURES = ("numbers of a day", "page", "metrics", "last look")
 _DAY = ("run", "--from", NEXT, "--to", NEXT)
-_SEARCH = ("search", "--user", "member-01", "-k", "3", "--upstream", "ctr")
+_SEARCH = ("search", "--user", "member-001", "-k", "3", "--upstream", "ctr")
 
 
 def delete(file: Path, _: Path) -> None:

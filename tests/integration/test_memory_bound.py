@@ -14,10 +14,11 @@ from feature_store.contracts.base import shift_day
 from feature_store.contracts.tables import daily_table, pool_table
 from feature_store.embeddings.aggregate import merge
 from feature_store.lake.lake import rows_digest, stage_file
+from feature_store.lake.layout import Layout
 from feature_store.lake.schemas import arrow_schema, pack
 from feature_store.lake.staging import read_files
 from feature_store.lake.storage import Storage
-from feature_store.spark.aggregation import Layout, MergeTask, merge_bucket
+from feature_store.spark.aggregation import MergeTask, merge_bucket
 from feature_store.spark.session import spark_context
 from feature_store.spark.tasks import run_tasks
 from tests.aggregation_fixtures import FIRST

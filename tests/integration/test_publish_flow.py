@@ -8,6 +8,7 @@ import pytest
 from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed, ManifestCorrupt, MissingInput, StoreError
+from feature_store.online.codec import slot_key
 from feature_store.online.releases import Releases
 from feature_store.online.store import open_store
 from jobs.cli import main
@@ -80,6 +81,24 @@ def test_rollback_to_an_index_that_is_gone_names_the_day_to_publish_again(world)
         releases.roll_back()
     assert f"derm index --ds {START} --upstream ctr --force" in refused.value.hint
     assert releases.current().ds == shift_day(START, 1)
+
+
+def test_rollback_to_a_slot_that_the_store_has_lost_names_the_restore(world, monkeypatch):
+    monkeypatch.setenv("DERM_HOME", str(world.root))
+    for day in range(2):
+        world.grow(shift_day(START, day))
+        world.publish(shift_day(START, day))
+    store = open_store(ensure_redis(world.settings))
+    releases = Releases(world.root, store)
+    before = releases.get(releases.current().previous)
+    for entry in before.upstreams:
+        store.wipe(entry.users_prefix)
+        store.delete(slot_key(entry.users_prefix))
+    with pytest.raises(GuardFailed) as refused:
+        releases.roll_back()
+    assert "derm restore" in refused.value.hint
+    assert main(["restore"]) == 0
+    assert releases.roll_back().ds == START
 
 
 def test_rollback_is_refused_once_the_old_slot_is_reused(world):
@@ -164,8 +183,8 @@ def test_no_publish_begins_between_the_check_of_a_slot_and_the_flip_to_it(world,
         world.step("publish", ds, upstream)
     refused = []
 
-    def publish_meanwhile(self, upstreams):
-        check(self, upstreams)
+    def publish_meanwhile(self, *asked):
+        check(self, *asked)
         with pytest.raises(StoreError, match="another publish of ctr is running") as caught:
             world.step("publish", shift_day(START, 2), "ctr")
         refused.append(caught)

@@ -10,11 +10,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.lake.lake import Lake
 from jobs.datasets.feature_audit import late_labels_told
 from jobs.datasets.separation import TwoKinds, auc, auc_alone, codes_of
+from models.training.impressions import ImpressionMetrics
+from models.training.metrics import BinaryMetrics
 from simulator.config import ConversionConfig, WorldConfig
 from simulator.world import World
 from tests.data_fixtures import FIRST, tiny_world
@@ -22,6 +25,7 @@ from tests.data_fixtures import FIRST, tiny_world
 DAYS = days_between(FIRST, shift_day(FIRST, 15))
 SETTLED = DAYS[8:]
 BUYERS = tiny_world(users=4_000, pins=300, conversion=ConversionConfig(bias=-1.0))
+PROMPT = replace(BUYERS, users=300, conversion=replace(BUYERS.conversion, delayed=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +159,41 @@ def test_a_feature_of_the_arrival_is_named(lake: Lake, leak: str) -> None:
     assert told.by[0] == leak
 
 
-def test_a_world_without_delay_has_nothing_to_compare(tmp_path: Path) -> None:
-    prompt = replace(BUYERS, users=300, conversion=replace(BUYERS.conversion, delayed=0.0))
-    lake = live(tmp_path, prompt)
-    told = late_labels_told(lake, spec_of(prompt), DAYS[-1], "cvr")
+@pytest.fixture(scope="module")
+def prompt(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """The control: a world in which every conversion is heard of at once."""
+    return live(tmp_path_factory.mktemp("prompt"), PROMPT)
+
+
+def test_a_world_without_delay_has_nothing_to_compare(prompt: Lake) -> None:
+    told = late_labels_told(prompt, spec_of(PROMPT), DAYS[-1], "cvr")
     assert told.late == told.prompt == 0
     assert math.isnan(told.auc)
+
+
+def test_without_delay_it_does_not_matter_what_is_scored(lake: Lake, prompt: Lake) -> None:
+    """Every row, impressions alone, or these by their eventual labels: one number, or three."""
+    every, shown, eventual = scored(prompt, PROMPT)
+    assert every == shown == eventual
+    every, shown, eventual = scored(lake, BUYERS)
+    assert every["rows"] > shown["rows"] == eventual["rows"]
+    assert min(every["base_rate"], eventual["base_rate"]) > 1.2 * shown["base_rate"]
+    assert len({round(x["auc"], 4) for x in (every, shown, eventual)}) == 3
+
+
+def scored(lake: Lake, config: WorldConfig) -> list[dict]:
+    """Metrics of one fixed prediction of a day: of all rows, of impressions, by what came later."""
+    table, ds = spec_of(config).events_table(), SETTLED[0]
+    names = ["event_id", "impression_id", "arrived_at", "conversion", "position"]
+    events = lake.read(table, ds, columns=names)
+    later = pa.concat_tables([lake.read(table, day, columns=names) for day in SETTLED])
+    came = later.filter(pc.equal(later["conversion"], 1))["impression_id"]
+    known = torch.tensor(events["conversion"].to_numpy(), dtype=torch.float32)
+    late = torch.tensor(pc.is_valid(events["arrived_at"]).to_numpy())
+    arrived = torch.tensor(pc.is_in(events["event_id"], came.drop_null()).to_numpy())
+    logit = 3.0 - 0.2 * torch.tensor(events["position"].to_numpy(), dtype=torch.float32)
+    every, shown, eventual = BinaryMetrics(), ImpressionMetrics(), ImpressionMetrics()
+    every.update(logit, known)
+    shown.update(logit, known, {"late": late})
+    eventual.update(logit, torch.where(arrived & ~late, 1.0, known), {"late": late})
+    return [metrics.result() for metrics in (every, shown, eventual)]

@@ -120,3 +120,20 @@ def test_results_stand_over_a_chain_of_harmless_changes(tmp_path: Path) -> None:
     assert kept.stands(tmp_path, "merge", "a", "c")
     assert not kept.stands(tmp_path, "merge", "c", "a")
     assert not kept.stands(tmp_path, "dedup", "a", "c")
+
+
+def test_the_code_of_a_family_decides_what_its_upstreams_learn(tmp_path: Path) -> None:
+    forget()
+    for step in ("train", "infer"):
+        assert "models.derm.towers" in modules_of(step, "simulated", tmp_path, "derm")
+    assert "models.derm.towers" not in modules_of("merge", "simulated", tmp_path, "derm")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.py").write_text("DEFAULT = 1\n")
+    (folder / "family.py").write_text("from models.nn.cross import CrossNet\n")
+    found = modules_of("train", "simulated", tmp_path, str(folder))
+    assert {"models.nn.cross", str(folder / "config.py")} <= found.keys()
+    before = code_digest("train", "simulated", tmp_path, str(folder))
+    (folder / "config.py").write_text("DEFAULT = 2\n")
+    forget()
+    assert code_digest("train", "simulated", tmp_path, str(folder)) != before

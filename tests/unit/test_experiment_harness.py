@@ -20,7 +20,7 @@ from experiments.harness.design import (
     Published,
     Variant,
 )
-from experiments.harness.registry import Chosen, load
+from experiments.harness.registry import EXPERIMENTS, Chosen, load
 from experiments.harness.report import render
 from experiments.harness.results import Results
 from experiments.harness.statistics import auc_of, mean_of, over_users
@@ -199,6 +199,11 @@ def test_what_cannot_be_is_refused_with_what_can(home: Home, coins: Path) -> Non
         result = home.derm("experiment", str(broken))
         assert result.code == 2
         assert said in result.err
+
+
+def test_without_a_name_it_says_which_there_are(home: Home) -> None:
+    assert "upstream: ways to build" in home.derm("experiment").out
+    assert set(json.loads(home.derm("experiment", "--json").out)) == set(EXPERIMENTS)
 
 
 def test_a_dry_run_says_the_plan_and_runs_nothing(home: Home, coins: Path) -> None:

@@ -146,7 +146,7 @@ def test_the_corrected_softmax_is_a_loop_over_candidates(power: float) -> None:
     found, draw = model(graph, made), Draw(graph, made.draw)
     drawn = next(draw.batches(0))
     node_U = torch.from_numpy(drawn.node_U)
-    losses = found(drawn, draw, found.table.gather(node_U))
+    losses = found(drawn, found.table.gather(node_U))
     scale, total, weight = found.log_scale.exp().item(), 0.0, 0.0
     triples = graph.triples
     known = set(
@@ -221,7 +221,7 @@ def test_every_parameter_learns(anchor: str, loss: str) -> None:
     found, draw = model(graph, made), Draw(graph, made.draw)
     drawn = next(draw.batches(0))
     found_UD = found.table.gather(torch.from_numpy(drawn.node_U))
-    found(drawn, draw, found_UD)["total"].backward()
+    found(drawn, found_UD)["total"].backward()
     assert found_UD.grad.abs().max() > 0
     unused = {"log_scale"} if loss != "softmax" else set()
     for name, parameter in found.named_parameters():

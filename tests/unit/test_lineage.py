@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from feature_store.contracts.artifacts import Events, Mark
 from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.errors import DamagedFile
 from feature_store.contracts.manifests import Artifact
@@ -20,18 +21,18 @@ from jobs.engine.runner import StepResult, open_context, run_step, why_stale
 from jobs.engine.staleness import standings
 from jobs.engine.step_command import _line
 from jobs.pipelines import daily
-from jobs.pipelines.declarations import Ref, Step
+from jobs.pipelines.declarations import Read, Step
 from jobs.settings import Home, Settings
 from tests.aggregation_fixtures import SPEC, event_rows, random_day
 
 DAY = "2025-03-01"
-_COMMON = {"task": "t", "failure": "It failed.", "remedy": "Run it again."}
-_INGEST = Step(name="ingest", summary="events", outputs=("lake:events",), **_COMMON)
+_COMMON = {"stage": "source", "task": "t", "failure": "It failed.", "remedy": "Run it again."}
+_INGEST = Step(name="ingest", summary="events", outputs=(Events(),), **_COMMON)
 _GROW = Step(
     name="grow",
     summary="make something of the events",
-    inputs=(Ref(name="lake:events"),),
-    outputs=("validated",),
+    inputs=(Read(Events()),),
+    outputs=(Mark("validated"),),
     seeded=True,
     rounded=True,
     **_COMMON,

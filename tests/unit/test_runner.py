@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from feature_store.contracts.artifacts import SOURCE, Mark, ReleaseMark
 from feature_store.contracts.errors import ContractViolation, GuardFailed, MissingInput
 from feature_store.contracts.manifests import Artifact
 from feature_store.lake.storage import Storage
@@ -17,18 +18,19 @@ from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import open_context, run_step
 from jobs.engine.staleness import standings
 from jobs.pipelines import catalog, daily
-from jobs.pipelines.declarations import Ref, Step
+from jobs.pipelines.declarations import Read, Step
 from jobs.settings import Home, Settings
 from jobs.steps import gate
 from tests.pipelines import PIPELINE
 
-_COMMON = {"failure": "It failed.", "remedy": "Run it again."}
-_SOW = Step(name="sow", summary="write a seed", outputs=("source",), task="sow", **_COMMON)
+_COMMON = {"stage": "source", "failure": "It failed.", "remedy": "Run it again."}
+_PLANT = Mark("plant:{u}")
+_SOW = Step(name="sow", summary="write a seed", outputs=(SOURCE,), task="sow", **_COMMON)
 _GROW = Step(
     name="grow",
     summary="add today's seed to yesterday's plant",
-    inputs=(Ref(name="source"), Ref(name="plant:{u}", offset=-1, optional=True)),
-    outputs=("plant:{u}",),
+    inputs=(Read(SOURCE), Read(_PLANT, offset=-1, optional=True)),
+    outputs=(_PLANT,),
     per_upstream=True,
     recipe_parts=("aggregation",),
     task="grow",
@@ -37,8 +39,8 @@ _GROW = Step(
 _RELEASE = Step(
     name="harvest",
     summary="weigh both plants",
-    inputs=(Ref(name="plant:{u}"),),
-    outputs=("release",),
+    inputs=(Read(_PLANT),),
+    outputs=(ReleaseMark(),),
     task="harvest",
     **_COMMON,
 )
@@ -61,7 +63,7 @@ def _sow(ctx: RunContext) -> Outcome:
 
 
 def _grow(ctx: RunContext) -> Outcome:
-    name = f"plant:{ctx.upstream}"
+    name = Mark(f"plant:{ctx.upstream}")
     before = ctx.previous(name)
     past = Path(before.uri).read_text() if before else ""
     if "rotten" in (seed := Path(ctx.artifact("source").uri).read_text()):
@@ -70,7 +72,7 @@ def _grow(ctx: RunContext) -> Outcome:
 
 
 def _harvest(ctx: RunContext) -> Outcome:
-    plants = [Path(ctx.artifact(f"plant:{u}").uri).read_text() for u in ("ctr", "cvr")]
+    plants = [Path(ctx.artifact(Mark(f"plant:{u}")).uri).read_text() for u in ("ctr", "cvr")]
     return Outcome(outputs=(_write(ctx, "release", "|".join(plants)),))
 
 
@@ -307,4 +309,4 @@ def test_a_context_knows_its_place(settings: Settings) -> None:
     assert not ctx.is_first_day
     assert open_context(settings, D1).is_first_day
     assert isinstance(ctx.log, logging.Logger)
-    assert open_context(settings, D1).previous("plant:ctr") is None
+    assert open_context(settings, D1).previous(Mark("plant:ctr")) is None

@@ -1,0 +1,1 @@
+"""Online experiments that are played: auctions are held, outcomes come from the truth."""

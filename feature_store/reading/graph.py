@@ -1,0 +1,282 @@
+"""The graph of a day: who was related to what, how often, and when last, remembered day by day.
+
+The table of a day is yesterday's, its counts decayed by a day, plus what the day adds: the events
+of a day are never read again. It is bucketed by head, written bucket by bucket, and depends on
+nothing but yesterday's partition and the day's own tables, so a day made again has the same bits.
+
+A node is its type and its id: the same id in two types is two nodes.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.contracts.base import shift_day
+from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.errors import InputError
+from feature_store.contracts.manifests import Artifact
+from feature_store.contracts.tables import Column, Table
+from feature_store.lake.buckets import bucket_of
+from feature_store.lake.filing import is_late
+from feature_store.lake.lake import Lake
+from feature_store.lake.schemas import arrow_schema
+from feature_store.lake.staging import sort_rows, stage_file
+
+NODE_TYPES = ("user", "pin", "advertiser", "item")
+_KEY = ("head_type", "head_id", "relation", "tail_type", "tail_id")
+_KIND = ("head_type", "relation", "tail_type")
+_CHUNK_ROWS = 65_536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphRules:
+    """What becomes an edge, and for how long it is remembered.
+
+    Attributes:
+        actions: of impressions, from user to Pin.
+        labels: that are 1, from user to Pin, on the day they arrive on.
+        half_life_days: after which a count weighs half.
+        least: a decayed count below it is forgotten.
+    """
+
+    actions: tuple[str, ...] = ("closeup", "save", "click")
+    labels: tuple[str, ...] = ("good_click", "conversion")
+    half_life_days: float = 90.0
+    least: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("half_life_days", "least"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected > 0, found {getattr(self, name)}")
+
+
+def graph_table() -> Table:
+    """The graph as of the end of a day."""
+    named = {
+        "head_type": "what kind of node acts",
+        "head_id": "its id",
+        "relation": "what it does",
+        "tail_type": "what kind of node it acts on",
+        "tail_id": "its id",
+    }
+    return Table(
+        name="graph",
+        grain="one edge that is remembered as of the end of the day",
+        key=_KEY,
+        partition_by=("ds", "bucket"),
+        columns=(
+            *(Column(name=n, dtype="string", meaning=m) for n, m in named.items()),
+            Column(
+                name="count",
+                dtype="float64",
+                minimum=0.0,
+                meaning="how often, halved for every half-life that has passed since",
+            ),
+            Column(name="last_day", dtype="string", meaning="the day it happened last"),
+        ),
+    )
+
+
+def build_graph(
+    lake: Lake, spec: DatasetSpec, ds: str, rules: GraphRules, scratch: Path, *, buckets: int = 8
+) -> Artifact:
+    """Write the graph of a day from that of the day before, if there is one, and the day's tables.
+
+    A day on which nothing happens decays what is remembered. Of further tables, `offsite` makes
+    edges from users to items and advertisers, `campaigns` from Pins to items and from advertisers
+    to Pins.
+
+    Args:
+        scratch: a folder with room for the day's edges.
+
+    Raises:
+        MissingInput: the day's events are not there.
+        InputError: a rule names an action or a label that the data set does not have.
+    """
+    _check_rules(spec, rules)
+    table = graph_table()
+    yesterday = shift_day(ds, -1)
+    remembered = yesterday in lake.days(table.name)
+    staged = []
+    with TemporaryDirectory(prefix="graph-", dir=scratch) as folder:
+        _divide(_day_edges(lake, spec, ds, rules), Path(folder), buckets)
+        for bucket in range(buckets):
+            with pa.ipc.open_stream(Path(folder) / f"{bucket}.arrow") as reader:
+                today = reader.read_all()
+            past = lake.read(table, yesterday, bucket=bucket) if remembered else None
+            folded = fold(past, today, ds, rules)
+            staged.append(stage_file(lake.root, table, ds, folded, bucket=bucket))
+    properties = {"dtype": "float64", "dim": "1", "buckets": str(buckets)}
+    return lake.commit(table, ds, staged, properties=properties)
+
+
+def fold(past: pa.Table | None, today: pa.Table, ds: str, rules: GraphRules) -> pa.Table:
+    """Yesterday's edges, decayed by a day, plus those of the day; ordered by key.
+
+    Every sum has two parts at most besides whole numbers, so its bits do not depend on an order.
+
+    Args:
+        past: rows of the table of the day before.
+        today: keys of edges, a row for each time it happened.
+    """
+    schema = arrow_schema(graph_table())
+    counted = today.group_by(list(_KEY), use_threads=False).aggregate([([], "count_all")])
+    rows = pa.table(
+        [counted[name] for name in _KEY]
+        + [pc.cast(counted["count_all"], pa.float64()), pa.repeat(pa.scalar(ds), len(counted))],
+        names=[*_KEY, "count", "last_day"],
+    )
+    if past is not None:
+        decayed = pc.multiply(past["count"], 0.5 ** (1 / rules.half_life_days))
+        past = past.set_column(past.schema.get_field_index("count"), "count", decayed)
+        joined = pa.concat_tables([past.cast(schema), rows.cast(schema)]).combine_chunks()
+        rows = joined.group_by(list(_KEY), use_threads=False).aggregate(
+            [("count", "sum"), ("last_day", "max")]
+        )
+        rows = rows.rename_columns([*_KEY, "count", "last_day"])
+    kept = rows.filter(pc.greater_equal(rows["count"], rules.least))
+    return sort_rows(kept.select(schema.names).cast(schema), _KEY)
+
+
+def _check_rules(spec: DatasetSpec, rules: GraphRules) -> None:
+    labels = tuple(x.name for x in spec.labels)
+    for what, asked, there in (
+        ("actions", rules.actions, spec.actions),
+        ("labels", rules.labels, labels),
+    ):
+        if unknown := sorted(set(asked) - set(there)):
+            raise InputError(
+                f"a graph is made of {what} that the data set does not have",
+                where=f"{spec.name}: {what}",
+                expected=" | ".join(dict.fromkeys(there)),
+                found=" ".join(unknown),
+            )
+
+
+def _day_edges(lake: Lake, spec: DatasetSpec, ds: str, rules: GraphRules) -> Iterator[pa.Table]:
+    """Keys of edges of a day, a row for each time one happened, some at a time."""
+    columns = ["user_id", "pin_id", "arrived_at", "action", *rules.labels]
+    for rows in _batches(lake, spec.events_table(), ds, columns):
+        shown = pc.invert(is_late(rows))
+        for action in rules.actions:
+            hit = pc.and_(shown, pc.equal(rows["action"], action))
+            yield _edges(rows.filter(hit), ("user", "user_id"), action, ("pin", "pin_id"))
+        for label in rules.labels:
+            hit = pc.fill_null(pc.equal(rows[label], 1), False)
+            yield _edges(rows.filter(hit), ("user", "user_id"), label, ("pin", "pin_id"))
+    further = {table.name: table for table in spec.tables}
+    if "offsite" in further:
+        for rows in _batches(
+            lake, further["offsite"], ds, ["user_id", "item_id", "advertiser_id", "kind"]
+        ):
+            for kind in pc.unique(rows["kind"]).to_pylist():
+                some = rows.filter(pc.equal(rows["kind"], kind))
+                yield _edges(some, ("user", "user_id"), kind, ("item", "item_id"))
+                yield _edges(some, ("user", "user_id"), kind, ("advertiser", "advertiser_id"))
+    if "campaigns" in further:
+        for rows in _batches(
+            lake, further["campaigns"], ds, ["pin_id", "item_id", "advertiser_id"]
+        ):
+            yield _edges(rows, ("pin", "pin_id"), "promotes", ("item", "item_id"))
+            yield _edges(rows, ("advertiser", "advertiser_id"), "owns", ("pin", "pin_id"))
+
+
+def _batches(lake: Lake, table: Table, ds: str, columns: list[str]) -> Iterator[pa.Table]:
+    dataset = lake.dataset(table, [ds])
+    for batch in dataset.to_batches(columns=list(dict.fromkeys(columns)), batch_size=_CHUNK_ROWS):
+        yield pa.Table.from_batches([batch])
+
+
+def _edges(rows: pa.Table, head: tuple[str, str], relation: str, tail: tuple[str, str]) -> pa.Table:
+    def same(value: str) -> pa.Array:
+        return pa.repeat(pa.scalar(value), len(rows))
+
+    found = [same(head[0]), rows[head[1]], same(relation), same(tail[0]), rows[tail[1]]]
+    made = pa.table(found, names=list(_KEY))
+    return made.filter(pc.and_(pc.is_valid(made["head_id"]), pc.is_valid(made["tail_id"])))
+
+
+def _divide(parts: Iterator[pa.Table], folder: Path, buckets: int) -> None:
+    """Write edges into the file of the bucket of their head."""
+    schema = pa.schema([(name, pa.string()) for name in _KEY])
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(pa.ipc.new_stream(folder / f"{b}.arrow", schema))
+            for b in range(buckets)
+        ]
+        for part in parts:
+            rows = part.cast(schema).combine_chunks()
+            bucket = bucket_of(rows["head_id"], buckets)
+            for b in np.unique(bucket):
+                writers[b].write_table(rows.filter(pa.array(bucket == b)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NumberedGraph:
+    """The graph of a day with nodes as numbers: ordered by type, then by id.
+
+    Attributes:
+        id_N: of each node.
+        type_N: positions in `NODE_TYPES`.
+        relations: (head type, relation, tail type), ordered.
+        head_K, relation_K, tail_K: edges.
+        weight_K: log(1 + count).
+        left_out: nodes with fewer edges than asked for, which are not in it.
+    """
+
+    id_N: npt.NDArray[np.object_]
+    type_N: npt.NDArray[np.int8]
+    relations: tuple[tuple[str, str, str], ...]
+    head_K: npt.NDArray[np.int64]
+    relation_K: npt.NDArray[np.int64]
+    tail_K: npt.NDArray[np.int64]
+    weight_K: npt.NDArray[np.float32]
+    left_out: int
+
+
+def read_graph(lake: Lake, ds: str, *, least_degree: int = 3) -> NumberedGraph:
+    """The graph as of the end of a day, without nodes of few edges.
+
+    A node goes where fewer than `least_degree` edges touch it, and its edges go with it, once: what
+    remains may have fewer.
+
+    Raises:
+        MissingInput: the day is not there.
+    """
+    rows = lake.read(graph_table(), ds)
+    ends = {s: _nodes(rows, s) for s in ("head", "tail")}
+    names, at = np.unique(np.concatenate([ends["head"], ends["tail"]]), return_inverse=True)
+    head_K, tail_K = np.split(at, 2)
+    degree_N = np.bincount(at, minlength=len(names))
+    kept_N = degree_N >= least_degree
+    kept_K = kept_N[head_K] & kept_N[tail_K]
+    used = np.unique(np.concatenate([head_K[kept_K], tail_K[kept_K]]))
+    kinds = pc.binary_join_element_wise(*(rows[c] for c in _KIND), "\x00")
+    kind_R, relation_K = np.unique(kinds.to_numpy().astype(str), return_inverse=True)
+    type_and_id = [name.split("\x00", 1) for name in names[used]]
+    return NumberedGraph(
+        id_N=np.array([i for _, i in type_and_id], object),
+        type_N=np.array([int(t) for t, _ in type_and_id], np.int8),
+        relations=tuple(tuple(kind.split("\x00")) for kind in kind_R),
+        head_K=np.searchsorted(used, head_K[kept_K]),
+        relation_K=relation_K[kept_K],
+        tail_K=np.searchsorted(used, tail_K[kept_K]),
+        weight_K=np.log1p(rows["count"].to_numpy()[kept_K]).astype(np.float32),
+        left_out=len(names) - len(used),
+    )
+
+
+def _nodes(rows: pa.Table, side: str) -> npt.NDArray[np.str_]:
+    """Type and id in one string: ids hold no NUL."""
+    types = pa.array(NODE_TYPES)
+    code = pc.cast(pc.index_in(rows[f"{side}_type"], value_set=types), pa.string())
+    joined = pc.binary_join_element_wise(code, rows[f"{side}_id"], "\x00")
+    found: npt.NDArray[np.str_] = joined.to_numpy().astype(str)
+    return found

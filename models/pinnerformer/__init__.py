@@ -1,0 +1,1 @@
+"""PinnerFormer: users from what they did, Pins from their content."""

@@ -1,0 +1,99 @@
+"""Row-wise Adagrad: a number of state per row, and no work for rows that a step did not touch.
+
+Shapes: R rows of a table, N rows that were touched, D width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.protocol import RowWise
+from models.training.checkpoint import Tensors
+from models.training.distributed import gather, world
+
+_SUM = "row_sum"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Table:
+    """A parameter, its state (a sum of squares per row), and how it is trained."""
+
+    weight_RD: nn.Parameter
+    sum_R: Tensor
+    how: RowWise
+
+
+class RowWiseAdagrad:
+    """Trains tables of a module: each row by a learning rate that falls with its own gradients.
+
+    Every rank holds the whole table and takes the same step: the touched rows of all ranks are
+    gathered and summed, so that tables stay outside of DDP, which would exchange every row.
+
+    Args:
+        tables: by the name of the parameter, how it is trained.
+
+    Source: row-wise AdaGrad of Mudigere et al. 2022 (arXiv 2104.05158), section 4.1: the sum of a
+    row is that of the mean squares of its gradients.
+    Deviations: none.
+    """
+
+    def __init__(self, module: nn.Module, tables: Mapping[str, RowWise]) -> None:
+        named = dict(module.named_parameters())
+        self._tables = {}
+        for name, how in tables.items():
+            weight_RD = named[name]
+            sum_R = weight_RD.detach().new_zeros(len(weight_RD))
+            self._tables[name] = _Table(weight_RD=weight_RD, sum_R=sum_R, how=how)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last step."""
+        for table in self._tables.values():
+            table.weight_RD.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Apply the gradients of every rank to the rows that have one."""
+        for table in self._tables.values():
+            row_N, grad_ND = _summed(table.weight_RD)
+            total_N = table.sum_R[row_N] + grad_ND.square().mean(dim=1)
+            table.sum_R[row_N] = total_N
+            pace_N = table.how.learning_rate / (total_N.sqrt() + table.how.epsilon)
+            table.weight_RD.index_add_(0, row_N, -pace_N[:, None] * grad_ND)
+
+    def tensors(self) -> Tensors:
+        """The state on the CPU, named `row_sum/<parameter>`."""
+        return {f"{_SUM}/{name}": t.sum_R.cpu().clone() for name, t in self._tables.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a saved state; tables without one start afresh."""
+        for name, table in self._tables.items():
+            if (saved := tensors.get(f"{_SUM}/{name}")) is not None:
+                table.sum_R.copy_(saved)
+
+
+def _summed(weight_RD: nn.Parameter) -> tuple[Tensor, Tensor]:
+    """Rows that any rank touched, each once, and the sum of their gradients over ranks."""
+    row_N, grad_ND = _touched(weight_RD)
+    if (ranks := world()[1]) > 1:
+        # Losses are scaled for DDP, which averages over ranks.
+        row_N, grad_ND = gather(row_N), gather(grad_ND) / ranks
+    distinct_N, place = torch.unique(row_N, return_inverse=True)
+    if len(distinct_N) == len(row_N):
+        return row_N, grad_ND
+    total_ND = grad_ND.new_zeros((len(distinct_N), grad_ND.shape[1]))
+    return distinct_N, total_ND.index_add_(0, place, grad_ND)
+
+
+def _touched(weight_RD: nn.Parameter) -> tuple[Tensor, Tensor]:
+    """Rows of this rank that have a gradient, and their gradients."""
+    grad = weight_RD.grad
+    if grad is None:
+        empty_N = torch.zeros(0, dtype=torch.int64, device=weight_RD.device)
+        return empty_N, weight_RD.detach()[empty_N]
+    if grad.is_sparse:
+        grad = grad.coalesce()
+        return grad.indices()[0], grad.values()
+    row_N = grad.any(dim=1).nonzero()[:, 0]
+    return row_N, grad[row_N]
