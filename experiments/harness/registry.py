@@ -26,6 +26,7 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
         "experiments.instrument",
         "false positives, power and coverage of the simulated A/B test",
     ),
+    "next_item": ("experiments.next_item.losses", "losses of a next-item model on public data"),
     "upstream": ("experiments.upstream", "ways to build or train the upstream model"),
 }
 
