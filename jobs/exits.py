@@ -17,6 +17,7 @@ from pathlib import Path
 
 from feature_store.contracts.errors import DermError
 
+TOO_EARLY = 4  # nothing is wrong, and the same command later may do
 INTERRUPTED = 130  # as shells report SIGINT
 READER_LEFT = 141  # as shells report SIGPIPE
 

@@ -1,6 +1,7 @@
 """Every test: what it started ends with it (`tests/reaper.py`); in lanes, `tests/lanes.py`."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -13,6 +14,9 @@ _FAILED = pytest.StashKey[bool]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Mark this run; end what runs before it have left."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As in a shell's background; what the tests start would be deaf to it as well.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ[reaper.MARK] = reaper.mark()
     reaper.reap(reaper.orphans())
 

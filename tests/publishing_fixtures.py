@@ -5,10 +5,12 @@ import importlib
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import Entity, Upstream, shift_day
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.contracts.manifests import Artifact, StepManifest
@@ -39,6 +41,11 @@ SPEC = DatasetSpec(
         Feature(name="age", scope="pin", kind="numeric", meaning="days since it was created"),
     ),
 )
+
+
+def patient_client(url: str, **options: Any) -> FeatureClient:
+    """A ranker's client that waits for its answers, however busy the machine is."""
+    return FeatureClient(url, timeout_s=30.0, **options)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from models.training.determinism import make_deterministic
 from models.transra.config import GraphConfig
 from models.transra.graph import Triples
 from models.transra.ranking import rank
-from models.transra.training import GraphTrainer, new_model
+from models.transra.training import GraphPass, GraphTrainer, new_model
 
 log = logging.getLogger("derm")
 
@@ -46,6 +46,10 @@ class PassSchedule:
 class LinkRun:
     """One model, one graph, one seed.
 
+    Attributes:
+        passes, train_s: that are behind it, and seconds of this process's cores they took.
+        curve: a line per validation.
+
     Args:
         folder: of the run; what is there is continued.
     """
@@ -61,6 +65,7 @@ class LinkRun:
     ) -> None:
         self.data, self.schedule, self.folder = data, schedule, folder
         self.curve: list[dict[str, float]] = []
+        self.passes, self.train_s = 0, 0.0
         make_deterministic(threads=1)
         self.trainer = GraphTrainer(new_model(data.graph, config, seed), data.graph, seed=seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,8 +73,8 @@ class LinkRun:
     def train(self) -> None:
         """Train to the end, from where an interrupted run stopped."""
         self._restore()
-        while self._passes() < self.schedule.passes and not self._tired():
-            self._until_next_validation()
+        while self.passes < self.schedule.passes and not self._tired():
+            self._pass()
 
     def tested(self) -> dict[str, float]:
         """What the pass that validation chose reaches on the test part."""
@@ -79,26 +84,31 @@ class LinkRun:
         best = self.curve[self._best()] if self.curve else {}
         return {**found, "passes": best.get("passes", 0), "train_s": best.get("train_s", 0.0)}
 
-    def _until_next_validation(self) -> None:
-        started, first = time.process_time(), self._passes()
-        last = min(first + self.schedule.every, self.schedule.passes)
-        passed = [self.trainer.train(number) for number in range(first, last)]
-        trained = time.process_time() - started
-        before = self.curve[-1]["train_s"] if self.curve else 0.0
+    def _pass(self) -> None:
+        """One pass, and a validation where one is due; then the run may be interrupted."""
+        started = time.process_time()
+        passed = self.trainer.train(self.passes)
+        seconds = time.process_time() - started
+        self.passes, self.train_s = self.passes + 1, self.train_s + seconds
+        if self.passes % self.schedule.every == 0 or self.passes == self.schedule.passes:
+            self._validate(passed, seconds)
+        progress = {"passes": self.passes, "train_s": self.train_s, "curve": self.curve}
+        write_tensors(
+            self.folder / _CHECKPOINT, self.trainer.tensors(), {"progress": json.dumps(progress)}
+        )
+
+    def _validate(self, passed: GraphPass, seconds: float) -> None:
         line = {
-            "passes": last,
-            "loss": round(passed[-1].losses["fit"], 5),
+            "passes": self.passes,
+            "loss": round(passed.losses["fit"], 5),
             **{f"validation_{k}": round(v, 5) for k, v in self._validated().items()},
-            "train_s": round(before + trained, 1),
-            "triples_per_s": round(sum(p.triples for p in passed) / trained),
+            "train_s": round(self.train_s, 1),
+            "triples_per_s": round(passed.triples / seconds),
         }
         self.curve.append(line)
         log.info("%s: %s", self.folder.name, json.dumps(line))
         if self._best() == len(self.curve) - 1:
             write_tensors(self.folder / _BEST, self.trainer.tensors())
-        write_tensors(
-            self.folder / _CHECKPOINT, self.trainer.tensors(), {"curve": json.dumps(self.curve)}
-        )
         write_atomic(self.folder / _CURVE, "".join(f"{json.dumps(row)}\n" for row in self.curve))
 
     def _validated(self) -> dict[str, float]:
@@ -112,9 +122,6 @@ class LinkRun:
         known = (data.graph.triples, data.valid, data.test)
         return rank(self.trainer.model, data.graph, asked, known).metrics()
 
-    def _passes(self) -> int:
-        return int(self.curve[-1]["passes"]) if self.curve else 0
-
     def _best(self) -> int:
         values = [line["validation_mrr"] for line in self.curve]
         return values.index(max(values))
@@ -126,4 +133,6 @@ class LinkRun:
         if (path := self.folder / _CHECKPOINT).exists():
             tensors, metadata = read_tensors(path)
             self.trainer.load(tensors)
-            self.curve = json.loads(metadata["curve"])
+            progress = json.loads(metadata["progress"])
+            self.passes, self.train_s = progress["passes"], progress["train_s"]
+            self.curve = progress["curve"]

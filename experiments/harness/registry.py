@@ -20,10 +20,13 @@ from feature_store.contracts.errors import InputError
 EXPERIMENTS: dict[str, tuple[str, str]] = {
     "arrivals": ("experiments.arrivals", "worlds of different ages, by the conversions they hide"),
     "graph": ("experiments.graph.links", "graph models on public graphs, by the rank of links"),
+    "ab": ("experiments.ab", "rankers played against the policy that made the log"),
+    "graph_world": ("experiments.graph.worlds", "graph models on markets: links, raw vectors"),
     "instrument": (
         "experiments.instrument",
         "false positives, power and coverage of the simulated A/B test",
     ),
+    "next_item": ("experiments.next_item.losses", "losses of a next-item model on public data"),
     "upstream": ("experiments.upstream", "ways to build or train the upstream model"),
 }
 

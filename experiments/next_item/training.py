@@ -6,6 +6,7 @@ stands) and `best.safetensors` (the weights that validation chose).
 Shapes: U users of a batch, R positions, N negatives, I items.
 """
 
+import dataclasses
 import json
 import logging
 import math
@@ -20,6 +21,7 @@ import torch
 
 from experiments.next_item.protocol import TOP_K, Split, quality, ranks
 from experiments.next_item.sequences import Ids, Sequences
+from feature_store.contracts.errors import InputError
 from jobs.engine.manifests import write_atomic
 from models.sasrec.config import SasRecConfig
 from models.sasrec.model import SasRec
@@ -152,14 +154,29 @@ class NextItemRun:
         moments = {f"optimizer/{k}": v for k, v in self.trainer.optimizer.tensors().items()}
         weights = {f"model/{k}": v for k, v in module_tensors(self.model).items()}
         write_tensors(
-            self.folder / _CHECKPOINT, weights | moments, {"curve": json.dumps(self.curve)}
+            self.folder / _CHECKPOINT,
+            weights | moments,
+            {"curve": json.dumps(self.curve), "settings": self._settings()},
         )
         write_atomic(self.folder / _CURVE, "".join(f"{json.dumps(line)}\n" for line in self.curve))
+
+    def _settings(self) -> str:
+        """What decides the run, its data apart."""
+        parts = [dataclasses.asdict(x) for x in (self.config, self.schedule)]
+        return json.dumps([*parts, self.seed], sort_keys=True)
 
     def _restore(self) -> None:
         if not (path := self.folder / _CHECKPOINT).exists():
             return
         tensors, metadata = read_tensors(path)
+        if (found := metadata["settings"]) != self._settings():
+            raise InputError(
+                "a run that began with other settings cannot be continued",
+                where=str(self.folder),
+                expected=self._settings(),
+                found=found,
+                hint="name another folder of runs, or remove this one",
+            )
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

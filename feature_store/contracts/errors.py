@@ -1,8 +1,7 @@
 """Errors an operator can act on: what, where, expected, found, and the next step.
 
 Exit codes are part of the command line's contract: 2 means that the input or the request was
-wrong and nothing was changed; 3 that a guard refused a result; 4 that it is too early, and the same
-command later may do; 1 that something else failed.
+wrong and nothing was changed; 3 that a guard refused a result; 1 that something else failed.
 """
 
 from collections.abc import Sequence
@@ -89,12 +88,6 @@ class ManifestCorrupt(InputError):
 
 class DamagedFile(InputError):
     """A file does not hold what was written: changed, cut short, or put in another's place."""
-
-
-class NotYet(DermError):
-    """What is asked for is not there yet, and nothing is wrong with that."""
-
-    exit_code = 4
 
 
 class GuardFailed(DermError):

@@ -13,8 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store.contracts.errors import NotYet
-from jobs import recipes
+from jobs import exits, recipes
 from jobs.console import day, out
 from jobs.datasets import readiness
 from jobs.datasets.readiness import Readiness
@@ -30,22 +29,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
-    """Say that the day is whole.
+    """Say whether the day is whole, and what is waited for.
 
     Raises:
-        NotYet: it is not; the message names what is waited for.
         InputError: the data set, its declaration or its folder is wrong.
     """
     home = Home.load(settings.home)
-    if lacking := tuple(_lacking(home, settings, args.ds)):
-        raise NotYet(
-            f"the source of {args.ds} is not whole yet",
-            where=home.source or home.dataset,
-            expected="; ".join(lacking),
-            hint=f"nothing is wrong so far; if it will never come: {skips.command(args.ds)}",
-        )
-    out(json.dumps({"ds": args.ds, "ready": True}) if args.json else f"{args.ds} is whole")
-    return 0
+    lacking = tuple(_lacking(home, settings, args.ds))
+    if args.json:
+        out(json.dumps({"ds": args.ds, "ready": not lacking, "waiting_for": lacking}))
+    elif lacking:
+        out(f"{args.ds} is not whole yet; waiting for")
+        for what in lacking:
+            out(f"  {what}")
+        out(f"if it will never come: {skips.command(args.ds)}")
+    else:
+        out(f"{args.ds} is whole")
+    return exits.TOO_EARLY if lacking else 0
 
 
 def _lacking(home: Home, settings: Settings, ds: str) -> Iterator[str]:

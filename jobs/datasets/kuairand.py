@@ -4,7 +4,6 @@ Source: Gao et al., CIKM 2022, doi 10.1145/3511808.3557624. Mapping and weakness
 docs/datasets.md. A day is a UTC day of `time_ms`, not the Beijing date of the file.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +12,8 @@ import pyarrow as pa
 from feature_store.contracts.base import day_number
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.lake.filing import never_late
-from jobs.datasets.base import DayTables, read_parquet, tables_digest
-from jobs.datasets.checks import Problems
+from jobs.datasets.base import DayTables
+from jobs.datasets.public_files import Frames, PublicFiles
 from jobs.datasets.rolling import DAY_US, Rolling, known_entities, utc
 
 _ROLLING = Rolling(label="click", days=7)
@@ -49,7 +48,6 @@ _VIDEOS = {
     "upload_type": "string",
     "tag": "string",
 }
-_FILES = ("log", "user_features", "video_features_basic_pool")
 
 SPEC = DatasetSpec(
     name="kuairand",
@@ -97,62 +95,31 @@ SPEC = DatasetSpec(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KuaiRandAdapter:
-    """The files log, user_features and video_features_basic_pool below `folder`."""
-
-    folder: Path
-    history_days: int = 7
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """The declaration of its tables."""
-        return SPEC
-
-    def first_day(self) -> str:
-        """The first whole UTC day; the 269 rows of the evening before are not used."""
-        return "2022-04-08"
-
-    def last_day(self) -> str:
-        """The last day of the log."""
-        return "2022-04-21"
-
-    def read_day(self, ds: str) -> DayTables:
-        """The tables of a UTC day.
-
-        Raises:
-            ContractViolation: a file is missing, damaged or of another shape.
-        """
-        problems = Problems(ds)
-        log = read_parquet(self.folder / "log.parquet", problems, _LOG)
-        users = read_parquet(self.folder / "user_features.parquet", problems, _USERS)
-        videos = read_parquet(self.folder / "video_features_basic_pool.parquet", problems, _VIDEOS)
-        problems.refuse("put the files of the data set, unchanged, into the source folder")
-        events, day = _log(log.to_pandas()), day_number(ds)
-        events = events[events["day"] >= day_number(self.first_day())]
-        return DayTables(
-            events=_events(events[events["day"] == day]),
-            users=_user_table(events, users.to_pandas(), day),
-            pins=_pin_table(events, videos.to_pandas(), day),
-        )
-
-    def files(self, ds: str) -> tuple[Path, ...]:  # noqa: ARG002 - the same for every day
-        """The files of the data set."""
-        return tuple(self.folder / f"{name}.parquet" for name in _FILES)
-
-    def fingerprint(self, ds: str) -> str:
-        """Digest of the day's tables: other days of the log leave it alone.
-
-        Raises:
-            ContractViolation: a file is damaged or of another shape.
-        """
-        day = self.read_day(ds)
-        return tables_digest(day.events, day.users, day.pins)
+# The first whole UTC day; the 269 rows of the evening before are not used.
+_FIRST = "2022-04-08"
 
 
-def open_folder(folder: Path) -> KuaiRandAdapter:
+def open_folder(folder: Path) -> PublicFiles:
     """The adapter of the data set's files."""
-    return KuaiRandAdapter(folder=folder)
+    return PublicFiles(
+        folder=folder,
+        spec=SPEC,
+        first=_FIRST,
+        last="2022-04-21",
+        history_days=7,
+        columns={"log": _LOG, "user_features": _USERS, "video_features_basic_pool": _VIDEOS},
+        cut=_cut,
+    )
+
+
+def _cut(files: Frames, day: int) -> DayTables:
+    events = _log(files["log"])
+    events = events[events["day"] >= day_number(_FIRST)]
+    return DayTables(
+        events=_events(events[events["day"] == day]),
+        users=_user_table(events, files["user_features"], day),
+        pins=_pin_table(events, files["video_features_basic_pool"], day),
+    )
 
 
 def _log(raw: pd.DataFrame) -> pd.DataFrame:

@@ -3,17 +3,15 @@
 Source: Harper and Konstan, ACM TiiS 5(4), 2015. Mapping and weaknesses are in docs/datasets.md.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
-from feature_store.contracts.base import day_number
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.lake.filing import never_late
-from jobs.datasets.base import DayTables, read_parquet, tables_digest
-from jobs.datasets.checks import Problems
+from jobs.datasets.base import DayTables
+from jobs.datasets.public_files import Frames, PublicFiles
 from jobs.datasets.rolling import DAY_US, Rolling, known_entities, split_words, utc
 
 _ROLLING = Rolling(label="liked", days=30)
@@ -26,7 +24,6 @@ _USERS = {
     "zip_code": "string",
 }
 _ITEMS = {"item_id": "integer", "release_year": "string", "class": "string"}
-_FILES = ("ratings", "users", "items")
 
 SPEC = DatasetSpec(
     name="movielens",
@@ -55,61 +52,30 @@ SPEC = DatasetSpec(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MovieLensAdapter:
-    """The files ratings, users and items below `folder`."""
+def open_folder(folder: Path) -> PublicFiles:
+    """The adapter of the data set's files.
 
-    folder: Path
-    history_days: int = 7
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """The declaration of its tables."""
-        return SPEC
-
-    def first_day(self) -> str:
-        """The beginning of the densest month; from here no day has fewer than 100 ratings."""
-        return "1997-11-05"
-
-    def last_day(self) -> str:
-        """The last day with a rating; the days of the last five months are sparse."""
-        return "1998-04-22"
-
-    def read_day(self, ds: str) -> DayTables:
-        """The tables of a day.
-
-        Raises:
-            ContractViolation: a file is missing, damaged or of another shape.
-        """
-        problems = Problems(ds)
-        ratings = read_parquet(self.folder / "ratings.parquet", problems, _RATINGS)
-        users = read_parquet(self.folder / "users.parquet", problems, _USERS)
-        items = read_parquet(self.folder / "items.parquet", problems, _ITEMS)
-        problems.refuse("put the files of the data set, unchanged, into the source folder")
-        log, day = _log(ratings.to_pandas()), day_number(ds)
-        return DayTables(
-            events=_events(log[log["day"] == day]),
-            users=_user_table(log, users.to_pandas(), day),
-            pins=_pin_table(log, items.to_pandas(), day),
-        )
-
-    def files(self, ds: str) -> tuple[Path, ...]:  # noqa: ARG002 - the same for every day
-        """The files of the data set."""
-        return tuple(self.folder / f"{name}.parquet" for name in _FILES)
-
-    def fingerprint(self, ds: str) -> str:
-        """Digest of the day's tables: other days of the log leave it alone.
-
-        Raises:
-            ContractViolation: a file is damaged or of another shape.
-        """
-        day = self.read_day(ds)
-        return tables_digest(day.events, day.users, day.pins)
+    It begins with the densest month: from there no day has fewer than 100 ratings. The days of the
+    last five months are sparse.
+    """
+    return PublicFiles(
+        folder=folder,
+        spec=SPEC,
+        first="1997-11-05",
+        last="1998-04-22",
+        history_days=7,
+        columns={"ratings": _RATINGS, "users": _USERS, "items": _ITEMS},
+        cut=_cut,
+    )
 
 
-def open_folder(folder: Path) -> MovieLensAdapter:
-    """The adapter of the data set's files."""
-    return MovieLensAdapter(folder=folder)
+def _cut(files: Frames, day: int) -> DayTables:
+    log = _log(files["ratings"])
+    return DayTables(
+        events=_events(log[log["day"] == day]),
+        users=_user_table(log, files["users"], day),
+        pins=_pin_table(log, files["items"], day),
+    )
 
 
 def _log(ratings: pd.DataFrame) -> pd.DataFrame:

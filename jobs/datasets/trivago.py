@@ -3,18 +3,16 @@
 Source: Adamczak et al., ACM TIST 12(1), 2020. Mapping and weaknesses are in docs/datasets.md.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from feature_store.contracts.base import day_number
 from feature_store.contracts.datasets import DatasetSpec, Feature, Label
 from feature_store.lake.filing import never_late
-from jobs.datasets.base import DayTables, read_parquet, tables_digest
-from jobs.datasets.checks import Problems
+from jobs.datasets.base import DayTables
+from jobs.datasets.public_files import Frames, PublicFiles
 from jobs.datasets.rolling import DAY_US, Rolling, Scope, known_entities, utc
 
 _ROLLING = Rolling(label="engaged", days=7)
@@ -30,7 +28,6 @@ _COLUMNS = {
     ),
 }
 _CLICKOUT = "clickout item"
-_FILES = ("events",)
 
 SPEC = DatasetSpec(
     name="trivago",
@@ -68,59 +65,26 @@ SPEC = DatasetSpec(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrivagoAdapter:
-    """The file events below `folder`. It holds two days, so no history is set aside."""
-
-    folder: Path
-    history_days: int = 0
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """The declaration of its tables."""
-        return SPEC
-
-    def first_day(self) -> str:
-        """The first of the two days."""
-        return "2018-11-07"
-
-    def last_day(self) -> str:
-        """The second of the two days."""
-        return "2018-11-08"
-
-    def read_day(self, ds: str) -> DayTables:
-        """The tables of a day.
-
-        Raises:
-            ContractViolation: the file is missing, damaged or of another shape.
-        """
-        problems = Problems(ds)
-        raw = read_parquet(self.folder / "events.parquet", problems, _COLUMNS)
-        problems.refuse("put the file of the data set, unchanged, into the source folder")
-        log, day = _log(raw.to_pandas()), day_number(ds)
-        return DayTables(
-            events=_events(log[log["day"] == day]),
-            users=_table(log, "user", ("platform",), day),
-            pins=_table(log, "pin", ("city",), day),
-        )
-
-    def files(self, ds: str) -> tuple[Path, ...]:  # noqa: ARG002 - the same for every day
-        """The files of the data set."""
-        return tuple(self.folder / f"{name}.parquet" for name in _FILES)
-
-    def fingerprint(self, ds: str) -> str:
-        """Digest of the day's tables: other days of the log leave it alone.
-
-        Raises:
-            ContractViolation: a file is damaged or of another shape.
-        """
-        day = self.read_day(ds)
-        return tables_digest(day.events, day.users, day.pins)
+def open_folder(folder: Path) -> PublicFiles:
+    """The adapter of the data set's file. It holds two days, so no history is set aside."""
+    return PublicFiles(
+        folder=folder,
+        spec=SPEC,
+        first="2018-11-07",
+        last="2018-11-08",
+        history_days=0,
+        columns={"events": _COLUMNS},
+        cut=_cut,
+    )
 
 
-def open_folder(folder: Path) -> TrivagoAdapter:
-    """The adapter of the data set's files."""
-    return TrivagoAdapter(folder=folder)
+def _cut(files: Frames, day: int) -> DayTables:
+    log = _log(files["events"])
+    return DayTables(
+        events=_events(log[log["day"] == day]),
+        users=_table(log, "user", ("platform",), day),
+        pins=_table(log, "pin", ("city",), day),
+    )
 
 
 def _log(raw: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from feature_store.contracts.artifacts import reference
+from jobs import exits
 from jobs.engine import findings
 from jobs.scheduling import alerts, assets
 from jobs.scheduling.messages import Listener
@@ -24,8 +25,6 @@ from jobs.settings import Settings
 
 # `derm` promises that these exit codes mean "the same again would end the same way".
 HOPELESS_EXIT_CODES = (2, 3)
-# And this one that it is too early.
-_TOO_EARLY = 4
 
 # A day that is queued this long after it was due is history: catching up on it wakes nobody.
 _HISTORY = dt.timedelta(days=1)
@@ -52,7 +51,7 @@ class _Command:
         """
         listener = Listener(self.log)
         code = self._run(listener.line)
-        if code in (0, _TOO_EARLY):
+        if code in (0, exits.TOO_EARLY):
             return code
         message = listener.message()
         self._explain(message.step if message else "", context["ti"].log_url)
@@ -111,7 +110,7 @@ class DermOperator(_Command, BaseOperator):
             AirflowException: it failed otherwise, or came too early.
         """
         if self._obey(context):
-            raise AirflowException(f"exit code {_TOO_EARLY}: it is too early")
+            raise AirflowException(f"exit code {exits.TOO_EARLY}: it is too early")
         _describe(self.outlets, context)
 
 

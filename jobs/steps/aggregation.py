@@ -7,12 +7,12 @@ from typing import Literal, TypeVar
 
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.errors import SpaceMismatch
-from feature_store.contracts.manifests import Artifact
+from feature_store.contracts.manifests import Artifact, Metrics
 from feature_store.contracts.tables import Table
 from feature_store.lake.layout import Layout
 from feature_store.spark.aggregation import BucketResult
 from feature_store.spark.tasks import BucketTask, bytes_read, run_here, run_tasks
-from jobs.engine.context import RunContext
+from jobs.engine.context import Outcome, RunContext
 from jobs.settings import Settings
 
 # What a core merges while a JVM starts.
@@ -31,6 +31,38 @@ def run_bucket_tasks(ctx: RunContext, function: Callable[[T], R], tasks: Sequenc
 
     spark = spark_context(settings.spark_master, settings.spark_memory, ctx.paths.tmp)
     return run_tasks(spark, function, tasks)
+
+
+def by_bucket(
+    ctx: RunContext,
+    function: Callable[[T], BucketResult],
+    tasks_of: Callable[[RunContext, Entity, Layout], list[T]],
+    *,
+    reads: Callable[[Upstream, Entity], Table],
+    writes: Callable[[Upstream, Entity], Table],
+    numbers: Callable[[list[BucketResult]], dict[str, int]],
+) -> Outcome:
+    """Make a table of every entity of the upstream from another, a task per bucket.
+
+    Args:
+        reads: the table whose layout the new one has.
+        numbers: what a step counts of the buckets of an entity, as `num_<name>_<entity>`.
+
+    Raises:
+        MissingInput: what it reads is not there.
+        SpaceMismatch: the buckets of a table do not all live in one space.
+    """
+    upstream, entities = ctx.own_upstream, ctx.own_entities
+    layouts = {e: ctx.lake.layout(reads(upstream, e).name) for e in entities}
+    tasks = [task for e in entities for task in tasks_of(ctx, e, layouts[e])]
+    results, timings = run_timed(ctx, function, tasks)
+    outputs = commit_buckets(ctx, writes, results, layouts, timings)
+    metrics: Metrics = {
+        f"num_{name}_{e}": number
+        for e in entities
+        for name, number in numbers([r for r in results if r.entity == e]).items()
+    }
+    return Outcome(outputs=outputs, metrics=metrics, timings=timings)
 
 
 def engine_of(settings: Settings, tasks: Sequence[BucketTask]) -> Literal["local", "spark"]:

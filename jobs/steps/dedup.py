@@ -5,15 +5,12 @@ Pins. Grain: one row per entity seen on the day. Raw rows are already in buckets
 shuffled.
 """
 
-from collections.abc import Sequence
-
 from feature_store.contracts.base import Entity
-from feature_store.contracts.manifests import Metrics
 from feature_store.contracts.tables import daily_table, raw_table
 from feature_store.lake.layout import Layout
 from feature_store.spark.aggregation import BucketResult, DedupTask, dedup_bucket
 from jobs.engine.context import Outcome, RunContext
-from jobs.steps.aggregation import commit_buckets, run_timed
+from jobs.steps.aggregation import by_bucket
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -23,12 +20,9 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: a raw partition is not there.
         ContractViolation: raw rows are in the wrong bucket, or vectors have the wrong width.
     """
-    upstream = ctx.own_upstream
-    layouts = {e: ctx.lake.layout(raw_table(upstream, e).name) for e in ctx.own_entities}
-    tasks = [task for e in ctx.own_entities for task in _tasks(ctx, e, layouts[e])]
-    results, timings = run_timed(ctx, dedup_bucket, tasks)
-    outputs = commit_buckets(ctx, daily_table, results, layouts, timings)
-    return Outcome(outputs=outputs, metrics=_metrics(ctx.own_entities, results), timings=timings)
+    return by_bucket(
+        ctx, dedup_bucket, _tasks, reads=raw_table, writes=daily_table, numbers=_numbers
+    )
 
 
 def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[DedupTask]:
@@ -48,10 +42,8 @@ def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[DedupTask]:
     ]
 
 
-def _metrics(entities: Sequence[Entity], results: list[BucketResult]) -> Metrics:
-    metrics: Metrics = {}
-    for entity in entities:
-        mine = [r for r in results if r.entity == entity]
-        metrics[f"num_raw_{entity}"] = sum(r.rows_read for r in mine)
-        metrics[f"num_daily_{entity}"] = sum(r.file.rows for r in mine)
-    return metrics
+def _numbers(results: list[BucketResult]) -> dict[str, int]:
+    return {
+        "raw": sum(r.rows_read for r in results),
+        "daily": sum(r.file.rows for r in results),
+    }

@@ -5,17 +5,14 @@ Reads `embeddings/{u}/{e}/pool` of the day before and `embeddings/{u}/{e}/daily`
 within the last `inactive_days`. The pipeline's first day starts from an empty pool.
 """
 
-from collections.abc import Sequence
-
 from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.base import Entity, shift_day
 from feature_store.contracts.errors import ContractViolation
-from feature_store.contracts.manifests import Metrics
 from feature_store.contracts.tables import daily_table, pool_table
 from feature_store.lake.layout import Layout
 from feature_store.spark.aggregation import BucketResult, MergeTask, merge_bucket
 from jobs.engine.context import Outcome, RunContext
-from jobs.steps.aggregation import commit_buckets, run_timed
+from jobs.steps.aggregation import by_bucket
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -25,12 +22,9 @@ def run(ctx: RunContext) -> Outcome:
         MissingInput: daily, or yesterday's pool, is not there.
         SpaceMismatch: daily and pool live in different embedding spaces.
     """
-    upstream = ctx.own_upstream
-    layouts = {e: ctx.lake.layout(daily_table(upstream, e).name) for e in ctx.own_entities}
-    tasks = [task for e in ctx.own_entities for task in _tasks(ctx, e, layouts[e])]
-    results, timings = run_timed(ctx, merge_bucket, tasks)
-    outputs = commit_buckets(ctx, pool_table, results, layouts, timings)
-    return Outcome(outputs=outputs, metrics=_metrics(ctx.own_entities, results), timings=timings)
+    return by_bucket(
+        ctx, merge_bucket, _tasks, reads=daily_table, writes=pool_table, numbers=_numbers
+    )
 
 
 def _tasks(ctx: RunContext, entity: Entity, layout: Layout) -> list[MergeTask]:
@@ -73,11 +67,9 @@ def _yesterday(ctx: RunContext, entity: Entity, layout: Layout) -> dict[int, tup
     return ctx.lake.bucket_files(name, shift_day(ctx.ds, -1))
 
 
-def _metrics(entities: Sequence[Entity], results: list[BucketResult]) -> Metrics:
-    metrics: Metrics = {}
-    for entity in entities:
-        mine = [r for r in results if r.entity == entity]
-        for field in ("updated", "new", "carried", "pruned"):
-            metrics[f"num_{field}_{entity}"] = sum(getattr(r.counts, field) for r in mine)
-        metrics[f"num_pool_{entity}"] = sum(r.file.rows for r in mine)
-    return metrics
+def _numbers(results: list[BucketResult]) -> dict[str, int]:
+    counted = {
+        field: sum(getattr(r.counts, field) for r in results)
+        for field in ("updated", "new", "carried", "pruned")
+    }
+    return {**counted, "pool": sum(r.file.rows for r in results)}

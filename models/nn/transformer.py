@@ -28,15 +28,22 @@ class Padding:
     """Sequences of different lengths, side by side without their padding.
 
     Only attention needs the padding back: everything else in an encoder works on one position at a
-    time, and two thirds of the positions of real sequences are padding.
+    time, and two thirds of the positions of real sequences are padding. Where it is left out,
+    attention is computed class by class of sequences that are more than half as long as the longest
+    of their class, each padded to that one.
 
     Attributes:
         valid_BT: the positions that exist.
         at_R: where they lie in the flattened B x T; None keeps all positions, padding too.
+        classes: of each class, the element at [sequence, position], any where there is none, and
+            which of them exist.
+        back_R: where each element is found in the classes' outputs, flattened and concatenated.
     """
 
     valid_BT: Tensor
     at_R: Tensor | None
+    classes: tuple[tuple[Tensor, Tensor], ...] = ()
+    back_R: Tensor | None = None
 
     @classmethod
     def of(cls, valid_BT: Tensor, *, strip: bool) -> "Padding":
@@ -56,7 +63,8 @@ class Padding:
         positions_T = torch.arange(valid_BT.shape[1])
         longest = int((valid_BT * positions_T).amax()) + 1 if len(valid_BT) else 1
         valid_BT = valid_BT[:, :longest]
-        return cls(valid_BT, valid_BT.flatten().nonzero().squeeze(1))
+        at_R = valid_BT.flatten().nonzero().squeeze(1)
+        return cls(valid_BT, at_R, *_length_classes(valid_BT))
 
     def places(self) -> Tensor:
         """The position of each of the R elements within its row."""
@@ -79,7 +87,40 @@ class Padding:
 
     def attend(self, qkv_RX: Tensor, attention: Attention) -> Tensor:
         """Attention of every position to all valid ones of its sequence."""
-        return self.strip(attention(self.restore(qkv_RX), self.valid_BT))
+        if self.back_R is None:
+            return self.strip(attention(self.restore(qkv_RX), self.valid_BT))
+        found = [
+            attention(
+                qkv_RX.index_select(0, at_uT.flatten()).view(*at_uT.shape, -1), valid_uT
+            ).flatten(0, 1)
+            for at_uT, valid_uT in self.classes
+        ]
+        return torch.cat(found).index_select(0, self.back_R)
+
+
+def _length_classes(
+    valid_BT: Tensor,
+) -> tuple[tuple[tuple[Tensor, Tensor], ...], Tensor | None]:
+    """The classes of `Padding`, longest first, and where their outputs go; none for one class."""
+    rows, positions = valid_BT.shape
+    length_B = (valid_BT * torch.arange(1, positions + 1)).amax(dim=1)
+    order = torch.argsort(length_B, descending=True, stable=True)
+    negated_B = -length_B[order]
+    if not rows or int(length_B.min()) > positions // 2:
+        return (), None
+    place_BT = (valid_BT.flatten().cumsum(0) - 1).clamp(min=0).view(rows, positions)
+    back_R = torch.empty(int(valid_BT.sum()), dtype=torch.int64)
+    classes, first, filled = [], 0, 0
+    while first < rows:
+        longest = -int(negated_B[first])
+        last = int(torch.searchsorted(negated_B, -(longest // 2)))
+        mine_u = order[first:last]
+        at_uT, valid_uT = place_BT[mine_u, :longest], valid_BT[mine_u, :longest]
+        real = valid_uT.flatten().nonzero().squeeze(1)
+        back_R[at_uT.flatten()[real]] = filled + real
+        classes.append((at_uT, valid_uT))
+        first, filled = last, filled + at_uT.numel()
+    return tuple(classes), back_R
 
 
 class EncoderLayer(nn.Module):

@@ -7,6 +7,7 @@ questions, P candidates, D width of a node's vector, E width of what is compared
 import math
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -70,6 +71,12 @@ class GraphModel(nn.Module):
             near = (found @ prototype_KD.T / found.shape[-1] ** 0.5).softmax(-1)
             out = out + mine * (found + near @ prototype_KD)
         return out
+
+    @torch.no_grad()
+    def everybody(self) -> npt.NDArray[np.float32]:
+        """The vectors [N, D] of all nodes."""
+        found: npt.NDArray[np.float32] = self.vectors(torch.arange(len(self.table))).numpy()
+        return found
 
     def forward(self, drawn: Drawn, found_UD: Tensor) -> dict[str, Tensor]:
         """The losses of a batch: `total`, and what it is the sum of.

@@ -14,7 +14,7 @@ from models.transra.model import GraphModel
 
 
 @dataclass(kw_only=True)
-class Passed:
+class GraphPass:
     """What a pass did.
 
     Attributes:
@@ -38,7 +38,7 @@ class GraphTrainer:
         self.model, self.draw, self.seed = model, Draw(graph, model.config.draw), seed
         self.optimizer = torch.optim.Adam(model.parameters(), lr=model.config.learning_rate)
 
-    def train(self, number: int, *, batches: int | None = None, rate: float = 1.0) -> Passed:
+    def train(self, number: int, *, batches: int | None = None, rate: float = 1.0) -> GraphPass:
         """One pass.
 
         Args:
@@ -50,7 +50,7 @@ class GraphTrainer:
         config, table = self.model.config, self.model.table
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * rate
-        passed = Passed()
+        passed = GraphPass()
         for drawn in islice(self.draw.batches(self.seed, number), batches):
             node_U = torch.from_numpy(drawn.node_U)
             found_UD = table.gather(node_U)

@@ -20,6 +20,7 @@ from simulator.population import Floats, Ints
 from simulator.randomness import Stream, generator
 
 _TREE_MATCH = 0.6  # of a query and a Pin of that topic, where no vectors are compared
+_TREE_LEVEL = 0.35  # so that trees click as often as vectors, whose Pins are of the mood's topic
 _NO_TOPIC = -2
 
 
@@ -190,7 +191,7 @@ def _leaves(
     trees = np.arange(leaves.shape[0], dtype=np.int32) * 64
     at_NT = trees + user_NT.astype(np.int32) * 8 + pin_NT
     total: Floats = leaves.reshape(-1)[at_NT].sum(axis=1)
-    return total
+    return total + np.float32(_TREE_LEVEL)
 
 
 def _of(values: tuple[float, float, float], surface: npt.NDArray[np.int8]) -> Floats:

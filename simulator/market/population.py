@@ -141,7 +141,7 @@ class MarketPopulation:
         self.tree_topic_KT = _codes(self.topics_KD @ views[3])
         leaves = rng.standard_normal((3, taste.trees, 1 << _BITS, 1 << _BITS), "f4")
         leaves -= leaves.mean(axis=(2, 3), keepdims=True)
-        # As wide as the cosine of two random vectors is: both kinds of market click alike.
+        # About as wide as the cosine of two random vectors is.
         self.tree_leaves = leaves * np.float32(0.35 / np.sqrt(taste.trees))
         if taste.shared:
             self.tree_leaves[2] = self.tree_leaves[1]

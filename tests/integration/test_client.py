@@ -13,7 +13,7 @@ from feature_store.contracts.errors import InputError, StoreError
 from feature_store.online.releases import Releases
 from feature_store.online.store import open_store
 from jobs.services.redis import ensure_redis
-from tests.publishing_fixtures import START, World
+from tests.publishing_fixtures import START, World, patient_client
 
 pytestmark = pytest.mark.redis
 NEXT = shift_day(START, 1)
@@ -49,7 +49,7 @@ def flip_back(world: World, url: str) -> None:
 @pytest.mark.parametrize("upstream", ["ctr", "cvr"])
 def test_reads_what_was_published_in_the_order_asked(world, url, upstream):
     ids, vectors = pool_of(world, upstream)
-    client = FeatureClient(url, upstream=upstream)
+    client = patient_client(url, upstream=upstream)
     found_vectors, found = client.get_users([ids[3], "nobody", ids[0], ids[3]])
     assert found.tolist() == [True, False, True, True]
     np.testing.assert_array_equal(found_vectors, [vectors[3], np.zeros(16), vectors[0], vectors[3]])
@@ -60,7 +60,7 @@ def test_reads_what_was_published_in_the_order_asked(world, url, upstream):
 def test_pins_are_read_in_the_order_asked_at_length_one(world, url):
     pool = world.pools["ctr", "pin"]
     ids = pool.ids.tolist()
-    client = FeatureClient(url, home=world.root)
+    client = patient_client(url, home=world.root)
     vectors, found = client.get_pins([ids[2], "nobody", ids[0]])
     assert found.tolist() == [True, False, True]
     expected = pool.vectors[[2, 0]] / np.linalg.norm(pool.vectors[[2, 0]], axis=1, keepdims=True)
@@ -74,7 +74,7 @@ def test_asyncio_reads_the_same(world, url):
     ids, vectors = pool_of(world)
 
     async def read():
-        client = FeatureClient(url, cache_users=10)
+        client = patient_client(url, cache_users=10)
         results = await asyncio.gather(*(client.aget_users(ids[i::4]) for i in range(4)))
         await client.aclose()
         return results
@@ -86,7 +86,7 @@ def test_asyncio_reads_the_same(world, url):
 
 def test_a_flip_is_noticed_at_the_next_read_also_by_a_full_cache(world, url):
     ids, vectors = pool_of(world)
-    client = FeatureClient(url, cache_users=10_000)
+    client = patient_client(url, cache_users=10_000)
     for _ in range(2):
         np.testing.assert_array_equal(client.get_users(ids)[0], vectors)
     assert client.counters.cache_hits == len(ids)
@@ -98,7 +98,7 @@ def test_a_flip_is_noticed_at_the_next_read_also_by_a_full_cache(world, url):
 
 def test_the_cache_keeps_no_more_than_it_may(world, url):
     ids, vectors = pool_of(world)
-    client = FeatureClient(url, cache_users=10)
+    client = patient_client(url, cache_users=10)
     client.get_users(ids[:30])
     values, found = client.get_users(ids[:30])
     assert client.counters.cache_hits == 10
@@ -141,7 +141,7 @@ def test_a_slow_store_just_after_a_release_degrades_to_nobody(world, url):
             return values
 
     ids, _ = pool_of(world)
-    client = FeatureClient(url)
+    client = patient_client(url)
     client.connections = Slowed(url, timeout_s=0.05, cluster=False)
     assert client.release.ds == NEXT
     flip_back(world, url)
@@ -166,7 +166,7 @@ def test_an_answer_that_arrives_after_a_flip_does_not_enter_the_new_cache(world,
             return values
 
     async def read():
-        client = FeatureClient(url, cache_users=10_000)
+        client = patient_client(url, cache_users=10_000)
         client.connections = Held(url, timeout_s=5, cluster=False)
         first = asyncio.create_task(client.aget_users(ids[:2]))
         while not client.connections.held:
@@ -180,7 +180,7 @@ def test_an_answer_that_arrives_after_a_flip_does_not_enter_the_new_cache(world,
         return newer, after
 
     newer, after = asyncio.run(read())
-    older, _ = FeatureClient(url).get_users(ids[:4])
+    older, _ = patient_client(url).get_users(ids[:4])
     assert not np.array_equal(newer, older[:2])
     np.testing.assert_array_equal(after, older)
 
@@ -193,8 +193,8 @@ def test_a_user_is_searched_in_the_index_of_the_release_that_knew_the_user(world
             return values
 
     ids, vectors = pool_of(world)
-    expected = FeatureClient(url, home=world.root).search(vectors[0], k=5)
-    client = FeatureClient(url, home=world.root)
+    expected = patient_client(url, home=world.root).search(vectors[0], k=5)
+    client = patient_client(url, home=world.root)
     client.connections = Overtaken(url, timeout_s=5, cluster=False)
     found = client.search(user_id=ids[0], k=5)
     np.testing.assert_array_equal(found.ids, expected.ids)
@@ -213,7 +213,7 @@ def test_nothing_released_yet_is_a_typed_error(url):
 
 def test_search_by_vector_and_by_user_agree(world, url):
     ids, vectors = pool_of(world)
-    client = FeatureClient(url, home=world.root)
+    client = patient_client(url, home=world.root)
     by_user = client.search(user_id=ids[0], k=5)
     by_vector = client.search(vectors[0], k=5)
     np.testing.assert_array_equal(by_user.ids, by_vector.ids)
@@ -224,7 +224,7 @@ def test_search_by_vector_and_by_user_agree(world, url):
 
 
 def test_search_follows_the_release(world, url):
-    client = FeatureClient(url, home=world.root)
+    client = patient_client(url, home=world.root)
     first = client.index
     assert client.index is first
     flip_back(world, url)
@@ -233,7 +233,7 @@ def test_search_follows_the_release(world, url):
 
 
 def test_a_search_that_makes_no_sense_is_refused(world, url):
-    client = FeatureClient(url, home=world.root)
+    client = patient_client(url, home=world.root)
     with pytest.raises(InputError, match="needs a vector or a user"):
         client.search()
     with pytest.raises(InputError, match="needs a vector or a user"):
@@ -241,7 +241,7 @@ def test_a_search_that_makes_no_sense_is_refused(world, url):
     with pytest.raises(InputError, match="not in release"):
         client.search(user_id="nobody")
     with pytest.raises(InputError, match="given no home"):
-        FeatureClient(url).search(np.ones(16))
+        patient_client(url).search(np.ones(16))
 
 
 def test_acl_user_and_password(world, url):
@@ -256,7 +256,7 @@ def test_acl_user_and_password(world, url):
     ids, vectors = pool_of(world)
     port = admin.connection_pool.connection_kwargs["port"]
     as_ranker = f"redis://ranker:reading@127.0.0.1:{port}/0"
-    np.testing.assert_array_equal(FeatureClient(as_ranker).get_users(ids)[0], vectors)
+    np.testing.assert_array_equal(patient_client(as_ranker).get_users(ids)[0], vectors)
     world.redis_url = as_ranker
     with pytest.raises(StoreError, match="may not do this") as error:
         world.step("publish", NEXT, "ctr")
@@ -269,7 +269,7 @@ def test_the_file_store_is_read_by_the_same_client(tmp_path):
     """People without Redis: publish, release, roll back and read, in one folder."""
     url = f"file://{tmp_path}/online"
     world = World(tmp_path / "home", users=100, pins=10, redis_url=url)
-    client = FeatureClient(url, home=world.root)
+    client = patient_client(url, home=world.root)
     for day in range(4):
         ds = shift_day(START, day)
         world.grow(ds)

@@ -33,7 +33,7 @@ DAYS, NEXT = ("2025-03-02", "2025-03-03"), "2025-03-04"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two published days, so that both slots of Redis and two indexes are there."""
     folder = tmp_path_factory.mktemp("a home, né à forget")
-    begin(folder)
+    begin(folder, "toy")
     derm(folder, "run", "--from", DAYS[0], "--to", DAYS[-1])
     yield folder
     stop_redis(folder)
@@ -205,7 +205,8 @@ def test_a_pin_leaves_the_index_and_the_sequences(home: Path) -> None:
 
 def test_life_goes_on(home: Path) -> None:
     """What readers see is consistent, nothing is stale, and the next day builds on it."""
-    assert all(day["complete"] for day in json.loads(derm(home, "status", "--json"))["days"])
+    shown = json.loads(derm(home, "status", "--json"))["days"]
+    assert all(day["complete"] for day in shown), shown
     derm(home, "run", "--from", NEXT, "--to", NEXT)
     assert json.loads(derm(home, "status", "--json"))["published"]["ds"] == NEXT
     for upstream in UPSTREAMS:

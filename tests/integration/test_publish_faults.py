@@ -29,7 +29,7 @@ from jobs.services import redis as service
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 from tests.pipelines import UPSTREAMS
-from tests.publishing_fixtures import START, World
+from tests.publishing_fixtures import START, World, patient_client
 
 pytestmark = [pytest.mark.redis, pytest.mark.integration]
 
@@ -60,7 +60,7 @@ class Published:
         return pool.ids.tolist(), pool.vectors.astype(np.float16).astype(np.float32)
 
     def reader(self) -> FeatureClient:
-        return FeatureClient(ensure_redis(self.world.settings), timeout_s=5)
+        return patient_client(ensure_redis(self.world.settings))
 
     def assert_readers_see(self, ds: str, pool) -> None:
         reader = self.reader()
@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_while_the_index_is_built(tmp_path):
             world.grow(ds)
             if ds == START:
                 world.publish(ds)
-        client = FeatureClient(ensure_redis(world.settings), home=world.root)
+        client = patient_client(ensure_redis(world.settings), home=world.root)
         before = client.search(user_id="user1", k=5)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import GuardFailed, SpaceMismatch
 from feature_store.contracts.tables import pool_table
@@ -15,7 +14,7 @@ from feature_store.online.store import open_store, slot_state
 from jobs import cli
 from jobs.services.redis import ensure_redis
 from jobs.steps.publish import slot_write
-from tests.publishing_fixtures import START, World
+from tests.publishing_fixtures import START, World, patient_client
 
 pytestmark = pytest.mark.redis
 DAYS = [shift_day(START, i) for i in range(5)]
@@ -31,7 +30,7 @@ def world(tmp_path, monkeypatch):
 
 def assert_exact(world: World, ds: str) -> None:
     assert world.step("audit", ds).metrics["audited"] == 1
-    client = FeatureClient(ensure_redis(world.settings), timeout_s=5)
+    client = patient_client(ensure_redis(world.settings))
     pool = world.pools["ctr", "user"]
     vectors, found = client.get_users(pool.ids.tolist())
     assert (client.release.ds, found.all()) == (ds, True)
@@ -165,7 +164,7 @@ def test_float32_and_expiry_are_settings_and_changing_them_writes_everything(wor
         done = world.publish(ds)
         assert world.step("audit", ds).metrics["audited"] == 1
     assert done["publish ctr"].metrics["full"] == 0
-    client = FeatureClient(ensure_redis(world.settings))
+    client = patient_client(ensure_redis(world.settings))
     pool = world.pools["ctr", "user"]
     np.testing.assert_array_equal(client.get_users(pool.ids.tolist())[0], pool.vectors)
     store = open_store(ensure_redis(world.settings))

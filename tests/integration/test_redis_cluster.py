@@ -11,7 +11,7 @@ import redis
 from feature_store.client.client import FeatureClient
 from feature_store.contracts.base import shift_day
 from jobs.services.redis_program import server_program
-from tests.publishing_fixtures import START, World
+from tests.publishing_fixtures import START, World, patient_client
 
 pytestmark = [pytest.mark.redis, pytest.mark.integration]
 SLOTS = 16384
@@ -95,7 +95,7 @@ def test_three_days_on_a_cluster(cluster, tmp_path):
     ds = shift_day(START, 3)
     world.grow(ds)
     world.publish(ds)
-    client = FeatureClient(url, cluster=True)
+    client = patient_client(url, cluster=True)
     prefix = client.release.upstreams[0].users_prefix
     client.close()
     ages = [n.ttl(k) for n in nodes for k in n.scan_iter(f"{prefix}*")]

@@ -21,7 +21,7 @@ from jobs.engine import findings
 from jobs.repair import restore
 from jobs.services import redis as service
 from jobs.services.redis import ensure_redis
-from tests.publishing_fixtures import START, World
+from tests.publishing_fixtures import START, World, patient_client
 
 pytestmark = pytest.mark.redis
 NEXT = shift_day(START, 1)
@@ -45,7 +45,7 @@ class Store:
         return redis.Redis.from_url(ensure_redis(self.world.settings))
 
     def reader(self) -> FeatureClient:
-        return FeatureClient(ensure_redis(self.world.settings), timeout_s=5)
+        return patient_client(ensure_redis(self.world.settings))
 
     def derm(self, *argv: str) -> tuple[int, str, str]:
         code = cli.main(argv)

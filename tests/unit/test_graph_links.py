@@ -77,13 +77,31 @@ def test_nothing_that_is_asked_for_is_known_to_training(tmp_path: Path) -> None:
         assert not masked & set(zip(asked.head_K, asked.tail_K, strict=True))
 
 
+def _interrupted_after(passes: int, train):
+    """As if somebody had pressed Ctrl-C in the pass after these."""
+
+    def until(number: int):
+        if number >= passes:
+            raise KeyboardInterrupt
+        return train(number)
+
+    return until
+
+
 def test_a_run_in_pieces_is_the_run(tmp_path: Path) -> None:
     data = write(tmp_path / "g")
     whole = run(tmp_path / "whole", data, 6)
     whole.train()
-    run(tmp_path / "pieces", data, 2).train()
+    first_piece = run(tmp_path / "pieces", data, 6)
+    first_piece.trainer.train = _interrupted_after(3, first_piece.trainer.train)
+    with pytest.raises(KeyboardInterrupt):
+        first_piece.train()
     pieces = run(tmp_path / "pieces", data, 6)
+    numbers = []
+    train = pieces.trainer.train
+    pieces.trainer.train = lambda number: numbers.append(number) or train(number)
     pieces.train()
+    assert numbers == [3, 4, 5]
     assert [line["loss"] for line in pieces.curve] == [line["loss"] for line in whole.curve]
     assert len((tmp_path / "pieces" / "curve.jsonl").read_text().splitlines()) == 3
     first, second = whole.tested(), pieces.tested()

@@ -41,6 +41,17 @@ def test_toy_rates_are_those_of_the_documentation(toy_days: list[MarketDay]) -> 
     assert 90 * acted > 1.5 * 256
 
 
+@pytest.mark.parametrize("name", MARKETS)
+def test_markets_click_and_buy_about_alike(name: str) -> None:
+    world = MarketPopulation(MARKETS[name](markets.toy()), 1)
+    log = simulate_market(world, 3).log
+    ads = log.take(world.pin_is_ad[log.pin])
+    rates = [ads.p_click[ads.surface == surface].mean() for surface in range(3)]
+    assert 0.015 < rates[0] < 0.03
+    assert rates[2] > 1.3 * rates[1] > 1.3 * 1.3 * rates[0]
+    assert 0.003 < ads.p_conversion.mean() < 0.006
+
+
 def test_outcomes_follow_the_truth(toy_days: list[MarketDay]) -> None:
     for outcome, chance in (("click", "p_click"), ("good_click", "p_good_click")):
         for surface in range(len(SURFACES)):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.next_item import protocol
+from experiments.next_item import losses, protocol
 from experiments.next_item.protocol import check_apart, quality, ranks, split
 from experiments.next_item.sequences import Sequences, check_order, read_sequences
 from experiments.next_item.training import NextItemRun, Schedule
@@ -127,6 +127,40 @@ def run(folder: Path, **changed) -> NextItemRun:
     schedule = Schedule(epochs=6, batch_users=8, learning_rate=2e-2, warmup_steps=4)
     schedule = dataclasses.replace(schedule, **changed)
     return NextItemRun(config, split(walks(), "all"), schedule, seed=3, folder=folder)
+
+
+def test_the_experiment_runs_on_a_file_and_popularity_is_a_row(tmp_path, monkeypatch):
+    made = walks()
+    folder = tmp_path / "movielens_1m_sequences"
+    folder.mkdir()
+    write(folder, [x.tolist() for x in np.split(made.item_A, made.offsets[1:-1])])
+    monkeypatch.setattr(protocol, "_VALIDATED", 20)
+    shown = losses.design(
+        losses.Options(
+            folder=str(tmp_path),
+            runs=str(tmp_path / "runs"),
+            dim=16,
+            layers=1,
+            negatives=16,
+            epochs=4,
+            batch_users=8,
+            learning_rate=2e-2,
+        )
+    )
+    found = {}
+    for cell in shown.cells(seeds=1):
+        if cell.variant.name in ("SASRec, gBCE", "popularity"):
+            [(name, measured)] = shown.run(cell).items()
+            found[name] = measured.rounds[0]["hit_at_10"]
+            assert measured.rows["user"].tolist() == list(range(USERS))
+    assert found["SASRec, gBCE"] > found["popularity"]
+    assert (tmp_path / "runs/movielens_1m_sequences/gbce-0/curve.jsonl").exists()
+
+
+def test_a_run_of_other_settings_is_not_continued(tmp_path):
+    run(tmp_path, epochs=1).train()
+    with pytest.raises(InputError, match="other settings"):
+        run(tmp_path, epochs=2).train()
 
 
 def test_it_learns_resumes_to_the_same_bits_and_keeps_its_curve(tmp_path):

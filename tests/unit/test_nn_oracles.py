@@ -125,6 +125,29 @@ def test_the_sequence_encoder_equals_the_formula(length, strip):
     np.testing.assert_allclose(found, rows, atol=TOLERANCE)
 
 
+def test_classes_of_lengths_change_nothing_and_leave_most_padding_out():
+    """Sequences of every length, some with holes: attention by class is attention."""
+    random = torch.Generator().manual_seed(3)
+    length_B = torch.arange(40) % 17
+    valid_BT = (torch.arange(20) < length_B[:, None]) & (torch.rand(40, 20, generator=random) > 0.1)
+    encoder = perturbed(SequenceEncoder(D, 20, num_layers=2, num_heads=2, latest=3))
+    x_BTD = torch.randn(40, 20, D, generator=random)
+    found = []
+    for strip in (True, False):
+        encoder.zero_grad()
+        padding = Padding.of(valid_BT, strip=strip)
+        out_BO = encoder(padding.strip(x_BTD), padding)
+        out_BO.square().sum().backward()
+        found.append((out_BO.detach(), {n: p.grad.clone() for n, p in encoder.named_parameters()}))
+        if strip:
+            positions = sum(at_uT.numel() for at_uT, _ in padding.classes)
+            assert len(padding.classes) > 3
+            assert padding.valid_BT.sum() < positions < 0.7 * padding.valid_BT.numel()
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+    alike = Padding.of(torch.arange(20) < torch.tensor([[20], [15]]), strip=True)
+    assert alike.classes == ()
+
+
 def test_padding_that_is_left_out_changes_no_gradient():
     found = []
     for strip in (True, False):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from experiments.ab import graded
 from experiments.instrument import Options, design
 from experiments.playing.auctions import Played, play, rankers
 from experiments.playing.tally import (
@@ -19,6 +20,7 @@ from experiments.playing.tally import (
     sample_ratio,
     true_lift,
 )
+from experiments.playing.trial import estimated, experimented, present, rolled_out
 from simulator.market.truth import Truth
 from tests.market_fixtures import population
 
@@ -119,3 +121,48 @@ def test_the_instrument_finds_what_was_planted_and_nothing_else() -> None:
     assert abs(much["missed"]) < 0.2
     with pytest.raises(ValueError, match="trials: expected >= 2"):
         Options(trials=1)
+
+
+def test_a_ranker_that_knows_more_is_clicked_more(truth: Truth) -> None:
+    arms = [
+        rolled_out(truth, graded(truth, known=known, error=0.0), (2, 3))
+        for known in (0.0, 0.5, 1.0)
+    ]
+    rates = [arm.level("ctr") for arm in arms]
+    assert rates[0] < rates[1] < rates[2]
+    policy = rolled_out(truth, truth.policy, (2, 3))
+    assert rates[0] == pytest.approx(policy.level("ctr"), rel=0.02)
+    oracle = rolled_out(truth, truth.oracle, (2, 3))
+    assert rates[2] == pytest.approx(oracle.level("ctr"), rel=0.02)
+    for surface in ("HF", "RP", "SR"):
+        assert arms[0].level("ctr", surface) < arms[2].level("ctr", surface)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_equal_rankers_lift_nothing_however_budgets_are_shared(
+    truth: Truth, *, shared: bool
+) -> None:
+    lifts = experimented(truth, truth.policy, truth.policy, (2,), shared=shared)
+    assert all(abs(lift.log) < 0.02 for lift in lifts.values())
+
+
+def test_common_budgets_flatter_the_one_that_spends_faster(truth: Truth) -> None:
+    days = (2, 3)
+    true = true_lift(
+        rolled_out(truth, truth.policy, days).sums_UQ,
+        rolled_out(truth, truth.oracle, days).sums_UQ,
+        "revenue",
+    )
+    shared, split = (
+        experimented(truth, truth.policy, truth.oracle, days, shared=shared)["revenue"]
+        for shared in (True, False)
+    )
+    assert shared.log > true.log
+    assert abs(split.log - true.log) < abs(shared.log - true.log)
+
+
+def test_an_estimate_is_of_users_who_came(truth: Truth) -> None:
+    arm = rolled_out(truth, truth.policy, (2,))
+    assert len(arm.sums_UQ) == len(arm.drawn_UQ) == present(truth, (2,)).sum()
+    guess = estimated(arm, rolled_out(truth, truth.oracle, (2,)))["ctr"]
+    assert guess.error > 0

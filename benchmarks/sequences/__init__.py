@@ -1,0 +1,1 @@
+"""Training on sequences: tokens per second, and the memory of its loss."""
