@@ -37,8 +37,8 @@ def run(ctx: RunContext) -> Outcome:
         spaces=reading.spaces(ctx),
     )
     digest = content_digest(ranker.digest, calibrated.digest, description.model_dump_json())
-    root = ctx.paths.ranker("exports", name)
-    folder, draft = root / f"{ctx.ds}-{digest}", root / f".{ctx.ds}-{digest}.draft"
+    exports = ctx.paths.ranker("exports", name)
+    folder, draft = exports / f"{ctx.ds}-{digest}", exports / f".{ctx.ds}-{digest}.draft"
     shutil.rmtree(draft, ignore_errors=True)
     weights = store.read(manifest, reading.weights_of("with")[0])
     export.write(draft, description, weights, calibration.read(ctx.root / calibrated.uri / FILE))
