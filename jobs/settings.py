@@ -40,8 +40,8 @@ class Settings(BaseSettings):
         device: where torch computes.
         train_processes: processes of one training, one per GPU; above 1 they run under torchrun.
         track: who else is told of every step of a training: `tensorboard`, `mlflow`, or both with a
-            comma; files are in `tracking` below `home`.
-        mlflow_uri: of MLflow's tracking server; empty: a folder below `tracking`.
+            comma; TensorBoard's files are in `tracking` below `home`.
+        mlflow_uri: of MLflow's tracking server or database.
         bin: the `derm` program of the job environment, which Airflow's tasks run.
         airflow_env: Airflow's own environment.
         task_slots: tasks that run at once on this machine.

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from logging import Logger
-from pathlib import Path
 
+from feature_store.contracts.errors import InputError
 from jobs.engine.context import RunContext
 from jobs.progress import RowProgress
 from models.training.watchers import MlFlow, Several, TensorBoard, Watcher
@@ -17,7 +17,7 @@ def watcher_of(ctx: RunContext, run: str) -> Watcher:
         run: what the training goes by: the id of its snapshot.
 
     Raises:
-        InputError: what is to track it is not installed.
+        InputError: what is to track it is not installed, or MLflow's place is not said.
     """
     chosen: list[Watcher] = [Terminal(f"train {ctx.ds} {ctx.own_upstream}", ctx.log)]
     folder = ctx.paths.tracking.absolute()
@@ -25,8 +25,7 @@ def watcher_of(ctx: RunContext, run: str) -> Watcher:
         if name == "tensorboard":
             chosen.append(TensorBoard(folder / name / ctx.own_upstream / run))
         else:
-            uri = ctx.settings.mlflow_uri or _local(folder / name)
-            chosen.append(MlFlow(uri, f"derm {ctx.own_upstream}", run))
+            chosen.append(MlFlow(_server(ctx), f"derm {ctx.own_upstream}", run))
     return Several(chosen)
 
 
@@ -57,6 +56,13 @@ class Terminal(Watcher):
         self._progress = None
 
 
-def _local(folder: Path) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder.as_uri()
+def _server(ctx: RunContext) -> str:
+    if not ctx.settings.mlflow_uri:
+        raise InputError(
+            "trainings are to be tracked with mlflow, and nobody says where",
+            where="DERM_TRACK",
+            expected="DERM_MLFLOW_URI",
+            found="empty",
+            hint="DERM_MLFLOW_URI=http://HOST:5000, or sqlite:////FOLDER/mlflow.db",
+        )
+    return ctx.settings.mlflow_uri

@@ -100,7 +100,7 @@ class MlFlow(Watcher):
     """Records a run: losses in parcels of a hundred steps, the day's numbers at the end.
 
     Args:
-        uri: of the tracking server, or of a folder.
+        uri: of the tracking server, or of its database.
         experiment: what runs are gathered under; made when it is not there.
         run: its name.
 

@@ -31,7 +31,7 @@ def _ids(path: Path) -> str:
     return relative(path)
 
 
-@pytest.mark.parametrize("path", [*_CODE, *python_files("tests")], ids=_ids)
+@pytest.mark.parametrize("path", [*_CODE, *python_files("tests", "benchmarks")], ids=_ids)
 def test_file_is_short(path: Path) -> None:
     lines = len(path.read_text().splitlines())
     assert lines <= _MAX_LINES, f"{relative(path)} has {lines} lines: split it by idea"

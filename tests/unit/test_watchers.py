@@ -10,7 +10,7 @@ import torch
 from feature_store.contracts.errors import InputError
 from jobs.engine.snapshots import MODEL, SnapshotStore
 from jobs.steps import training_run
-from jobs.steps.training_watch import Terminal
+from jobs.steps.training_watch import Terminal, watcher_of
 from models.training.watchers import MlFlow, Several, TensorBoard, Watcher
 from tests.model_fixtures.world import FIRST, World, small_recipe
 
@@ -134,7 +134,17 @@ def test_tensorboard_shows_what_was_told(tmp_path: Path) -> None:
     assert "day/nothing" not in found.Tags()["scalars"]
 
 
-def test_mlflow_has_what_was_told(tmp_path: Path) -> None:
+def test_mlflow_wants_to_know_where(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("DERM_TRACK", "mlflow")
+    world = World(tmp_path)
+    world.add_day(FIRST)
+    with pytest.raises(InputError, match="DERM_MLFLOW_URI"):
+        watcher_of(world.context(FIRST, "ctr"), "run")
+
+
+def test_mlflow_has_what_was_told(tmp_path: Path, monkeypatch) -> None:
+    # A folder serves for a test; for more MLflow wants a database.
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     tracking = pytest.importorskip("mlflow.tracking")
     for name in ("first", "second"):
         _tell(MlFlow(tmp_path.as_uri(), "derm ctr", name))
