@@ -50,7 +50,7 @@ def _play(
     copies = [one, other]
     for copy in (one, other):
         try:
-            copy.wait(60)
+            copy.wait()
         except TimeoutError:
             result.wrong.append(f"hangs: {copy.said()[-400:]}")
     for action, copy in ((a, one), (b, other)):

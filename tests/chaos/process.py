@@ -50,7 +50,7 @@ class Copy:
     log: Path
     code: int | None = None
 
-    def wait(self, timeout_s: float = 120.0) -> int:
+    def wait(self, timeout_s: float = 900.0) -> int:
         """Its exit code; minus the signal that ended it.
 
         Raises:

@@ -198,7 +198,10 @@ def test_a_day_that_is_not_normal_stops_at_validate(home: Home, case: str) -> No
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (("--dataset", "nothing"), "simulated | kuairand | movielens | trivago"),
+        (
+            ("--dataset", "nothing"),
+            "simulated | market | market_trees | market_one_taste | kuairand | movielens | trivago",
+        ),
         (("--dataset", "missing.toml"), "missing.toml"),
         (("--dataset", "kuairand"), "derm init --dataset kuairand --source DIR"),
         (("--dataset", "movielens", "--source", "/nowhere"), "found:    /nowhere"),
