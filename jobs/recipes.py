@@ -32,7 +32,7 @@ from models.registry import default_config, reads
 from models.training.config import InferenceConfig, TrainingConfig
 from simulator import config as worlds
 from simulator.market import config as markets
-from simulator.market.worlds import Simulation
+from simulator.market.config import Simulation
 
 T = TypeVar("T")
 

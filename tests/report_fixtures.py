@@ -74,11 +74,15 @@ def manifest_of(
         outputs=outputs,
         metrics=metrics_of(step.name, upstream, index),
         recipe=_recipe_digest(step, upstream),
-        code=code_digest(step.name, "simulated", store.root.parent),
+        code=code_digest(step.name, "simulated", store.root.parent, _family(upstream)),
         started_at=f"{shift_day(ds, 1)}T01:{len(outputs):02d}:00+00:00",
         finished_at=f"{shift_day(ds, 1)}T01:30:00+00:00",
         duration_s=_SECONDS.get(step.name, 0.7) * (1 + 0.1 * math.sin(index)),
     )
+
+
+def _family(upstream: Upstream | None) -> str:
+    return PIPELINE.upstream(upstream).family if upstream else ""
 
 
 def _recipe_digest(step: Step, upstream: Upstream | None) -> str:

@@ -9,8 +9,8 @@ from feature_store.contracts.errors import InputError
 from feature_store.contracts.upstreams import UpstreamDeclaration
 from jobs.datasets.base import Adapter
 from jobs.paths import HomePaths
-from simulator.market.config import WORLDS
-from simulator.market.worlds import Simulation, smallest
+from simulator.market.config import WORLDS, Simulation
+from simulator.market.worlds import smallest
 
 REAL = ("kuairand", "movielens", "trivago")
 

@@ -7,7 +7,8 @@ from feature_store.contracts.base import shift_day
 from feature_store.contracts.datasets import DatasetSpec
 from jobs.datasets.base import DayTables, read_parquet, tables_digest
 from jobs.datasets.checks import Problems, day_tables
-from simulator.market.worlds import Simulation, declared
+from simulator.market.config import Simulation
+from simulator.market.worlds import declared
 
 FIRST_DAY = "2025-03-01"
 

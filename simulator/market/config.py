@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from simulator.config import WorldConfig
+
 SURFACES = ("HF", "RP", "SR")  # home feed, related Pins, search
 ACTIONS = ("impression", "hide", "closeup", "reaction", "comment", "save", "click")  # weakest first
 CONVERSION_TYPES = ("checkout", "add_to_cart", "signup", "lead")
@@ -217,6 +219,10 @@ class MarketConfig:
     def impressions_per_user(self) -> float:
         """Impressions of a user on a day, on average."""
         return self.visits * self.pages * self.page
+
+
+# Whatever a simulated data set is made from.
+Simulation = WorldConfig | MarketConfig
 
 
 def toy() -> MarketConfig:

@@ -4,15 +4,12 @@ from pathlib import Path
 from typing import Protocol
 
 from feature_store.contracts.datasets import DatasetSpec
-from simulator.config import WorldConfig
 from simulator.config import toy as toy_world
-from simulator.market.config import MARKETS, MarketConfig
+from simulator.market.config import MARKETS, MarketConfig, Simulation
 from simulator.market.config import toy as toy_market
 from simulator.market.spec import market_spec
 from simulator.spec import world_spec
 from simulator.world import World, WorldDay
-
-Simulation = WorldConfig | MarketConfig
 
 
 class Simulated(Protocol):

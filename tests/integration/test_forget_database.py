@@ -32,7 +32,11 @@ def postgres(action: str, data: Path) -> None:
     subprocess.run(command, check=True, cwd=PROJECT, stdout=subprocess.DEVNULL)
 
 
-def test_a_note_in_the_database_is_found_whether_it_runs_or_not(tmp_path: Path) -> None:
+def test_a_note_in_the_database_is_found_whether_it_runs_or_not(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    # A short name: the path of a socket has 107 bytes at most.
+    tmp_path = tmp_path_factory.mktemp("db")
     day = "2025-03-01"
     Home(dataset="simulated", recipe="toy", first_ds=day, start_ds=day).save(tmp_path)
     data = tmp_path / "services" / "airflow" / "postgres"

@@ -20,7 +20,7 @@ from feature_store.lake.maintenance import drop_days
 from feature_store.lake.schemas import arrow_schema
 from feature_store.online.store import open_store
 from jobs.engine.context import Outcome, RunContext
-from jobs.recipes import Recipe
+from jobs.recipes import GuardConfig, Recipe
 from jobs.steps import count, dedup, index, merge, publish, verify
 from jobs.upkeep.rebucket import rebucket
 from jobs.upkeep.retain import expired_days
@@ -49,6 +49,8 @@ RECIPE = Recipe(
     name="toy",
     aggregation=AggregationConfig(inactive_days=1),
     layout=LayoutConfig(user_buckets=BUCKETS, pin_buckets=BUCKETS),
+    # Two users may be nearly alike by chance.
+    guards=GuardConfig(min_effective_rank=0.9),
 )
 
 
@@ -62,7 +64,9 @@ def arrive(root: Path, ds: str, ids: list[str]) -> None:
     """A day's events and raw embeddings, as ingest and infer leave them."""
     ctx, rows = at(root, ds), {}
     for entity in ENTITIES:
-        vectors = np.random.default_rng(len(ids)).standard_normal((len(ids), DIM))
+        # Other vectors every day: two users who are alike would be a collapse.
+        random = np.random.default_rng((len(ids), int(ds[-2:])))
+        vectors = random.standard_normal((len(ids), DIM))
         rows[entity] = raw_rows(ids, range(len(ids)), vectors, ds=ds, entity=entity)
     raw = [commit_raw(ctx.lake, "ctr", e, ds, rows[e], buckets=BUCKETS, dim=DIM) for e in ENTITIES]
     produced(ctx, "infer", *raw)

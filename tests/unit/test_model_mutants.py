@@ -43,6 +43,8 @@ attention = partial(
     test_nn_oracles.test_a_dhen_layer_equals_the_formula, "sum", ("transformer", "linear"), 4
 )
 sequence = partial(test_nn_oracles.test_the_sequence_encoder_equals_the_formula, 6, True)
+# Where padding is left out, each of its rows has a class without any.
+padded = partial(test_nn_oracles.test_the_sequence_encoder_equals_the_formula, 6, False)
 by_loop = partial(test_losses.test_softmax_equals_a_loop, False)
 level = partial(test_delayed.test_the_truth_is_where_a_corrected_loss_is_level, "taken_back")
 weighted = partial(test_delayed.test_the_truth_is_where_a_corrected_loss_is_level, "weighted")
@@ -131,7 +133,7 @@ MUTANTS = (
     Mutant(DhenLayer, "forward", "mixed_BLD + self", "mixed_BLD - self", dhen),
     Mutant(EncoderLayer, "forward", "x + fed", "fed", attention),
     Mutant(EncoderLayer, "forward", "x + self._attend", "self._attend", attention),
-    Mutant(EncoderLayer, "_attention", "valid_BT[:, None, None, :]", "None", sequence),
+    Mutant(EncoderLayer, "_attention", "valid_BT[:, None, None, :]", "None", padded),
     Mutant(SequenceEncoder, "forward", "amax(dim=1)", "mean(dim=1)", sequence),
     Mutant(SampledSoftmax, "forward", "hit_R - positives", "hit_R + positives",
         test_losses.test_softmax_by_hand),
@@ -166,8 +168,8 @@ MUTANTS = (
     Mutant(BinaryMetrics, "update", "known_B &= ~late_B", "pass",
         test_training_metrics.test_late_labels_are_no_rows_but_have_arrived),
     Mutant(training_plan, "_phases",
-        'Phase(kind="score", ds=today), Phase(kind="train", ds=today)',
-        'Phase(kind="train", ds=today), Phase(kind="score", ds=today)',
+        'Pass(kind="score", ds=today), Pass(kind="train", ds=today)',
+        'Pass(kind="train", ds=today), Pass(kind="score", ds=today)',
         parts.test_today_is_scored_before_it_is_trained_on),
 )  # fmt: skip
 
