@@ -118,11 +118,25 @@ def test_the_commands_run_from_a_wheel(wheel: Path, tmp_path: Path) -> None:
     assert Path(found.stdout.strip()).with_name("report.html").exists()
 
 
-def test_every_import_is_declared() -> None:
+def declared_by(*extras: str) -> set[str]:
+    """What may be imported where these extras are installed; all of them, when none is named."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    optional = project["optional-dependencies"]
+    lists = [project["dependencies"], *(optional[e] for e in extras or optional)]
     named = {re.split(r"[\[<>=;]", entry)[0].strip() for entries in lists for entry in entries}
-    declared = {_IMPORTED_AS.get(name, name) for name in named}
+    return {_IMPORTED_AS.get(name, name) for name in named}
+
+
+def test_a_notebook_needs_what_its_extra_brings() -> None:
+    code = "import sys, feature_store.client.offline; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = {name.partition(".")[0] for name in done.stdout.split()}
+    assert {"pyarrow", "deltalake"} <= imported
+    assert imported & declared_by() <= declared_by("client", "notebook")
+
+
+def test_every_import_is_declared() -> None:
+    declared = declared_by()
     imported = {
         name.partition(".")[0]
         for path in python_files(*PACKAGES)
