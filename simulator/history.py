@@ -6,16 +6,16 @@ a small digest; digests are pure functions of configuration, seed and day, so ke
 changes the time a day takes and nothing else.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
-from zipfile import BadZipFile
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.behaviour import DayLog, simulate_day
+from simulator.digests import Arrays, DigestStore
 from simulator.outcomes import ACTIONS, DAY_US
 from simulator.population import Floats, Ints, Population
 
@@ -46,75 +46,38 @@ class Digest:
             converted_row=converted,
         )
 
-    def save(self, path: Path) -> None:
-        """Write whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        arrays = {"converted_row": self.converted_row}
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """All that it is, by name."""
+        found: dict[str, npt.NDArray] = {"converted_row": self.converted_row}
         for name in _LOGS:
             log = getattr(self, name)
-            arrays |= {f"{name}.{f.name}": getattr(log, f.name) for f in fields(DayLog)}
-        np.savez(draft, allow_pickle=False, **arrays)
-        draft.replace(path)
+            found |= {f"{name}.{f.name}": getattr(log, f.name) for f in fields(DayLog)}
+        return found
 
     @classmethod
-    def load(cls, path: Path) -> Self | None:
-        """Read back; None when the file is absent or damaged, since it can be made again."""
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                engaged, converted = (
-                    DayLog(**{f.name: file[f"{name}.{f.name}"] for f in fields(DayLog)})
-                    for name in _LOGS
-                )
-                return cls(
-                    engaged=engaged, converted=converted, converted_row=file["converted_row"]
-                )
-        except (OSError, KeyError, ValueError, EOFError, BadZipFile):
-            return None
+    def made_of(cls, arrays: Arrays) -> Self:
+        """The digest that has these arrays.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        engaged, converted = (
+            DayLog(**{f.name: arrays[f"{name}.{f.name}"] for f in fields(DayLog)}) for name in _LOGS
+        )
+        return cls(engaged=engaged, converted=converted, converted_row=arrays["converted_row"])
 
 
 _LOGS = ("engaged", "converted")
 
 
-class DigestStore:
-    """Digests by day, made when asked for and kept in memory and, given a folder, on disk."""
+def digests(population: Population, folder: Path | None) -> DigestStore[DayLog, Digest]:
+    """The digests of a world."""
+    return DigestStore(Digest, lambda day: simulate_day(population, day), folder, _KEEP_IN_MEMORY)
 
-    def __init__(self, population: Population, folder: Path | None) -> None:
-        self._population = population
-        self._folder = folder
-        self._recent: dict[int, Digest] = {}
 
-    def simulate(self, day: int) -> DayLog:
-        """The log of a day; its digest is kept on the way."""
-        log = simulate_day(self._population, day)
-        self._keep(day, Digest.of(log))
-        return log
-
-    def digest(self, day: int) -> Digest:
-        """The digest of a day."""
-        if day not in self._recent:
-            path = self._path(day)
-            if path and (found := Digest.load(path)):
-                self._recent[day] = found
-            else:
-                self.simulate(day)
-        return self._recent[day]
-
-    def history(self, day: int) -> "History":
-        """Everything that happened before a day, as far back as the day can ask."""
-        first = max(day - 2 * self._population.config.history_days, 0)
-        digests = {d: self.digest(d) for d in range(first, day)}
-        return History(self._population, day, digests)
-
-    def _keep(self, day: int, digest: Digest) -> None:
-        self._recent[day] = digest
-        while len(self._recent) > _KEEP_IN_MEMORY:
-            self._recent.pop(min(self._recent))
-        if path := self._path(day):
-            digest.save(path)
-
-    def _path(self, day: int) -> Path | None:
-        return self._folder / f"day-{day:04d}.npz" if self._folder else None
+def history(population: Population, day: int, store: DigestStore[DayLog, Digest]) -> "History":
+    """Everything that happened before a day, as far back as the day can ask."""
+    return History(population, day, store.before(day, 2 * population.config.history_days))
 
 
 class History:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from simulator.calendar import Calendar
 from simulator.config import WorldConfig
-from simulator.history import DigestStore
+from simulator.history import digests, history
 from simulator.population import Population
 from simulator.spec import world_spec
 from simulator.tables import EventWriter, pins_table, users_table
@@ -48,7 +48,7 @@ class World:
         self.spec = world_spec(config)
         self._calendar = Calendar(first_ds, config.days)
         self._population = Population(config, seed)
-        self._digests = DigestStore(self._population, cache)
+        self._digests = digests(self._population, cache)
         self._writer = EventWriter(self.spec, self._population, self._calendar.epoch_us)
 
     def day(self, ds: str) -> WorldDay:
@@ -58,11 +58,11 @@ class World:
             ValueError: the world has not begun, or is over.
         """
         number = self._calendar.number(ds)
-        history = self._digests.history(number)
+        past = history(self._population, number, self._digests)
         log = self._digests.simulate(number)
         return WorldDay(
-            events=self._writer.events(number, log, history),
-            users=users_table(self.spec, self._population, history),
-            pins=pins_table(self.spec, self._population, history),
-            truth=self._writer.truth(number, log, history),
+            events=self._writer.events(number, log, past),
+            users=users_table(self.spec, self._population, past),
+            pins=pins_table(self.spec, self._population, past),
+            truth=self._writer.truth(number, log, past),
         )

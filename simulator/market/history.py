@@ -4,15 +4,14 @@ As in `simulator.history`: a digest is a pure function of configuration, seed an
 on disk changes the time a day takes and nothing else. Legend: N rows, U users, P Pins.
 """
 
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from simulator.digests import Arrays, DigestStore
 from simulator.history import ranges
 from simulator.market.behaviour import MarketDay, MarketLog, joined, simulate_market
 from simulator.market.config import ACTIONS
@@ -61,71 +60,44 @@ class MarketDigest:
             row=row,
         )
 
-    def save(self, path: Path) -> None:
-        """Write whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        arrays = {"row": self.row}
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """All that it is, by name."""
+        found: dict[str, npt.NDArray] = {"row": self.row}
         for part, kind in _PARTS.items():
             for f in fields(kind):
-                arrays[f"{part}.{f.name}"] = getattr(getattr(self, part), f.name)
-        np.savez(draft, allow_pickle=False, **arrays)
-        draft.replace(path)
+                found[f"{part}.{f.name}"] = getattr(getattr(self, part), f.name)
+        return found
 
     @classmethod
-    def load(cls, path: Path) -> Self | None:
-        """Read back; None when the file is absent or damaged, since it can be made again."""
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                parts = {
-                    part: kind(**{f.name: file[f"{part}.{f.name}"] for f in fields(kind)})
-                    for part, kind in _PARTS.items()
-                }
-                return cls(row=file["row"], **parts)
-        except (OSError, KeyError, ValueError, EOFError, BadZipFile):
-            return None
+    def made_of(cls, arrays: Arrays) -> Self:
+        """The digest that has these arrays.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        parts = {
+            part: kind(**{f.name: arrays[f"{part}.{f.name}"] for f in fields(kind)})
+            for part, kind in _PARTS.items()
+        }
+        return cls(row=arrays["row"], **parts)
 
 
 _PARTS = {"engaged": Engaged, "converted": MarketLog, "offsite": Offsite}
 
 
-class MarketDigests:
-    """Digests by day, made when asked for and kept in memory and, given a folder, on disk."""
+def market_digests(
+    world: MarketPopulation, folder: Path | None
+) -> DigestStore[MarketDay, MarketDigest]:
+    """The digests of a market."""
+    remembered = world.config.history_days + 1
+    return DigestStore(MarketDigest, lambda day: simulate_market(world, day), folder, remembered)
 
-    def __init__(self, world: MarketPopulation, folder: Path | None) -> None:
-        self._world, self._folder = world, folder
-        self._recent: dict[int, MarketDigest] = {}
 
-    def simulate(self, day: int) -> MarketDay:
-        """What happened on a day; its digest is kept on the way."""
-        happened = simulate_market(self._world, day)
-        self._keep(day, MarketDigest.of(happened))
-        return happened
-
-    def digest(self, day: int) -> MarketDigest:
-        """The digest of a day."""
-        if day not in self._recent:
-            path = self._path(day)
-            if path and (found := MarketDigest.load(path)):
-                self._recent[day] = found
-            else:
-                self.simulate(day)
-        return self._recent[day]
-
-    def history(self, day: int) -> "MarketHistory":
-        """Everything that happened before a day, as far back as the day can ask."""
-        first = max(day - self._world.config.history_days, 0)
-        return MarketHistory(self._world, day, {d: self.digest(d) for d in range(first, day)})
-
-    def _keep(self, day: int, digest: MarketDigest) -> None:
-        self._recent[day] = digest
-        while len(self._recent) > self._world.config.history_days + 1:
-            self._recent.pop(min(self._recent))
-        if path := self._path(day):
-            digest.save(path)
-
-    def _path(self, day: int) -> Path | None:
-        return self._folder / f"day-{day:04d}.npz" if self._folder else None
+def market_history(
+    world: MarketPopulation, day: int, store: DigestStore[MarketDay, MarketDigest]
+) -> "MarketHistory":
+    """Everything that happened before a day, as far back as the day can ask."""
+    return MarketHistory(world, day, store.before(day, world.config.history_days))
 
 
 class MarketHistory:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from simulator.calendar import Calendar
 from simulator.market.config import MarketConfig
-from simulator.market.history import MarketDigests
+from simulator.market.history import market_digests, market_history
 from simulator.market.population import MarketPopulation
 from simulator.market.spec import market_spec
 from simulator.market.tables import MarketWriter
@@ -30,7 +30,7 @@ class Market:
         self.config, self.spec = config, market_spec(name, config)
         self._calendar = Calendar(first_ds, config.days)
         self.population = MarketPopulation(config, seed)
-        self._digests = MarketDigests(self.population, cache)
+        self._digests = market_digests(self.population, cache)
         self._writer = MarketWriter(self.spec, self.population, self._calendar.epoch_us)
 
     def day(self, ds: str) -> WorldDay:
@@ -40,7 +40,7 @@ class Market:
             ValueError: the world has not begun, or is over.
         """
         number = self._calendar.number(ds)
-        history = self._digests.history(number)
+        history = market_history(self.population, number, self._digests)
         happened = self._digests.simulate(number)
         writer = self._writer
         return WorldDay(
