@@ -107,6 +107,7 @@ class DatasetSpec(Contract):
         upstreams: what learns from it; when none is declared, those that the labels name, in their
             order.
         surfaces: allowed values of `events.surface`.
+        surface_features: by surface, the context features that it alone fills.
         actions: allowed values of `events.action`.
         attribution_days: a label may become known this many days after its impression. One that
             arrives after the impression's day is a row of its own, filed under its arrival's day.
@@ -131,12 +132,14 @@ class DatasetSpec(Contract):
     daily_rows: tuple[int, int] = (1, 2**62)
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
     freshness_hours: int = Field(default=24, ge=1, le=24)
+    surface_features: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     guards: Bounds = Bounds()
     empty_days: EmptyDays = "refuse"
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         self._check_upstreams()
+        self._check_surface_features()
         for scope in ("user", "pin"):
             if not self.features_of(scope):
                 raise ValueError(f"dataset {self.name}: no {scope} feature is declared")
@@ -173,6 +176,16 @@ class DatasetSpec(Contract):
                     f"dataset {self.name}: upstream {upstream.name} needs one primary label, "
                     f"{primary}"
                 )
+
+    def _check_surface_features(self) -> None:
+        if unknown := sorted(set(self.surface_features) - set(self.surfaces)):
+            raise ValueError(f"dataset {self.name}: surface_features names surfaces {unknown}")
+        owned = [name for names in self.surface_features.values() for name in names]
+        context = {f.name for f in self.features_of("context")}
+        if strange := sorted(set(owned) - context):
+            raise ValueError(f"dataset {self.name}: {strange} are no context features")
+        if shared := sorted({name for name in owned if owned.count(name) > 1}):
+            raise ValueError(f"dataset {self.name}: {shared} belong to more than one surface")
 
     @property
     def declared_upstreams(self) -> tuple[UpstreamDeclaration, ...]:

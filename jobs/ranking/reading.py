@@ -106,6 +106,7 @@ def ranker_digest(ctx: RunContext) -> str:
         *ctx.spec.surfaces,
         *offered.tasks,
         *(f.model_dump_json() for f in features),
+        *(f"{n}: {' '.join(own)}" for n, own in enumerate(offered.own) if own),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import models.derm
 import models.nn
 import models.rankers
+import models.rankers.unified
 from models.derm.towers import EntityTower, OverallTower
 from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig
 from models.nn.cross import CrossLayer, CrossNetwork, LowRankCrossLayer
@@ -25,7 +26,14 @@ from models.nn.dhen import (
     TokenMixer,
     TransformerInteraction,
 )
-from models.nn.experts import CrossExperts, ExpertMixture, Gates, ParallelLinear, ParallelMLP
+from models.nn.experts import (
+    CrossExperts,
+    ExpertMixture,
+    Experts,
+    Gates,
+    ParallelLinear,
+    ParallelMLP,
+)
 from models.nn.masknet import MaskBlock, ParallelMaskNet
 from models.nn.mlp import MLP
 from models.nn.packed import Packed
@@ -44,8 +52,12 @@ from models.nn.tokens import (
 )
 from models.nn.transformer import CausalEncoder, EncoderLayer, Padding, SequenceEncoder
 from models.rankers.blocks import ScopeBlock, SharedTable
+from models.rankers.unified.candidates import CandidateAttention, Grid
+from models.rankers.unified.history import History, Projection
+from models.rankers.unified.tree import SurfaceTree
+from models.rankers.unified.trunk import Trunk
 from models.rankers.vectors import PoolVector, VectorBlock, VectorTokens
-from tests.model_fixtures import rankers
+from tests.model_fixtures import rankers, unified
 from tests.model_fixtures.batches import SMALL, batch, inputs, model, objective
 
 D = 8
@@ -126,6 +138,62 @@ def ranked(rows: int) -> tuple:
     return (rankers.batch(rows),)
 
 
+class OfCandidates(nn.Module):
+    """Candidates of as many users, who remember four elements each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = CandidateAttention(5, D, 2)
+
+    def forward(self, x_BD: Tensor, x_BTH: Tensor) -> Tensor:
+        valid_BT = torch.ones(x_BTH.shape[:2], dtype=torch.bool)
+        grid = Grid.even(len(x_BD), 1)
+        return self.attention(x_BD, self.attention.remember(x_BTH), valid_BT, grid)
+
+
+class OfHistories(nn.Module):
+    """Histories of the users of rows, and what candidates find there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sequences = tuple(f for f in unified.inputs().user if f.kind == "sequence")
+        self.history = History(sequences, 3, 5, unified.HISTORY)
+
+    def forward(self, rows: dict, x_BD: Tensor) -> Tensor:
+        kept = self.history.encode(rows)
+        return self.history(rows, x_BD, Grid.even(len(x_BD), 1), kept)
+
+
+class OfWholeTrunk(nn.Module):
+    """A trunk whose rows have users of their own, and its experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = Trunk(unified.inputs(), 2, unified.SMALL)
+
+    def forward(self, rows: dict) -> Tensor:
+        own_B2 = torch.ones(len(rows["ts"]), 2)
+        grid = Grid.even(len(own_B2), 1)
+        x_BX = self.trunk(rows, self.trunk.encode(rows), own_B2, grid)
+        return self.trunk.experts(x_BX).transpose(0, 1)
+
+
+def tree(rows: int) -> tuple:
+    return (torch.randn(rows, 7), torch.randn(rows, 3, 4), torch.randn(rows, 2))
+
+
+class OfExpertsFirst(nn.Module):
+    """A tree whose experts come rows first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = unified.SMALL
+        self.tree = SurfaceTree((7, 4, 2), 2, config.experts, config.tree)
+
+    def forward(self, x_BX: Tensor, expert_BKO: Tensor, own_BV: Tensor) -> Tensor:
+        return self.tree(x_BX, expert_BKO.transpose(0, 1), own_BV)
+
+
 MIXTURE = ExpertsConfig(num_experts=3, cross_layers=2, hidden=(6, 4))
 LOW_RANK = ExpertsConfig(num_experts=3, cross_layers=2, cross_rank=2, hidden=(6, 4))
 USER, PIN = inputs().user, inputs().pin
@@ -191,6 +259,7 @@ CASES: dict[str, Case] = {
         lambda: of_rows_first(CrossExperts(3, 5, 2, rank=2)), floats(5), (3, 5)
     ),
     "Gates": Case(lambda: Gates(5, 2, 3), floats(5), (2, 3)),
+    "Experts": Case(lambda: of_rows_first(Experts(5, MIXTURE)), floats(5), (3, 4)),
     "ExpertMixture": Case(lambda: of_rows_first(ExpertMixture(5, 1, MIXTURE)), floats(5), (1, 4)),
     "ExpertMixture per task": Case(
         lambda: of_rows_first(ExpertMixture(5, 2, LOW_RANK)), floats(5), (2, 4)
@@ -212,12 +281,20 @@ CASES: dict[str, Case] = {
     "CtrRanker": Case(lambda: rankers.ranker(rankers.CTR), ranked, (2,)),
     "CtrRanker per task": Case(lambda: rankers.ranker(rankers.PER_TASK), ranked, (2,)),
     "CtrRanker without": Case(lambda: rankers.ranker(rankers.CTR, ()), ranked, (2,)),
+    "CandidateAttention": Case(
+        OfCandidates, lambda b: (torch.randn(b, 5), torch.randn(b, 4, D)), (D,)
+    ),
+    "History": Case(OfHistories, lambda b: (rankers.batch(b), torch.randn(b, 5)), (3 + 4,)),
+    "Projection": Case(lambda: Projection(5, unified.HISTORY), floats(5), (3,)),
+    "SurfaceTree": Case(OfExpertsFirst, tree, (2,)),
+    "Trunk": Case(OfWholeTrunk, lambda b: (unified.batch(b),), (3, 4)),
     "CvrRanker": Case(lambda: rankers.ranker(rankers.CVR), ranked, (2,)),
 }
 # Without weights, or not a function of rows: tested where they are used.
 ELSEWHERE = {
     *("CountMinSketch", "Dropout", "NumericNormalizer", "SampledSoftmax", "DermObjective"),
-    *("RankingObjective", "NextAction"),
+    *("RankingObjective", "NextAction", "SequenceElements"),
+    *("UnifiedRanker", "OwnFeatures", "SurfaceBalance"),
 }
 
 
@@ -316,7 +393,7 @@ def test_a_padded_bag_is_the_mean_of_its_elements():
 
 def exported() -> dict[str, type[nn.Module]]:
     found: dict[str, type[nn.Module]] = {}
-    for package in (models.nn, models.derm, models.rankers):
+    for package in (models.nn, models.derm, models.rankers, models.rankers.unified):
         for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             module = importlib.import_module(info.name)
             found |= {
