@@ -25,8 +25,8 @@ from models.protocol import Batch
 from models.rankers import calibration
 from models.rankers.calibration import Floats
 from models.rankers.config import CtrConfig, CvrConfig, RankerConfig
-from models.rankers.inputs import RankingInputs
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.inputs import RankingInputs
 from models.rankers.unified.config import HistoryConfig, TreeConfig, UnifiedConfig
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
 

@@ -15,7 +15,7 @@ from models.protocol import Batch, FirstWindow, Metric, Objective
 from models.rankers.config import CtrConfig, CvrConfig, RankerConfig
 from models.rankers.ctr import CtrRanker
 from models.rankers.cvr import CvrRanker, NextAction
-from models.rankers.inputs import RankingInputs
+from models.rankers.parts.inputs import RankingInputs
 from models.rankers.unified.balance import SurfaceBalance
 from models.rankers.unified.config import UnifiedConfig
 from models.rankers.unified.model import UnifiedRanker

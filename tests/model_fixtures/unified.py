@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from models.nn.config import ExpertsConfig
-from models.rankers.inputs import RankingInputs
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.inputs import RankingInputs
 from models.rankers.unified.config import HistoryConfig, TreeConfig, UnifiedConfig
 from models.rankers.unified.model import UnifiedRanker
 from tests.model_fixtures import rankers

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import models.derm
 import models.nn
 import models.rankers
+import models.rankers.parts
 import models.rankers.unified
 from models.derm.towers import EntityTower, OverallTower
 from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig
@@ -51,12 +52,12 @@ from models.nn.tokens import (
     Token,
 )
 from models.nn.transformer import CausalEncoder, EncoderLayer, Padding, SequenceEncoder
-from models.rankers.blocks import ScopeBlock, SharedTable
+from models.rankers.parts.blocks import ScopeBlock, SharedTable
+from models.rankers.parts.vectors import PoolVector, VectorBlock, VectorTokens
 from models.rankers.unified.candidates import CandidateAttention, Grid
 from models.rankers.unified.history import History, Projection
 from models.rankers.unified.tree import SurfaceTree
 from models.rankers.unified.trunk import Trunk
-from models.rankers.vectors import PoolVector, VectorBlock, VectorTokens
 from tests.model_fixtures import rankers, unified
 from tests.model_fixtures.batches import SMALL, batch, inputs, model, objective
 
@@ -391,9 +392,12 @@ def test_a_padded_bag_is_the_mean_of_its_elements():
     torch.testing.assert_close(found, token.token(mean), atol=1e-6, rtol=1e-6)
 
 
+_PACKAGES = (models.nn, models.derm, models.rankers, models.rankers.parts, models.rankers.unified)
+
+
 def exported() -> dict[str, type[nn.Module]]:
     found: dict[str, type[nn.Module]] = {}
-    for package in (models.nn, models.derm, models.rankers, models.rankers.unified):
+    for package in _PACKAGES:
         for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             module = importlib.import_module(info.name)
             found |= {

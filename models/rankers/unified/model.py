@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from models.protocol import Batch, FirstWindow
-from models.rankers.blocks import ScopeBlock
-from models.rankers.ctr import base_logits
-from models.rankers.inputs import RankingInputs
+from models.rankers.parts.blocks import ScopeBlock
+from models.rankers.parts.inputs import RankingInputs
+from models.rankers.parts.rates import base_logits
 from models.rankers.unified.candidates import Grid
 from models.rankers.unified.config import UnifiedConfig
 from models.rankers.unified.tree import SurfaceTree

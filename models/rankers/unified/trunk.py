@@ -16,12 +16,12 @@ from models.nn.experts import Experts
 from models.nn.scopes import sequence_groups
 from models.nn.time_encoding import DAY_S, TimeEncoding
 from models.protocol import Batch, FirstWindow
-from models.rankers.blocks import ScopeBlock
-from models.rankers.inputs import RankingInputs
+from models.rankers.parts.blocks import ScopeBlock
+from models.rankers.parts.inputs import RankingInputs
+from models.rankers.parts.vectors import VectorBlock
 from models.rankers.unified.candidates import Grid
 from models.rankers.unified.config import UnifiedConfig
 from models.rankers.unified.history import History, Remembered
-from models.rankers.vectors import VectorBlock
 
 _PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S)
 
