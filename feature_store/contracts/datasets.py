@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from feature_store.contracts.base import Contract, Entity, Upstream, shift_day
 from feature_store.contracts.bounds import Bounds
+from feature_store.contracts.surfaces import check_surface_features
 from feature_store.contracts.tables import Column, Dtype, Table
 from feature_store.contracts.upstreams import UpstreamDeclaration, check_together
 
@@ -142,7 +143,8 @@ class DatasetSpec(Contract):
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         self._check_upstreams()
-        self._check_surface_features()
+        context = {f.name for f in self.features_of("context")}
+        check_surface_features(self.name, self.surface_features, self.surfaces, context)
         for scope in ("user", "pin"):
             if not self.features_of(scope):
                 raise ValueError(f"dataset {self.name}: no {scope} feature is declared")
@@ -179,16 +181,6 @@ class DatasetSpec(Contract):
                     f"dataset {self.name}: upstream {upstream.name} needs one primary label, "
                     f"{primary}"
                 )
-
-    def _check_surface_features(self) -> None:
-        if unknown := sorted(set(self.surface_features) - set(self.surfaces)):
-            raise ValueError(f"dataset {self.name}: surface_features names surfaces {unknown}")
-        owned = [name for names in self.surface_features.values() for name in names]
-        context = {f.name for f in self.features_of("context")}
-        if strange := sorted(set(owned) - context):
-            raise ValueError(f"dataset {self.name}: {strange} are no context features")
-        if shared := sorted({name for name in owned if owned.count(name) > 1}):
-            raise ValueError(f"dataset {self.name}: {shared} belong to more than one surface")
 
     @property
     def declared_upstreams(self) -> tuple[UpstreamDeclaration, ...]:

@@ -263,7 +263,7 @@ def test_a_teacher_pulls_and_is_no_part_of_the_ranker():
 @pytest.mark.parametrize(
     ("own", "said"),
     [
-        ({"nowhere": ("query",)}, "names surfaces"),
+        ({"nowhere": ("query",)}, "are no surfaces"),
         ({"home": ("topic",)}, "no context features"),
         ({"home": ("query",), "search": ("query",)}, "more than one surface"),
     ],
