@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import downstream, projection
 from experiments.harness.design import Cell
+from experiments.ranking import downstream, projection
 from experiments.ranking import embedded as worlds
 from experiments.ranking.embedded import Days, embedded
 from experiments.ranking.rankers import ALL, Ranked, measured

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.aggregation import VARIANTS, Options, design
 from experiments.harness.design import Cell
 from experiments.ranking import drift
+from experiments.ranking.aggregation import VARIANTS, Options, design
 from experiments.ranking.drift import Drift
 from experiments.ranking.pools import Dailies, Pools, aggregated, replaced
 from feature_store.config import AggregationConfig
