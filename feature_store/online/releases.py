@@ -28,13 +28,16 @@ class Releases:
         self.store = store
 
     def current(self) -> Release | None:
-        """What readers see; None before the first release.
+        """What readers should see; None before the first release.
+
+        The store decides; where it has lost its pointer, the file that follows it is believed, so
+        that the next release still knows which one came before it, and leaves its slot alone.
 
         Raises:
             ManifestCorrupt: the pointer names a release that cannot be read.
         """
         pointer = self.store.get(CURRENT_KEY)
-        return None if pointer is None else self.get(pointer.decode())
+        return self._recorded() if pointer is None else self.get(pointer.decode())
 
     def get(self, release_id: str) -> Release:
         """A release by id, from the home or else from the online store.
@@ -63,6 +66,16 @@ class Releases:
                 found=str(error),
                 hint=hint,
             ) from error
+
+    def _recorded(self) -> Release | None:
+        """The release that the home's own pointer names, if it has one."""
+        pointer = self._folder / "current"
+        if not pointer.exists():
+            return None
+        try:
+            return self.get(pointer.read_text().strip())
+        except MissingInput:
+            return None
 
     @staticmethod
     def read(path: Path) -> Release:
