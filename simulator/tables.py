@@ -54,7 +54,7 @@ class Labelled(Protocol):
         """Index into `ATTRIBUTIONS`."""
 
 
-class Chances(Protocol):
+class LoggedChances(Protocol):
     """Impressions [N] with their hidden probabilities, as a day's log has them."""
 
     @property
@@ -142,7 +142,9 @@ class EventWriter:
         return typed_table(columns, self._schema)
 
 
-def truth_table(shown: tuple[pa.Array, Chances], late: tuple[pa.Array, Chances]) -> pa.Table:
+def truth_table(
+    shown: tuple[pa.Array, LoggedChances], late: tuple[pa.Array, LoggedChances]
+) -> pa.Table:
     """The hidden probabilities of a day's impressions, then of its late labels.
 
     Args:
