@@ -27,16 +27,15 @@ from feature_store.online.store import (
 )
 from jobs.console import out
 from jobs.engine import locks
+from jobs.engine.bucket_writers import write_buckets
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.rendering.published import read_published
 from jobs.services.redis import ensure_redis, persist
 from jobs.settings import Settings
 from jobs.steps import probing
-from jobs.steps.audit_users import check_held, compare, lost
-from jobs.steps.bucket_writers import write_buckets
+from jobs.steps.audit_users import check_held, compare, has_pool, lost
 from jobs.steps.publish import slot_write
-from jobs.steps.way_back import has_pool
 
 _BUCKETS, _ROWS = 8, 256
 
