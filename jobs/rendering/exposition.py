@@ -12,8 +12,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.manifests import StepManifest
-from jobs.engine.manifests import ManifestStore, write_atomic
+from jobs.engine.manifests import ManifestStore
 from jobs.paths import HomePaths
 from jobs.pipelines import catalog
 from jobs.rendering.state import HomeState, read_state
