@@ -7,6 +7,7 @@ are equal. Nothing is trained: the manifests are what the runner would have writ
 import math
 from pathlib import Path
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import ENTITIES, Upstream, days_between, shift_day
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.manifests import (
@@ -17,7 +18,7 @@ from feature_store.contracts.manifests import (
     StepManifest,
 )
 from jobs.engine.code import code_digest
-from jobs.engine.manifests import ManifestStore, write_atomic
+from jobs.engine.manifests import ManifestStore
 from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Step
 from jobs.recipes import Recipe, recipe
