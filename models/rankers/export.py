@@ -135,21 +135,30 @@ def write(
     return complete
 
 
-def load(folder: Path) -> ExportedRanker:
-    """Read a ranker back.
+def read_description(folder: Path) -> Description:
+    """What is said of an exported ranker.
 
     Raises:
-        ManifestCorrupt: a file is missing, or is not the one that was written.
+        ManifestCorrupt: it cannot be read, or is not what was written.
     """
     try:
         text = unsealed(folder / DESCRIPTION, hint="export the ranker again")
-        description = Description.model_validate_json(text)
+        return Description.model_validate_json(text)
     except (OSError, ValidationError, json.JSONDecodeError) as error:
         raise ManifestCorrupt(
             "the description of a ranker cannot be read",
             where=str(folder / DESCRIPTION),
             found=str(error),
         ) from error
+
+
+def load(folder: Path) -> ExportedRanker:
+    """Read a ranker back.
+
+    Raises:
+        ManifestCorrupt: a file is missing, or is not the one that was written.
+    """
+    description = read_description(folder)
     for name, expected in description.files.items():
         path = folder / name
         found = file_sha256(path) if path.exists() else "no file"

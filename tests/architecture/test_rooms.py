@@ -18,6 +18,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         *("models/*", "jobs/steps/train*.py", "jobs/steps/infer*.py", "jobs/engine/snapshots.py"),
         "jobs/ranking/run.py",
         *(
+            "experiments/ranking/rankers.py",
             "experiments/upstream_days.py",
             "experiments/next_item/*",
             "feature_store/embeddings/halves.py",
