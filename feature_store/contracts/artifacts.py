@@ -302,9 +302,9 @@ def reference(name: str) -> Reference:
     for kind, reader in _READERS:
         if found := reader.fullmatch(name):
             return kind(**found.groupdict())  # type: ignore[arg-type]
-    for kind in (Events, Graph, ReleaseMark):
-        if name == kind():
-            return kind()
+    for one in (Events(), Graph(), ReleaseMark()):
+        if name == one:
+            return one
     return Rows(name.removeprefix(_LAKE)) if name.startswith(_LAKE) else Mark(name)
 
 
