@@ -17,7 +17,7 @@ from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.contracts.edges import EdgeInputs
 from feature_store.contracts.sequences import SequenceInputs
-from feature_store.reading.graph import NumberedGraph
+from feature_store.reading.numbered import NumberedGraph
 from models.nn.tokens import NumericRange
 
 Batch = Mapping[str, Tensor]
@@ -162,4 +162,16 @@ class Family(Protocol):
 
     def edges(self, spec: DatasetSpec, config: Any) -> EdgeInputs:
         """What is read of the graph of a day; asked of families that read edges."""
+        ...
+
+    def without(
+        self, weights: Mapping[str, Tensor], entity: Entity, key_M: Tensor
+    ) -> dict[str, Tensor] | None:
+        """A snapshot's weights without the rows of some users or Pins; None where it has none.
+
+        Asked of families that read edges: theirs have a row for each of them.
+
+        Args:
+            key_M: hashed ids.
+        """
         ...

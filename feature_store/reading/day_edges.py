@@ -18,10 +18,10 @@ import numpy.typing as npt
 from feature_store.contracts.base import Entity, days_between
 from feature_store.contracts.edges import NODE_TYPES, EdgeInputs
 from feature_store.lake.lake import Lake
-from feature_store.reading.chunks import RelationChunks
 from feature_store.reading.entities import Arrays, Lookup, Rows
 from feature_store.reading.examples import Order
-from feature_store.reading.graph import NumberedGraph, read_graph
+from feature_store.reading.graph import read_graph
+from feature_store.reading.numbered import NumberedGraph, RelationChunks
 
 _EPOCH = "1970-01-01"
 
@@ -37,7 +37,7 @@ class NodeReader:
     @cached_property
     def _lookup(self) -> Lookup:
         mine = self._day.graph.type_N == NODE_TYPES.index(self._entity)
-        return Lookup(self._day.hashes[mine])
+        return Lookup(self._day.keys[mine].view(np.uint64))
 
     def __len__(self) -> int:
         return len(self._lookup)
@@ -78,9 +78,9 @@ class DayEdges:
         return read_graph(self._lake, self.ds, least_degree=self._inputs.least_degree)
 
     @cached_property
-    def hashes(self) -> npt.NDArray[np.uint64]:
+    def keys(self) -> Rows:
         """The hashed id of each node, [N]."""
-        return self.graph.hashes()
+        return self.graph.keys()
 
     @cached_property
     def _known(self) -> npt.NDArray[np.int64]:
@@ -131,12 +131,12 @@ class DayEdges:
         edges = np.intersect1d(np.flatnonzero(mine_K), self._known)
         random = np.random.default_rng(0).random(len(edges))
         # All edges of a user are of one rank: whoever measures counts users, not edges.
-        of_rank = self.hashes[graph.head_K[edges]] % np.uint64(ranks) == rank
+        of_rank = self.keys[graph.head_K[edges]].view(np.uint64) % np.uint64(ranks) == rank
         edges, random = edges[of_rank], random[of_rank]
         for first in range(0, len(edges), order.batch_rows):
             some = slice(first, first + order.batch_rows)
             edge_K = edges[some]
-            user_K = self.hashes[graph.head_K[edge_K]].view(np.int64)
+            user_K = self.keys[graph.head_K[edge_K]]
             own = {"edge": edge_K, "pair:user": user_K, "negative": random[some]}
             yield own | self._keys(edge_K)
 
@@ -148,7 +148,7 @@ class DayEdges:
         for name, ends in (("user", self.graph.head_K), ("pin", self.graph.tail_K)):
             node_K = ends[edge_K]
             mine = self.graph.type_N[node_K] == NODE_TYPES.index(name)
-            found[f"key:{name}"] = self.hashes[node_K[mine]].view(np.int64)
+            found[f"key:{name}"] = self.keys[node_K[mine]]
         return found
 
 

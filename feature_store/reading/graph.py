@@ -32,12 +32,13 @@ from feature_store.contracts.edges import (
 )
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table
-from feature_store.lake.buckets import bucket_of, stable_hash
+from feature_store.lake.buckets import bucket_of
 from feature_store.lake.filing import is_late
 from feature_store.lake.lake import Lake
 from feature_store.lake.layout import Layout
 from feature_store.lake.schemas import arrow_schema
 from feature_store.lake.staging import sort_rows, stage_file
+from feature_store.reading.numbered import NumberedGraph
 
 _KIND = ("head_type", "relation", "tail_type")
 _CHUNK_ROWS = 65_536
@@ -184,35 +185,6 @@ def _divide(parts: Iterator[pa.Table], folder: Path, buckets: int) -> None:
             bucket = bucket_of(rows["head_id"], buckets)
             for b in np.unique(bucket):
                 writers[b].write_table(rows.filter(pa.array(bucket == b)))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NumberedGraph:
-    """The graph of a day with nodes as numbers: ordered by type, then by id.
-
-    Attributes:
-        id_N: of each node.
-        type_N: positions in `NODE_TYPES`.
-        relations: (head type, relation, tail type), ordered.
-        head_K, relation_K, tail_K: edges.
-        weight_K: log(1 + count).
-        last_K: the day each happened last, since 1970-01-01.
-        left_out: nodes with fewer edges than asked for, which are not in it.
-    """
-
-    id_N: npt.NDArray[np.object_]
-    type_N: npt.NDArray[np.int8]
-    relations: tuple[tuple[str, str, str], ...]
-    head_K: npt.NDArray[np.int64]
-    relation_K: npt.NDArray[np.int64]
-    tail_K: npt.NDArray[np.int64]
-    weight_K: npt.NDArray[np.float32]
-    last_K: npt.NDArray[np.int64]
-    left_out: int
-
-    def hashes(self) -> npt.NDArray[np.uint64]:
-        """The hashed id of each node, [N]; nodes of two types may share one."""
-        return stable_hash(pa.array(self.id_N, pa.string()))
 
 
 def read_graph(lake: Lake, ds: str, *, least_degree: int = 3) -> NumberedGraph:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.reading.chunks import RelationChunks
+from feature_store.reading.numbered import RelationChunks
 from models.transra.config import DrawConfig
 from models.transra.graph import SIDES, Graph, Ints, KnownAnswers, Shares, Side
 

@@ -1,17 +1,20 @@
 """TransRA as a family of upstreams: reads edges, embeds users and Pins."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from feature_store.contracts.base import Upstream
+from torch import Tensor
+
+from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.contracts.edges import EdgeInputs, edge_kinds
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.sequences import SequenceInputs
 from models.protocol import FirstWindow, Objective
+from models.training.checkpoint import Tensors
 from models.transra.config import ARCHITECTURE, GraphConfig
 from models.transra.graph import Relation
-from models.transra.objective import GraphObjective
+from models.transra.objective import GraphObjective, without
 
 
 class TransraFamily:
@@ -57,6 +60,12 @@ class TransraFamily:
     def sequences(self, spec: DatasetSpec, config: GraphConfig) -> SequenceInputs:
         """Never asked: it reads edges."""
         raise NotImplementedError
+
+    def without(
+        self, weights: Mapping[str, Tensor], entity: Entity, key_M: Tensor
+    ) -> Tensors | None:
+        """A snapshot's weights without the rows of some users or Pins; None where it has none."""
+        return without(weights, entity, key_M)
 
     def edges(self, spec: DatasetSpec, config: GraphConfig) -> EdgeInputs:
         """What is read of the graph of a day."""

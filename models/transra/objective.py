@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity
 from feature_store.contracts.edges import NODE_TYPES
-from feature_store.reading.graph import NumberedGraph
+from feature_store.reading.numbered import NumberedGraph
 from models.protocol import Batch, Metric, Objective, RowWise
+from models.training.checkpoint import Tensors
 from models.training.distributed import sum_over_ranks, world
 from models.training.pair_metrics import PairMetrics
 from models.transra.config import GraphConfig
@@ -25,6 +26,8 @@ from models.transra.warm import WarmStart, warm_start
 
 TASK = "link"
 _TABLE, _SUMS = "model.table.vector_ND", "model.table.squares_N"
+# Weights that have a row per node.
+_BY_NODE = {"key_N", "model.type_N", _TABLE, _SUMS, "model.before_ND", "model.known_before_N"}
 # A node's number among those drawn; below it seeds are distinct.
 _SEEDS = 2**31
 
@@ -66,7 +69,7 @@ class GraphObjective(Objective):
             graph.weight_K[known_K],
         )
         today = self._graph(graph.type_N, triples)
-        key_N = torch.from_numpy(graph.hashes().view(np.int64))
+        key_N = torch.from_numpy(graph.keys())
         was_N = self._rows(torch.from_numpy(graph.type_N.astype(np.int64)), key_N).numpy()
         fresh, before = GraphModel(today, self.config), self.model
         started = None
@@ -144,22 +147,6 @@ class GraphObjective(Objective):
         """What the graph of the day is, and what of it is new."""
         return self._day.numbers() if self._day else {}
 
-    def without(self, of_type: str, key_M: Tensor) -> "dict[str, Tensor] | None":
-        """The weights without the rows of some nodes of a type; None where it has none of them."""
-        number = NODE_TYPES.index(of_type)
-        gone_N = (self.model.type_N == number) & torch.isin(self.key_N, key_M)
-        if not gone_N.any():
-            return None
-        kept = self.state_dict()
-        return {n: x[~gone_N] if n in self._by_node() else x for n, x in kept.items()}
-
-    def _by_node(self) -> set[str]:
-        """The weights that have a row per node."""
-        names = {"key_N", "model.type_N", _TABLE, _SUMS}
-        if self.config.score.anchor == "snapshot":
-            names |= {"model.before_ND", "model.known_before_N"}
-        return names
-
     def _rows(self, type_U: Tensor, key_U: Tensor) -> Tensor:
         """The row of each node, [U]; -1 where it has none."""
         row_U = torch.full_like(key_U, -1)
@@ -209,6 +196,19 @@ class GraphObjective(Objective):
             self.key_N = self.key_N.new_zeros(nodes)
             self.model.resize(nodes)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def without(weights: Mapping[str, Tensor], of_type: str, key_M: Tensor) -> Tensors | None:
+    """The weights of an objective without the rows of some nodes; None where it has none of them.
+
+    Args:
+        key_M: hashed ids of nodes of the type.
+    """
+    mine_N = weights["model.type_N"] == NODE_TYPES.index(of_type)
+    gone_N = mine_N & torch.isin(weights["key_N"], key_M)
+    if not gone_N.any():
+        return None
+    return {n: x[~gone_N] if n in _BY_NODE else x for n, x in weights.items()}
 
 
 class _Day:

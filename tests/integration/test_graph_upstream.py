@@ -13,16 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from feature_store.contracts.base import ENTITIES, days_between
 from feature_store.contracts.edges import GRAPH, graph_table
 from feature_store.contracts.tables import daily_table, pool_table
+from feature_store.lake.buckets import stable_hash
 from feature_store.lake.lake import Lake
 from feature_store.lake.schemas import unpack
 from jobs.engine.manifests import ManifestStore
 from jobs.services.redis import stop_redis
+from models.training.checkpoint import read_tensors
 from tests.chaos import little
 from tests.derm_process import derm
 
@@ -162,11 +166,27 @@ def test_who_is_embedded_is_a_node_and_others_keep_their_vector(shop: Shop) -> N
     assert np.mean(moved) > 0.9
 
 
-def test_who_is_forgotten_is_in_no_edge_and_no_pool(shop: Shop) -> None:
+def test_who_is_forgotten_is_in_no_edge_no_pool_and_no_model(shop: Shop) -> None:
     user = next(iter(shop.vectors(daily_table, "graph", DAYS[-1], "user")))
-    derm(shop.home, "forget", "--entity", "user", "--id", user)
+    kept = shop.vectors(pool_table, "graph", DAYS[-1], "user")
+    models = sorted((shop.home / "snapshots").glob("*/*/model.safetensors"))
+    before = {path: read_tensors(path)[0] for path in models}
+    told = json.loads(derm(shop.home, "forget", "--entity", "user", "--id", user, "--json"))
+    assert set(told["found"]["snapshot:graph"]) == set(DAYS)
     for ds in DAYS:
         heads = shop.lake.read(graph_table(), ds)["head_id"]
         assert not pc.any(pc.equal(heads, user)).as_py()
         assert user not in shop.vectors(pool_table, "graph", ds, "user")
+    key = int(stable_hash(pa.array([user])).view("i8")[0])
+    for path, weights in before.items():
+        left = read_tensors(path)[0]
+        assert (weights["key_N"] == key).sum() == 1
+        stays = weights["key_N"] != key
+        assert torch.equal(left["key_N"], weights["key_N"][stays])
+        name = "model.table.vector_ND"
+        assert torch.equal(left[name], weights[name][stays])
+    left = shop.vectors(pool_table, "graph", DAYS[-1], "user")
+    assert all(np.array_equal(left[other], kept[other]) for other in kept.keys() - {user})
     assert json.loads(derm(shop.home, "verify", "--json"))["damaged"] == []
+    status = json.loads(derm(shop.home, "status", "--json"))
+    assert all(day["complete"] for day in status["days"]), "nothing has to be made again"

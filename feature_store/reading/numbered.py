@@ -1,12 +1,45 @@
-"""Which edges of a graph a pass draws, and in which chunks of one relation.
+"""A graph whose nodes are numbers, and which of its edges a pass draws: chunks of one relation.
 
-Shapes: K edges, R relations, G chunks, C edges of a chunk.
+Shapes: N nodes, K edges, R relations, G chunks, C edges of a chunk.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.contracts.hashing import key_of
+
 Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NumberedGraph:
+    """The graph of a day with nodes as numbers: ordered by type, then by id.
+
+    Attributes:
+        id_N: of each node.
+        type_N: positions in `NODE_TYPES`.
+        relations: (head type, relation, tail type), ordered.
+        head_K, relation_K, tail_K: edges.
+        weight_K: log(1 + count).
+        last_K: the day each happened last, since 1970-01-01.
+        left_out: nodes with fewer edges than asked for, which are not in it.
+    """
+
+    id_N: npt.NDArray[np.object_]
+    type_N: npt.NDArray[np.int8]
+    relations: tuple[tuple[str, str, str], ...]
+    head_K: npt.NDArray[np.int64]
+    relation_K: npt.NDArray[np.int64]
+    tail_K: npt.NDArray[np.int64]
+    weight_K: npt.NDArray[np.float32]
+    last_K: npt.NDArray[np.int64]
+    left_out: int
+
+    def keys(self) -> Ints:
+        """The hashed id of each node, [N]; nodes of two types may share one."""
+        return key_of(self.id_N.tolist())
 
 
 class RelationChunks:
