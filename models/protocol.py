@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity, Upstream
@@ -165,11 +167,11 @@ class Family(Protocol):
         ...
 
     def without(
-        self, weights: Mapping[str, Tensor], entity: Entity, key_M: Tensor
+        self, weights: Mapping[str, Tensor], entity: Entity, key_M: npt.NDArray[np.int64]
     ) -> dict[str, Tensor] | None:
         """A snapshot's weights without the rows of some users or Pins; None where it has none.
 
-        Asked of families that read edges: theirs have a row for each of them.
+        Asked of families that read edges: theirs have a row for each of them, by `key_N`.
 
         Args:
             key_M: hashed ids.

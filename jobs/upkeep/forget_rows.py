@@ -7,7 +7,6 @@ written again without them, in the place of the one that was, and goes by the sa
 from collections.abc import Iterator
 
 import pyarrow as pa
-import torch
 
 from feature_store.contracts.artifacts import Snapshot
 from feature_store.contracts.base import Entity
@@ -44,7 +43,7 @@ def forget_rows(ctx: RunContext, entity: Entity, gone: pa.Array) -> dict[str, di
     Raises:
         DermError: a row was found again after all were removed.
     """
-    key_M = torch.from_numpy(stable_hash(gone).view("i8"))
+    key_M = stable_hash(gone).view("i8")
     found: dict[str, dict[str, int]] = {}
     for upstream in _with_rows(ctx):
         store, known = _store(ctx, upstream.name), family(upstream.family)
@@ -56,7 +55,7 @@ def forget_rows(ctx: RunContext, entity: Entity, gone: pa.Array) -> dict[str, di
             files = {MODEL: left, OPTIMIZER: store.read(manifest, OPTIMIZER)}
             store.write_draft(manifest, files)
             store.promote(manifest.snapshot_id)
-            removed = sum(len(weights[n]) - len(left[n]) for n in ("key_N",))
+            removed = len(weights["key_N"]) - len(left["key_N"])
             of_upstream = found.setdefault(Snapshot(upstream.name), {})
             of_upstream[manifest.ds] = of_upstream.get(manifest.ds, 0) + removed
         for manifest in _snapshots(store):

@@ -13,7 +13,7 @@ from feature_store.contracts.sequences import SequenceInputs
 from models.protocol import FirstWindow, Objective
 from models.training.checkpoint import Tensors
 from models.transra.config import ARCHITECTURE, GraphConfig
-from models.transra.graph import Relation
+from models.transra.graph import Ints, Relation
 from models.transra.objective import GraphObjective, without
 
 
@@ -61,9 +61,7 @@ class TransraFamily:
         """Never asked: it reads edges."""
         raise NotImplementedError
 
-    def without(
-        self, weights: Mapping[str, Tensor], entity: Entity, key_M: Tensor
-    ) -> Tensors | None:
+    def without(self, weights: Mapping[str, Tensor], entity: Entity, key_M: Ints) -> Tensors | None:
         """A snapshot's weights without the rows of some users or Pins; None where it has none."""
         return without(weights, entity, key_M)
 

@@ -198,14 +198,14 @@ class GraphObjective(Objective):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def without(weights: Mapping[str, Tensor], of_type: str, key_M: Tensor) -> Tensors | None:
+def without(weights: Mapping[str, Tensor], of_type: str, key_M: Ints) -> Tensors | None:
     """The weights of an objective without the rows of some nodes; None where it has none of them.
 
     Args:
         key_M: hashed ids of nodes of the type.
     """
     mine_N = weights["model.type_N"] == NODE_TYPES.index(of_type)
-    gone_N = mine_N & torch.isin(weights["key_N"], key_M)
+    gone_N = mine_N & torch.isin(weights["key_N"], torch.from_numpy(key_M))
     if not gone_N.any():
         return None
     return {n: x[~gone_N] if n in _BY_NODE else x for n, x in weights.items()}
