@@ -159,6 +159,21 @@ def test_status_says_what_was_refused_and_how_to_begin(world, tmp_path):
         shutil.rmtree(world.root / name / later)
 
 
+def test_a_rolled_back_release_takes_nothing_back_from_rankers(world):
+    """They join by day with what the lake holds, whichever day readers see."""
+    before, pointer = digests(world), world.settings.paths.pointer
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    pointer.write_text(f"{DAYS[1]}-1234abcd\n")
+    try:
+        assert ranking.due(world.context(DAYS[-1]), NAME) == DAYS[-1:]
+        assert command.main(asked(DAYS[-1]), world.settings) == 0
+        assert digests(world) == before
+        exports = world.root / "rankers" / "exports" / NAME
+        assert (exports / "current").read_text().startswith(DAYS[-1])
+    finally:
+        pointer.unlink()
+
+
 def test_a_ranker_that_never_learned_is_no_gap(tmp_path, world):
     fresh = RankedWorld(tmp_path)
     fresh.home = world.home

@@ -1,0 +1,1 @@
+"""How fast rankers learn and score."""
