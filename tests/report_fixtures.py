@@ -19,7 +19,6 @@ from feature_store.contracts.manifests import (
 )
 from jobs.engine.code import code_digest
 from jobs.engine.manifests import ManifestStore
-from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Step
 from jobs.recipes import Recipe, recipe
 from jobs.settings import Home
@@ -41,7 +40,7 @@ def make_home(root: Path, days: int = 7) -> tuple[str, ...]:
 def finish_day(root: Path, ds: str, *, until: str | None = None) -> None:
     """Write the manifests of a day, of all steps or of those before `until`."""
     store = ManifestStore(root / "manifests")
-    for step in catalog.steps_for("simulated"):
+    for step in PIPELINE.steps:
         if step.name == until:
             return
         for upstream in PIPELINE.upstreams_of(step):
