@@ -14,8 +14,8 @@ from feature_store.contracts.datasets import Feature
 from models.nn.config import ExpertsConfig
 from models.rankers.config import CtrConfig
 from models.rankers.ctr import CtrRanker
-from models.rankers.inputs import RankingInputs
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.inputs import RankingInputs
 from models.training.optimizer import FlatAdamW
 
 Product = tuple[Tensor, Tensor]
@@ -83,7 +83,7 @@ def _objective(shape: Shape) -> RankingObjective:
             context=(),
             vectors=vectors,
             tasks=("label",),
-            num_surfaces=3,
+            surfaces=("feed", "related", "search"),
         ),
         config,
     )
