@@ -54,6 +54,9 @@ def test_it_says_what_embeddings_are_worth_before_it_learns_the_day(world):
         assert found["worth"] == pytest.approx(found["auc_with"] - found["auc_without"])
         assert found["worth_low"] <= found["worth"] <= found["worth_high"]
         assert found["auc_with"] == pytest.approx(found["auc"], abs=5e-3)
+        other = found["auc_with_good_click"] - found["auc_without_good_click"]
+        assert found["worth_good_click"] == pytest.approx(other)
+        assert found["auc_with_good_click"] == pytest.approx(found["auc_good_click"], abs=1e-2)
     assert world.metrics("evaluate", DAYS[-1])["auc"] > 0.6
 
 
