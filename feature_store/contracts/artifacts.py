@@ -164,7 +164,7 @@ class Raw(_OfBoth):
     pattern = "lake:embeddings/{u}/{e}/raw"
 
 
-class Nodes(_OfUpstream):
+class NodeVectors(_OfUpstream):
     """The vectors of nodes of a graph that are neither users nor Pins."""
 
     __slots__ = ()
@@ -290,7 +290,7 @@ SOURCE = Mark("source")
 
 _PATTERNS: tuple[type[_OfUpstream | _OfBoth | _OfRanker | Counts], ...] = (
     *(Raw, Daily, Pool, Counts),
-    *(Nodes, Snapshot, Verified, Index, Users),
+    *(NodeVectors, Snapshot, Verified, Index, Users),
     *(Assembled, Evaluated, RankerWeights, Calibrated, Exported),
 )
 _READERS = tuple(
