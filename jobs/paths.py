@@ -26,6 +26,7 @@ class HomePaths:
         self.manifests = root / "manifests"
         self.attempts = root / "attempts"
         self.indexes = root / "index"
+        self.tables = root / "tables"
         self.releases = root / "releases"
         self.pointer = root / "releases" / "current"
         self.store_record = root / "releases" / "store"
@@ -45,6 +46,7 @@ class HomePaths:
         self.postgres = root / "services" / "airflow" / "postgres"
         self.redis = root / "services" / "redis"
         self.warm_socket = root / "services" / "warm" / "socket"
+        self.table_sockets = root / "services" / "tables"
         self.code = root / "services" / "code.json"
         self.pipeline_lock = root / "services" / "pipeline.lock"
 
