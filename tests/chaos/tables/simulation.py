@@ -180,7 +180,7 @@ class Simulation:
             raise Broken("a shard still holds rows that were forgotten")
         self.forgotten_everywhere = self.revision == 1
         for ranker in self.rankers:
-            ranker.every_s = 0.01
+            ranker.every_s = 0.03
         self.network.run(self.network.now + 0.15)
 
     def _judge(self) -> None:
