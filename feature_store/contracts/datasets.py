@@ -7,11 +7,15 @@ from pydantic import Field, model_validator
 
 from feature_store.contracts.base import Contract, Entity, Upstream, shift_day
 from feature_store.contracts.bounds import Bounds
+from feature_store.contracts.surfaces import check_surface_features
 from feature_store.contracts.tables import Column, Dtype, Table
 from feature_store.contracts.upstreams import UpstreamDeclaration, check_together
 
 # Lengths, in days, of what is counted per user and Pin; the first is the day alone.
 WINDOWS = (1, 7, 28, 90)
+
+# Of every home, or of those that have a graph.
+_TABLES = {"events", "users", "pins", "graph", "runs"}
 
 FeatureKind = Literal["categorical", "numeric", "list", "sequence", "embedding"]
 FeatureScope = Literal["user", "pin", "context"]
@@ -107,6 +111,7 @@ class DatasetSpec(Contract):
         upstreams: what learns from it; when none is declared, those that the labels name, in their
             order.
         surfaces: allowed values of `events.surface`.
+        surface_features: by surface, the context features that it alone fills.
         actions: allowed values of `events.action`.
         attribution_days: a label may become known this many days after its impression. One that
             arrives after the impression's day is a row of its own, filed under its arrival's day.
@@ -131,19 +136,22 @@ class DatasetSpec(Contract):
     daily_rows: tuple[int, int] = (1, 2**62)
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
     freshness_hours: int = Field(default=24, ge=1, le=24)
+    surface_features: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     guards: Bounds = Bounds()
     empty_days: EmptyDays = "refuse"
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         self._check_upstreams()
+        context = {f.name for f in self.features_of("context")}
+        check_surface_features(self.name, self.surface_features, self.surfaces, context)
         for scope in ("user", "pin"):
             if not self.features_of(scope):
                 raise ValueError(f"dataset {self.name}: no {scope} feature is declared")
         names = [f.name for scope in ("user", "pin", "context") for f in self.inputs_of(scope)]
         if doubled := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"dataset {self.name}: features {doubled} are declared twice")
-        if taken := {t.name for t in self.tables} & {"events", "users", "pins", "runs"}:
+        if taken := {t.name for t in self.tables} & _TABLES:
             raise ValueError(f"dataset {self.name}: tables {sorted(taken)} are there already")
         if "impressions" in self.counted[1:]:
             raise ValueError(f"dataset {self.name}: no label may be called impressions")

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from feature_store.contracts import tables
+from feature_store.contracts.atomic import write_atomic
+from feature_store.contracts.edges import graph_table
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.tables import Column, Table
 from jobs.cli import COMMANDS, build_parser
 from jobs.console import out
 from jobs.datasets.registry import dataset_spec
-from jobs.engine.manifests import write_atomic
 from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Step
 from jobs.recipes import RECIPES
@@ -123,6 +124,7 @@ def _lake_tables() -> Iterator[Table]:
     for name, declare in vars(tables).items():
         if name.endswith("_table") and inspect.isfunction(declare):
             yield declare(*(example[p] for p in inspect.signature(declare).parameters))
+    yield graph_table()
 
 
 def _table_section(table: Table) -> str:

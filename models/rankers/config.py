@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig, TokensConfig
+from models.rankers.unified.config import UnifiedConfig
 from models.training.config import TrainingConfig
 
 # Changes with the architecture: weights of another one cannot be continued.
@@ -60,11 +61,11 @@ class CvrConfig:
         )
 
 
-RankerConfig = CtrConfig | CvrConfig
+RankerConfig = CtrConfig | CvrConfig | UnifiedConfig
 
 
 def _families() -> dict[str, RankerConfig]:
-    return {"ctr": CtrConfig(), "cvr": CvrConfig()}
+    return {"ctr": CtrConfig(), "cvr": CvrConfig(), "unified": UnifiedConfig()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
