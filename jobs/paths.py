@@ -62,6 +62,10 @@ class HomePaths:
         """What names the current export of a ranker."""
         return self.ranker("exports", name) / "current"
 
+    def shard_metrics(self, shard: int) -> Path:
+        """What a shard of the id tables says of itself, for a collector."""
+        return self.metrics.with_name(f"table_shard_{shard}.prom")
+
     def index(self, upstream: Upstream, identity: str) -> Path:
         """The folder of a Pin index."""
         return self.indexes / upstream / identity

@@ -3,7 +3,7 @@
 Needs numpy and the contracts; no torch. A client belongs to one thread; make one for each.
 Shapes: N ids of a request, D values of a row.
 
-    client = TableClient(["unix:/run/derm/0.sock", "unix:/run/derm/1.sock"], timeout_s=0.01)
+    client = TableClient(["unix:///run/derm/0.sock", "unix:///run/derm/1.sock"], timeout_s=0.01)
     follower = Follower(client, load=lambda version: load_weights(root / version / "dense"))
     scores = follower.rank({"users": user_ids, "pins": pin_ids}, score, meanwhile=encode)
 """
@@ -113,7 +113,7 @@ class TableClient:
     """Reads rows from the shards of the id tables.
 
     Args:
-        addresses: of the shards in order, `unix:/a/path` or `tcp:host:port`.
+        addresses: of the shards in order, `unix:///a/path` or `tcp://host:port`.
         timeout_s: of a request, from `start` to the end of `join`; rows that take longer are
             default rows, and counted.
         token: for those who publish.

@@ -27,25 +27,25 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """`unix:/a/path` or `tcp:host:port`.
+        """`unix:///a/path` or `tcp://host:port`.
 
         Raises:
             InputError: it is neither.
         """
-        kind, _, rest = text.partition(":")
+        kind, _, rest = text.partition("://")
         host, _, port = rest.rpartition(":")
-        if kind == "unix" and rest:
+        if kind == "unix" and rest.startswith("/"):
             return cls(path=Path(rest))
         if kind == "tcp" and host and port.isdecimal() and int(port) < 2**16:
             return cls(host=host.strip("[]"), port=int(port))
         raise InputError(
             "the address of a shard is malformed",
-            expected="unix:/a/path or tcp:host:port",
+            expected="unix:///a/path or tcp://host:port",
             found=text,
         )
 
     def __str__(self) -> str:
-        return f"unix:{self.path}" if self.path else f"tcp:{self.host}:{self.port}"
+        return f"unix://{self.path}" if self.path else f"tcp://{self.host}:{self.port}"
 
     @property
     def is_private(self) -> bool:

@@ -14,6 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from feature_store.contracts.errors import DermError
 from feature_store.tables.address import Address
@@ -29,6 +30,7 @@ _RECEIVE = 1 << 18
 # So many look-ups of one turn are answered; more have waited too long already.
 _TURN = 512
 _FOLLOW_S = 1.0
+_REPORT_S = 15.0
 _LARGEST_BACKLOG = 1 << 26
 
 
@@ -59,13 +61,21 @@ class ShardServer:
     Args:
         root: the folder of all versions and of the ledger.
         token: what changes must carry; needed where others than this machine reach the address.
+        report: is told the status now and then.
 
     Raises:
         InputError: somebody else listens at the address.
     """
 
     def __init__(
-        self, root: Path, shard: int, shards: int, address: Address, *, token: str = ""
+        self,
+        root: Path,
+        shard: int,
+        shards: int,
+        address: Address,
+        *,
+        token: str = "",
+        report: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self.root, self.address = root, address
         self.ledger = FileLedger(root)
@@ -79,7 +89,7 @@ class ShardServer:
         self._read: deque[Callable[[], None]] = deque()
         self._connections: set[_Connection] = set()
         self._seen: dict[str, float] = {}
-        self._stopping = False
+        self._stopping, self._report, self._report_at = False, report, 0.0
 
     def stop(self) -> None:
         """Let `run` return; may be called from a signal handler or another thread."""
@@ -102,6 +112,7 @@ class ShardServer:
                 self._turn(events)
                 if time.monotonic() >= due:
                     self._follow()
+                    self._tell()
                     due = time.monotonic() + _FOLLOW_S
         finally:
             self._jobs.put(None)
@@ -211,6 +222,15 @@ class ShardServer:
         except (DermError, OSError) as error:
             # What is served stays; `derm tables status` and whoever publishes find the cause.
             log.warning("the ledger or a manifest cannot be read now: %s", error)
+
+    def _tell(self) -> None:
+        if time.monotonic() < self._report_at:
+            return
+        self._report_at = time.monotonic() + _REPORT_S
+        try:
+            self._report(self.core.status())
+        except OSError as error:
+            log.warning("the status could not be written: %s", error)
 
     def _close(self) -> None:
         for connection in list(self._connections):

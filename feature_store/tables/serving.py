@@ -8,7 +8,7 @@ than what a shard has heard is answered, and changes nothing.
 """
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from feature_store.contracts.errors import DermError
@@ -157,7 +157,7 @@ class ShardCore:
         return self._refuse(frame, Code.MALFORMED, f"{frame.kind.name} is no request")
 
     def status(self) -> dict[str, Any]:
-        """What this shard holds and has heard."""
+        """What this shard holds, has heard and has done."""
         return {
             "shard": self.shard,
             "shards": self.shards,
@@ -168,6 +168,7 @@ class ShardCore:
                 version: {"state": h.state.value, "revision": h.revision, "error": h.error}
                 for version, h in self.held.items()
             },
+            "counts": asdict(self.counts),
         }
 
     def _look_up(self, frame: Frame) -> Frame:
@@ -204,8 +205,7 @@ class ShardCore:
             return self._describe(frame, str(told.get("version")))
         elif do != "status":
             return self._refuse(frame, Code.MALFORMED, f"nobody can {do!r}")
-        answer = {**self.status(), "counts": self._counted()}
-        return Frame(Kind.ANSWER, self.shard, frame.request, pack_json(answer))
+        return Frame(Kind.ANSWER, self.shard, frame.request, pack_json(self.status()))
 
     def _change(self, do: str, told: dict[str, Any]) -> str:
         """Do what a publication says; what is wrong with it, or nothing."""
@@ -284,15 +284,6 @@ class ShardCore:
             ],
         }
         return Frame(Kind.ANSWER, self.shard, frame.request, pack_json(answer))
-
-    def _counted(self) -> dict[str, Any]:
-        counts = self.counts
-        return {
-            "requests": counts.requests,
-            "rows": counts.rows,
-            "unknown": counts.unknown,
-            "refused": counts.refused,
-        }
 
     def _refuse(self, frame: Frame, code: Code, what: str) -> Frame:
         self.counts.refused[code.name] = self.counts.refused.get(code.name, 0) + 1

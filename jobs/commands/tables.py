@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import signal
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("version", nargs="?", help="of publish: a folder below tables/ of the home")
     parser.add_argument("--shard", type=int, help="of serve: this one, in this process")
     parser.add_argument("--shards", type=int, help="of serve: how many; default: as the version")
-    parser.add_argument("--listen", metavar="ADDRESS", help="unix:/a/path or tcp:host:port")
+    parser.add_argument("--listen", metavar="ADDRESS", help="unix:///a/path or tcp://host:port")
     parser.add_argument(
         "--within", type=float, default=600.0, help="seconds for every shard to read a version"
     )
@@ -98,7 +99,14 @@ def _serve(args: argparse.Namespace, settings: Settings) -> int:
             where=str(address),
             hint="set DERM_TABLE_TOKEN to a secret, the same for shards and publishers",
         )
-    server = ShardServer(settings.paths.tables, args.shard, shards, address, token=token)
+
+    def report(status: dict[str, Any]) -> None:
+        text = table_exposition({args.shard: status}, time.time())
+        write_exposition(settings.paths.shard_metrics(args.shard), text)
+
+    server = ShardServer(
+        settings.paths.tables, args.shard, shards, address, token=token, report=report
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     log.info("shard %d of %d serves %s at %s", args.shard, shards, settings.paths.tables, address)
@@ -111,7 +119,7 @@ def _status(
 ) -> int:
     """What is live and what each shard holds; exit code 1 when one is silent or behind."""
     if args.metrics:
-        write_exposition(args.metrics, table_exposition(statuses))
+        write_exposition(args.metrics, table_exposition(dict(enumerate(statuses)), time.time()))
     _say(args, statuses)
     pointer = FileLedger(settings.paths.tables).pointer()
     if not args.json:

@@ -223,7 +223,7 @@ def _behind(
 ) -> Iterator[str]:
     """Versions of which a shard serves older files than there are."""
     if isinstance(status, StoreError):
-        yield f"shard {shard}: {status}"
+        yield f"shard {shard} does not say what it serves: {status.found}"
         return
     for version, revision in wanted.items():
         served = status["versions"].get(version, {}).get("revision", -1)

@@ -1,7 +1,5 @@
 """Shards as processes: versions go live together, and nothing is ever mixed."""
 
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +17,6 @@ from feature_store.contracts.errors import InputError, StoreError
 from feature_store.tables.address import Address
 from feature_store.tables.directory import shard_of
 from feature_store.tables.fetching import Fetched
-from feature_store.tables.ledger import FileLedger
 from feature_store.tables.server import ShardServer
 from feature_store.tables.wire import (
     Code,
@@ -33,10 +30,10 @@ from feature_store.tables.wire import (
 )
 from jobs.services import processes, tables
 from jobs.settings import Settings
+from tests.table_shards import SHARDS, shards_in_threads
 from tests.table_versions import IDS, default_of_version, rows_of_version, write_small
 
 ROOT = Path(__file__).parents[2]
-SHARDS = 2
 _TOKEN = "only those who publish know it"  # noqa: S105 - of this test alone
 
 
@@ -52,19 +49,9 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 
 @pytest.fixture
 def served(settings: Settings) -> Iterator[Settings]:
-    """Shards in threads of this process."""
-    folder = settings.paths.table_sockets
-    addresses = [Address(path=folder / f"{shard}.sock") for shard in range(SHARDS)]
-    servers = [ShardServer(settings.paths.tables, n, SHARDS, a) for n, a in enumerate(addresses)]
-    threads = [threading.Thread(target=server.run) for server in servers]
-    for thread in threads:
-        thread.start()
-    yield settings
-    for server in servers:
-        server.stop()
-    for thread in threads:
-        thread.join(20)
-    assert not any(a.path and a.path.exists() for a in addresses)
+    """Settings of shards that run."""
+    with shards_in_threads(settings):
+        yield settings
 
 
 def _client(settings: Settings, timeout_s: float = 5.0) -> TableClient:
@@ -264,41 +251,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def test_the_command_line(settings: Settings) -> None:
-    first = _derm(settings, "serve", "--json")
-    assert [s["shard"] for s in json.loads(first.stdout)["shards"]] == [0, 1]
-    assert _derm(settings, "publish", "v1").returncode == 0
-    done = _derm(settings, "publish", "v2", "--json")
-    assert json.loads(done.stdout)["pointer"]["previous"] == "v1"
-    back = _derm(settings, "rollback")
-    assert back.stdout.startswith("v1 is live")
-    metrics = settings.home / "tables.prom"
-    status = _derm(settings, "status", "--metrics", str(metrics))
-    assert (status.returncode, "live: v1" in status.stdout) == (0, True)
-    assert 'derm_tables_state{shard="0",state="live",version="v1"} 1.0' in metrics.read_text()
-    wrong = _derm(settings, "publish", "v9")
-    assert (wrong.returncode, "no version v9" in wrong.stderr) == (2, True)
-    assert _derm(settings, "publish").returncode == 2
-    assert _derm(settings, "serve", "--shard", "0", "--listen", "tcp:0.0.0.0:1").returncode == 2
-    processes.stop(settings.home.absolute())
-    silent = _derm(settings, "status", "--json")
-    assert (silent.returncode, "error" in silent.stdout) == (1, True)
-    assert FileLedger(settings.paths.tables).pointer().version == "v1"
-
-
-def _derm(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from jobs.cli import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", code, "tables", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "DERM_HOME": str(settings.home)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 def test_a_ranker_needs_no_torch() -> None:

@@ -173,11 +173,19 @@ def test_what_is_live_is_never_dropped_at_once() -> None:
 
 
 def test_addresses() -> None:
-    for text in ("unix:/run/derm/0.sock", "tcp:10.0.0.1:7400", "tcp:shard-0:7400"):
+    for text in ("unix:///run/derm/0.sock", "tcp://10.0.0.1:7400", "tcp://shard-0:7400"):
         assert str(Address.parse(text)) == text
-    private = ["unix:/a", "tcp:127.0.0.1:1", "tcp:localhost:1", "tcp:[::1]:1"]
+    private = ["unix:///a", "tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://[::1]:1"]
     assert [Address.parse(a).is_private for a in private] == [True] * 4
-    assert not Address.parse("tcp:0.0.0.0:1").is_private
-    for text in ("", "unix:", "tcp:host", "tcp:host:port", "redis://x", "tcp:h:70000"):
+    assert not Address.parse("tcp://0.0.0.0:1").is_private
+    for text in (
+        "",
+        "unix:///"[:7],
+        "unix:relative",
+        "tcp://host",
+        "tcp://host:port",
+        "redis://x",
+        "tcp://h:70000",
+    ):
         with pytest.raises(InputError, match="malformed"):
             Address.parse(text)
