@@ -5,8 +5,8 @@ late rows, quarantine, raw, daily and every retained pool, every slot of the onl
 drafts and saved files, for Pins the index, models that have a row for each of them, id tables that
 are served, and what killed steps have left. Partitions are rewritten in place, a bucket at a time,
 and manifests take their new digests, so nothing has to be recomputed. Then the tables are read by
-column, and everything else below the home by a scanner that knows nothing of the layout. What nobody
-here can look into is said (`leftovers.UNSEEN`).
+column, and everything else below the home by a scanner that knows nothing of the layout. What
+nobody here can look into is said (`leftovers.UNSEEN`).
 It has the pipeline alone; killed anywhere, the same command finishes it, and no day begins before.
 """
 

@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
-from feature_store.client.tables import Follower, TableClient
+from feature_store.client.follower import Follower
+from feature_store.client.tables import TableClient
 from feature_store.contracts.errors import InputError, StoreError
 from feature_store.tables.address import Address
 from feature_store.tables.directory import shard_of
@@ -255,9 +256,7 @@ def _free_port() -> int:
 
 def test_a_ranker_needs_no_torch() -> None:
     heavy = ("torch", "pyarrow", "pandas", "faiss", "redis", "deltalake")
-    code = (
-        f"import sys, feature_store.client.tables; print([m for m in {heavy} if m in sys.modules])"
-    )
+    code = f"import sys, feature_store.client.follower; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
