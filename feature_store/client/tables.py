@@ -19,7 +19,7 @@ from feature_store.tables.wire import (
     Frame,
     FrameReader,
     Kind,
-    Refusal,
+    RefusalBody,
     pack_json,
     parse_json,
 )
@@ -203,7 +203,7 @@ class TableClient:
         if answer is None:
             raise StoreError("a shard does not answer", where=where, found=f"{deadline} s")
         if answer.kind is Kind.ERROR:
-            raise Refusal.parse(answer.body).as_error(where)
+            raise RefusalBody.parse(answer.body).as_error(where)
         return parse_json(answer.body)
 
     def statuses(self) -> list[dict[str, Any] | StoreError]:

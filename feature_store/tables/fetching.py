@@ -16,7 +16,15 @@ import numpy.typing as npt
 from feature_store.contracts.errors import InputError, StoreError
 from feature_store.tables.directory import shard_of
 from feature_store.tables.rowwise import RowFormat
-from feature_store.tables.wire import BrokenFrame, Code, Frame, Kind, Lookup, Refusal, Rows
+from feature_store.tables.wire import (
+    BrokenFrame,
+    Code,
+    Frame,
+    Kind,
+    LookupBody,
+    RefusalBody,
+    RowsBody,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +177,7 @@ class Fetch:
             return
         where = f"shard {part.shard}, version {self.served.version}, table {part.table}"
         if frame.kind is Kind.ERROR:
-            refusal = Refusal.parse(frame.body)
+            refusal = RefusalBody.parse(frame.body)
             if refusal.code is Code.OVERLOAD:
                 self.counts.overloads += 1
                 self._defaulted += len(part.places)
@@ -177,7 +185,7 @@ class Fetch:
             self.counts.versions_missing += refusal.code is Code.VERSION_MISSING
             self.error = refusal.as_error(where)
             return
-        rows = Rows.parse(frame.body)
+        rows = RowsBody.parse(frame.body)
         expected = (self.served.version, part.table, self.served.tables[part.table].form)
         found = (rows.version, rows.table, rows.form)
         if found != expected or len(rows.packed) != len(part.places):
@@ -228,5 +236,5 @@ class Fetch:
                 continue
             number = (self.first + len(self.waiting)) % 2**32
             self.waiting[number] = _Part(shard, name, places)
-            body = Lookup(self.served.version, name, distinct[places]).pack()
+            body = LookupBody(self.served.version, name, distinct[places]).pack()
             self.frames.append(Frame(Kind.LOOKUP, shard, number, body))

@@ -20,9 +20,9 @@ from feature_store.tables.wire import (
     Code,
     Frame,
     Kind,
-    Lookup,
-    Refusal,
-    Rows,
+    LookupBody,
+    RefusalBody,
+    RowsBody,
     pack_json,
     parse_json,
 )
@@ -35,7 +35,7 @@ _GONE_KEPT = 8
 
 
 @dataclass(slots=True)
-class Held:
+class HeldVersion:
     """A version on this shard.
 
     Attributes:
@@ -65,7 +65,7 @@ class Held:
 
 
 @dataclass(slots=True)
-class Counts:
+class ShardCounts:
     """What a shard has done since it began."""
 
     requests: int = 0
@@ -89,8 +89,8 @@ class ShardCore:
         self._token = token
         self.epoch = 0
         self.pointer: Pointer | None = None
-        self.held: dict[str, Held] = {}
-        self.counts = Counts()
+        self.held: dict[str, HeldVersion] = {}
+        self.counts = ShardCounts()
         self._wanted: list[str] = []
 
     def begin(self, pointer: Pointer | None, intent: Intent | None) -> None:
@@ -172,7 +172,7 @@ class ShardCore:
         }
 
     def _look_up(self, frame: Frame) -> Frame:
-        asked = Lookup.parse(frame.body)
+        asked = LookupBody.parse(frame.body)
         held = self.held.get(asked.version)
         if held is None or held.state not in SERVED or held.data is None:
             state = held.state.value if held else "never heard of"
@@ -188,7 +188,7 @@ class ShardCore:
         self.counts.rows += len(packed)
         self.counts.unknown += len(packed) - int(known_n.sum())
         # The version is that of the rows, never the one that was asked for.
-        rows = Rows(held.data.version, table.name, table.form, packed, known_n)
+        rows = RowsBody(held.data.version, table.name, table.form, packed, known_n)
         return Frame(Kind.ROWS, self.shard, frame.request, rows.pack())
 
     def _control(self, frame: Frame) -> Frame:
@@ -241,7 +241,7 @@ class ShardCore:
         # What could not be read is read again for a new publication, not for a repeated message.
         tried = held is not None and bool(held.error) and epoch <= held.epoch
         if held is None or (held.state is State.GONE and not tried):
-            self.held[version] = Held(epoch)
+            self.held[version] = HeldVersion(epoch)
             self._wanted.append(version)
             return
         held.epoch = max(held.epoch, epoch)
@@ -287,4 +287,4 @@ class ShardCore:
 
     def _refuse(self, frame: Frame, code: Code, what: str) -> Frame:
         self.counts.refused[code.name] = self.counts.refused.get(code.name, 0) + 1
-        return Frame(Kind.ERROR, self.shard, frame.request, Refusal(code, what).pack())
+        return Frame(Kind.ERROR, self.shard, frame.request, RefusalBody(code, what).pack())

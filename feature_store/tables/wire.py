@@ -44,7 +44,7 @@ class Code(IntEnum):
     FORBIDDEN = 6
 
 
-class Refused(StoreError):
+class ShardRefused(StoreError):
     """A shard said no.
 
     Attributes:
@@ -54,7 +54,7 @@ class Refused(StoreError):
     code = Code.MALFORMED
 
 
-class VersionMissing(Refused):
+class VersionMissing(ShardRefused):
     """A shard does not hold the version that it was asked for: nothing may be made up for it."""
 
     code = Code.VERSION_MISSING
@@ -85,7 +85,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class LookupBody:
     """The body of a LOOKUP: rows of one table of one version, for ids [n] of one shard."""
 
     version: str
@@ -98,7 +98,7 @@ class Lookup:
         return _names(self.version, self.table, len(ids), None) + ids.tobytes()
 
     @classmethod
-    def parse(cls, body: bytes) -> "Lookup":
+    def parse(cls, body: bytes) -> "LookupBody":
         """The body of a frame.
 
         Raises:
@@ -111,7 +111,7 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowsBody:
     """The body of ROWS: packed rows [n, W] in the order of the ids, and which ids are known [n]."""
 
     version: str
@@ -127,7 +127,7 @@ class Rows:
         return b"".join((head, bits, self.packed.tobytes()))
 
     @classmethod
-    def parse(cls, body: bytes) -> "Rows":
+    def parse(cls, body: bytes) -> "RowsBody":
         """The body of a frame.
 
         Raises:
@@ -144,7 +144,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusalBody:
     """The body of an ERROR."""
 
     code: Code
@@ -155,7 +155,7 @@ class Refusal:
         return struct.pack("<H", self.code) + self.what.encode()
 
     @classmethod
-    def parse(cls, body: bytes) -> "Refusal":
+    def parse(cls, body: bytes) -> "RefusalBody":
         """The body of a frame.
 
         Raises:
@@ -166,7 +166,7 @@ class Refusal:
         except (struct.error, ValueError) as error:
             raise _broken(f"an error of {len(body)} bytes") from error
 
-    def as_error(self, where: str) -> Refused:
+    def as_error(self, where: str) -> ShardRefused:
         """What to raise for it."""
         if self.code is Code.VERSION_MISSING:
             return VersionMissing(
@@ -176,7 +176,7 @@ class Refusal:
                 hint="ask for the version that is live now, with its own dense weights; "
                 "derm tables status shows what each shard holds",
             )
-        error = Refused(f"a shard refused: {self.code.name}", where=where, found=self.what)
+        error = ShardRefused(f"a shard refused: {self.code.name}", where=where, found=self.what)
         error.code = self.code
         return error
 

@@ -13,7 +13,7 @@ from feature_store.tables.address import Address
 from feature_store.tables.ledger import FileLedger, Pointer
 from feature_store.tables.manifest import known_versions, read_version
 from feature_store.tables.publishing import Publication
-from feature_store.tables.wire import Code, Refused
+from feature_store.tables.wire import Code, ShardRefused
 from jobs.services import processes
 from jobs.settings import Settings
 
@@ -236,7 +236,7 @@ def _tell(publication: Publication, client: TableClient, problems: dict[int, str
     for shard, told in publication.messages().items():
         try:
             publication.answered(shard, client.control(shard, told))
-        except Refused as error:
+        except ShardRefused as error:
             if error.code is Code.FORBIDDEN:
                 raise
             problems[shard] = str(error)

@@ -8,7 +8,7 @@ import pytest
 from feature_store.tables.fetching import Fetch, ServedVersion
 from feature_store.tables.ledger import Intent, Pointer, flipped
 from feature_store.tables.serving import ShardCore
-from feature_store.tables.wire import Frame, Kind, Lookup, Rows
+from feature_store.tables.wire import Frame, Kind, LookupBody, RowsBody
 from tests.chaos.tables import nodes
 from tests.chaos.tables.nodes import RankerNode, ShardNode
 from tests.chaos.tables.simulation import FAULTS, Simulation, play
@@ -39,13 +39,15 @@ class _ObligingCore(ShardCore):
     """Serves what is live, whatever it was asked for, and says it is what was asked for."""
 
     def _look_up(self, frame: Frame) -> Frame:
-        asked = Lookup.parse(frame.body)
+        asked = LookupBody.parse(frame.body)
         live = self.pointer.version if self.pointer else asked.version
-        body = Lookup(live, asked.table, asked.ids).pack()
+        body = LookupBody(live, asked.table, asked.ids).pack()
         answer = super()._look_up(replace(frame, body=body))
         if answer.kind is not Kind.ROWS:
             return answer
-        return replace(answer, body=replace(Rows.parse(answer.body), version=asked.version).pack())
+        return replace(
+            answer, body=replace(RowsBody.parse(answer.body), version=asked.version).pack()
+        )
 
 
 class _ObligingShard(ShardNode):

@@ -24,9 +24,9 @@ from feature_store.tables.wire import (
     Frame,
     FrameReader,
     Kind,
-    Lookup,
-    Refusal,
-    Refused,
+    LookupBody,
+    RefusalBody,
+    ShardRefused,
     VersionMissing,
 )
 from jobs.services import processes, tables
@@ -210,14 +210,14 @@ def _wait(done, limit_s: float = 20) -> None:
 def test_a_flood_is_refused_in_part(served: Settings) -> None:
     _publish(served, "v1")
     mine = IDS[shard_of(IDS, SHARDS) == 0][:4]
-    body, flood = Lookup("v1", "users", mine).pack(), 3000
+    body, flood = LookupBody("v1", "users", mine).pack(), 3000
     link = tables.addresses(served, SHARDS)[0].connect(20)
     link.sendall(b"".join(Frame(Kind.LOOKUP, 0, n, body).pack() for n in range(flood)))
     reader, answers = FrameReader(), []
     while len(answers) < flood:
         answers += reader.feed(link.recv(1 << 16))
     link.close()
-    refused = [Refusal.parse(f.body).code for f in answers if f.kind is Kind.ERROR]
+    refused = [RefusalBody.parse(f.body).code for f in answers if f.kind is Kind.ERROR]
     assert set(refused) == {Code.OVERLOAD}
     assert len(refused) < flood
     assert [f.request for f in answers] == list(range(flood))
@@ -232,7 +232,7 @@ def test_a_change_needs_the_token_and_a_look_up_does_not(settings: Settings) -> 
     thread.start()
     try:
         stranger, publisher = TableClient([address]), TableClient([address], token=_TOKEN)
-        with pytest.raises(Refused, match="FORBIDDEN"):
+        with pytest.raises(ShardRefused, match="FORBIDDEN"):
             tables.publish(root, stranger, "one", within_s=5)
         tables.publish(root, publisher, "one", within_s=20)
         found = stranger.fetch(stranger.describe("one"), {"users": IDS[:3]})
@@ -256,7 +256,8 @@ def _free_port() -> int:
 
 def test_a_ranker_needs_no_torch() -> None:
     heavy = ("torch", "pyarrow", "pandas", "faiss", "redis", "deltalake")
-    code = f"import sys, feature_store.client.follower; print([m for m in {heavy} if m in sys.modules])"
+    found = f"[m for m in {heavy} if m in sys.modules]"
+    code = f"import sys, feature_store.client.follower; print({found})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -16,9 +16,9 @@ from feature_store.tables.wire import (
     Frame,
     FrameReader,
     Kind,
-    Lookup,
-    Refusal,
-    Rows,
+    LookupBody,
+    RefusalBody,
+    RowsBody,
     VersionMissing,
 )
 
@@ -37,17 +37,17 @@ _ROWS = bytes.fromhex(
 _ERROR = bytes.fromhex("44545731 03 00 0000 05000000 04000000 0100 6e6f")
 
 
-def _rows(version: str = "v1", table: str = "users", form: RowFormat = _FORM) -> Rows:
+def _rows(version: str = "v1", table: str = "users", form: RowFormat = _FORM) -> RowsBody:
     packed = np.zeros((2, form.row_bytes), np.uint8)
     if form == _FORM:
         packed[:1] = _FORM.encode(np.array([[-1, -0.5, 0, 0.25, 0.5, 1, 0.1, -0.9]]))
-    return Rows(version, table, form, packed, np.array([True, False]))
+    return RowsBody(version, table, form, packed, np.array([True, False]))
 
 
 def test_golden_bytes() -> None:
-    assert Frame(Kind.LOOKUP, 1, 258, Lookup("v1", "users", _IDS).pack()).pack() == _LOOKUP
+    assert Frame(Kind.LOOKUP, 1, 258, LookupBody("v1", "users", _IDS).pack()).pack() == _LOOKUP
     assert Frame(Kind.ROWS, 1, 258, _rows().pack()).pack() == _ROWS
-    refusal = Refusal(Code.VERSION_MISSING, "no")
+    refusal = RefusalBody(Code.VERSION_MISSING, "no")
     assert Frame(Kind.ERROR, 0, 5, refusal.pack()).pack() == _ERROR
 
 
@@ -57,12 +57,12 @@ def test_frames_that_come_in_pieces(step: int) -> None:
     pieces = [stream[at : at + step] for at in range(0, len(stream), step)]
     frames = [frame for piece in pieces for frame in reader.feed(piece)]
     assert [f.kind for f in frames] == [Kind.LOOKUP, Kind.ROWS, Kind.ERROR]
-    asked, rows = Lookup.parse(frames[0].body), Rows.parse(frames[1].body)
+    asked, rows = LookupBody.parse(frames[0].body), RowsBody.parse(frames[1].body)
     assert (asked.version, asked.table, asked.ids.tolist()) == ("v1", "users", [7, -1])
     assert (rows.version, rows.table, rows.form) == ("v1", "users", _FORM)
     assert rows.known.tolist() == [True, False]
     assert (rows.packed == _rows().packed).all()
-    assert Refusal.parse(frames[2].body) == Refusal(Code.VERSION_MISSING, "no")
+    assert RefusalBody.parse(frames[2].body) == RefusalBody(Code.VERSION_MISSING, "no")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_what_is_no_frame_is_refused(stream: bytes) -> None:
 
 @pytest.mark.parametrize("cut", [3, 16, 20, 30, 39])
 def test_a_body_that_is_cut_or_too_long_is_refused(cut: int) -> None:
-    for kind, stream in ((Lookup, _LOOKUP), (Rows, _ROWS)):
+    for kind, stream in ((LookupBody, _LOOKUP), (RowsBody, _ROWS)):
         with pytest.raises(BrokenFrame):
             kind.parse(stream[16 : 16 + cut])
         with pytest.raises(BrokenFrame):
@@ -102,7 +102,7 @@ def _served(shards: int = 1) -> ServedVersion:
         _rows(form=RowFormat(bits=4, dim=16)),
     ],
 )
-def test_other_rows_than_were_asked_for_are_never_used(rows: Rows) -> None:
+def test_other_rows_than_were_asked_for_are_never_used(rows: RowsBody) -> None:
     fetch = Fetch(_served(), {"users": _IDS}, 1, FetchCounts())
     fetch.receive(Frame(Kind.ROWS, 0, 1, rows.pack()))
     with pytest.raises(StoreError, match="other rows than it was asked for"):
@@ -113,13 +113,13 @@ def test_each_id_travels_once_and_comes_back_where_it_was_asked() -> None:
     ids = np.array([5, 9, 5, 5, 11, 9], np.int64)
     counts = FetchCounts()
     fetch = Fetch(_served(shards=3), {"users": ids}, 2**32 - 2, counts)
-    asked = [(f, Lookup.parse(f.body)) for f in fetch.frames]
+    asked = [(f, LookupBody.parse(f.body)) for f in fetch.frames]
     assert sorted(i for _, a in asked for i in a.ids.tolist()) == [5, 9, 11]
     for frame, request in reversed(asked):
         assert (shard_of(request.ids, 3) == frame.shard).all()
         values = np.repeat(request.ids[:, None], 8, 1).astype(np.float32)
         known = np.ones(len(values), np.bool_)
-        rows = Rows("v1", "users", _FORM, _FORM.encode(values), known)
+        rows = RowsBody("v1", "users", _FORM, _FORM.encode(values), known)
         answer = Frame(Kind.ROWS, frame.shard, frame.request, rows.pack())
         fetch.receive(answer)
         fetch.receive(answer)  # twice: the second changes nothing
@@ -134,10 +134,10 @@ def test_late_and_overloaded_rows_are_default_rows_and_a_missing_version_is_none
     assert (found.values["users"] == 3).all()
     assert (found.defaulted, found.known["users"].any()) == (2, False)
     fetch = Fetch(_served(), {"users": _IDS}, 1, FetchCounts())
-    fetch.receive(Frame(Kind.ERROR, 0, 1, Refusal(Code.OVERLOAD, "").pack()))
+    fetch.receive(Frame(Kind.ERROR, 0, 1, RefusalBody(Code.OVERLOAD, "").pack()))
     assert fetch.result().defaulted == 2
     fetch = Fetch(_served(), {"users": _IDS}, 1, FetchCounts())
-    fetch.receive(Frame(Kind.ERROR, 0, 1, Refusal(Code.VERSION_MISSING, "gone").pack()))
+    fetch.receive(Frame(Kind.ERROR, 0, 1, RefusalBody(Code.VERSION_MISSING, "gone").pack()))
     with pytest.raises(VersionMissing, match="version v1"):
         fetch.result()
 
