@@ -28,8 +28,8 @@ from feature_store.reading.examples import DayExamples, Order
 from feature_store.reading.pools import PoolInput
 from jobs.steps.training_run import first_window
 from models.rankers.config import CtrConfig, RankerConfig
-from models.rankers.inputs import RankingInputs
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.inputs import RankingInputs
 from models.training.determinism import make_deterministic, seed_for, seed_torch
 from models.training.loop import Trainer
 from simulator.population import Population

@@ -4,8 +4,6 @@ Shapes: B rows, U distinct entities, X width of the concatenation, G gates, H wi
 T tasks.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -13,10 +11,12 @@ from models.nn.distinct import of_rows
 from models.nn.experts import ExpertMixture, ParallelMLP
 from models.nn.time_encoding import DAY_S, TimeEncoding
 from models.protocol import Batch, FirstWindow
-from models.rankers.blocks import ScopeBlock
 from models.rankers.config import CtrConfig
-from models.rankers.inputs import RankingInputs
-from models.rankers.vectors import VectorBlock
+from models.rankers.parts.blocks import ScopeBlock
+from models.rankers.parts.inputs import RankingInputs
+from models.rankers.parts.rates import base_logits
+from models.rankers.parts.relations import RelationViews
+from models.rankers.parts.vectors import VectorBlock
 
 _PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S)
 
@@ -38,7 +38,9 @@ class CtrRanker(nn.Module):
         self.surface = nn.Embedding(inputs.num_surfaces + 1, config.categorical_dim)
         self.time = TimeEncoding(_PERIODS_S, with_log=False)
         self.vectors = VectorBlock(inputs.vectors, config.projection) if inputs.vectors else None
-        blocks = (self.user, self.pin, self.context, self.time, self.vectors)
+        compares = bool(inputs.vectors and config.relations.upstream)
+        self.relations = RelationViews(inputs.vectors, config.relations) if compares else None
+        blocks = (self.user, self.pin, self.context, self.time, self.vectors, self.relations)
         width = config.categorical_dim + sum(b.out_dim for b in blocks if b is not None)
         gates = len(inputs.tasks) if config.experts.gate == "per_task" else 1
         self.experts = ExpertMixture(width, gates, config.experts)
@@ -62,14 +64,9 @@ class CtrRanker(nn.Module):
             self.surface(batch["surface"]),
             self.time(batch["ts"]),
         ]
-        parts += [block(batch) for block in (self.context, self.vectors) if block is not None]
+        further = (self.context, self.vectors, self.relations)
+        parts += [block(batch) for block in further if block is not None]
         mixed_GBH = self.experts(torch.cat(parts, dim=1))
         tasks = len(self.inputs.tasks)
         logits_TB1 = self.towers(mixed_GBH.expand(tasks, *mixed_GBH.shape[1:]))
         return {"logits": logits_TB1.squeeze(-1).T.float() + self.bias_T}
-
-
-def base_logits(window: FirstWindow, tasks: tuple[str, ...]) -> Tensor:
-    """The logits_T of the base rates of tasks, which a ranker begins with."""
-    rates = (min(max(window.base_rates[task], 1e-4), 1 - 1e-4) for task in tasks)
-    return torch.tensor([math.log(rate / (1 - rate)) for rate in rates])

@@ -25,16 +25,25 @@ from models.protocol import Batch
 from models.rankers import calibration
 from models.rankers.calibration import Floats
 from models.rankers.config import CtrConfig, CvrConfig, RankerConfig
-from models.rankers.inputs import RankingInputs
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.inputs import RankingInputs
+from models.rankers.parts.sizes import RelationsConfig
+from models.rankers.unified.config import HistoryConfig, TreeConfig, UnifiedConfig
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
 
 MODEL, CALIBRATION, DESCRIPTION = "model.safetensors", "calibration.safetensors", "ranker.json"
-_KINDS: dict[str, type[CtrConfig | CvrConfig]] = {"ctr": CtrConfig, "cvr": CvrConfig}
+_KINDS: dict[str, type[CtrConfig | CvrConfig | UnifiedConfig]] = {
+    "ctr": CtrConfig,
+    "cvr": CvrConfig,
+    "unified": UnifiedConfig,
+}
 _PARTS: dict[str, Any] = {
     "sequence": SequenceConfig,
+    "relations": RelationsConfig,
     "experts": ExpertsConfig,
     "dhen": DhenConfig,
+    "history": HistoryConfig,
+    "tree": TreeConfig,
 }
 
 
@@ -44,6 +53,7 @@ class Description(Contract):
     Attributes:
         ds: the newest day that it has learned from.
         features: by scope, and the vectors that it reads from pools.
+        own: of each surface, the context features that it alone fills.
         spaces: by upstream, where the embedding space begins whose vectors it has learned.
         files: SHA-256 of each file beside this one.
     """
@@ -55,6 +65,7 @@ class Description(Contract):
     features: dict[str, tuple[Feature, ...]]
     tasks: tuple[str, ...]
     surfaces: tuple[str, ...]
+    own: tuple[tuple[str, ...], ...] = ()
     spaces: dict[str, Day]
     files: dict[str, str]
 
@@ -117,6 +128,7 @@ def describe(
         features={scope: getattr(inputs, scope) for scope in scopes},
         tasks=inputs.tasks,
         surfaces=surfaces,
+        own=inputs.own,
         spaces=dict(spaces),
         files={},
     )
@@ -171,7 +183,10 @@ def load(folder: Path) -> ExportedRanker:
                 hint="export the ranker again",
             )
     inputs = RankingInputs(
-        **description.features, tasks=description.tasks, num_surfaces=len(description.surfaces)
+        **description.features,
+        tasks=description.tasks,
+        surfaces=description.surfaces,
+        own=description.own,
     )
     objective = RankingObjective(inputs, _config_of(description))
     objective.load_state_dict(read_tensors(folder / MODEL)[0])

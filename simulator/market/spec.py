@@ -32,6 +32,11 @@ def market_spec(name: str, config: MarketConfig) -> DatasetSpec:
         name=name,
         description="organic and paid impressions of a synthetic market whose chances are known",
         surfaces=SURFACES,
+        surface_features={
+            "HF": ("feed_page",),
+            "RP": ("related_topic", "related_match"),
+            "SR": ("query_topic", "query_match"),
+        },
         actions=(*ACTIONS, "conversion"),
         labels=label_declarations(),
         features=(*_user_features(config), *_pin_features(config), *_context_features(config)),

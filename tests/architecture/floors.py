@@ -28,6 +28,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("jobs/pipelines", "jobs/datasets"),
     ("jobs",),
     ("models/derm",),
+    ("models/rankers/unified",),
+    ("models/rankers/parts",),
     ("models/training",),
     ("models", "simulator/market"),
     ("models/nn", "simulator"),
