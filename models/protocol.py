@@ -11,11 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
+from feature_store.contracts.edges import EdgeInputs
 from feature_store.contracts.sequences import SequenceInputs
+from feature_store.reading.numbered import NumberedGraph
 from models.nn.tokens import NumericRange
 
 Batch = Mapping[str, Tensor]
@@ -40,10 +44,15 @@ class RowWise:
     Attributes:
         learning_rate: of row-wise Adagrad, which slows down by itself.
         epsilon: keeps the first step of a row finite.
+        max_norm: of a row, held after every step that moves it; 0 sets no bound.
+        sums: a buffer [rows] of the objective for the optimizer's state, where the objective has to
+            keep it beside the rows; the optimizer keeps it otherwise.
     """
 
     learning_rate: float = 0.05
     epsilon: float = 1e-8
+    max_norm: float = 0.0
+    sums: str = ""
 
 
 class Objective(nn.Module):
@@ -74,6 +83,13 @@ class Objective(nn.Module):
         sparse. All other parameters are AdamW's.
         """
         return {}
+
+    def meet(self, graph: NumberedGraph) -> None:
+        """The graph of a day, before anything is learned from it: rows for nodes that are new.
+
+        Asked where an upstream reads edges.
+        """
+        raise NotImplementedError
 
     def begin_day(self) -> None:
         """A new day of data begins; what was counted before may be made to weigh less."""
@@ -144,4 +160,20 @@ class Family(Protocol):
 
     def sequences(self, spec: DatasetSpec, config: Any) -> SequenceInputs:
         """What is read of timelines; asked of families that read them."""
+        ...
+
+    def edges(self, spec: DatasetSpec, config: Any) -> EdgeInputs:
+        """What is read of the graph of a day; asked of families that read edges."""
+        ...
+
+    def without(
+        self, weights: Mapping[str, Tensor], entity: Entity, key_M: npt.NDArray[np.int64]
+    ) -> dict[str, Tensor] | None:
+        """A snapshot's weights without the rows of some users or Pins; None where it has none.
+
+        Asked of families that read edges: theirs have a row for each of them, by `key_N`.
+
+        Args:
+            key_M: hashed ids.
+        """
         ...

@@ -134,7 +134,7 @@ class Pipeline:
     ) -> tuple[tuple[Read, Reference], ...]:
         """What a step reads: each read of the catalog with the artifact it is of."""
         refs = [(ref, found) for ref in step.inputs for found in self.expand(ref.what, upstream)]
-        if upstream and step.learns:
+        if upstream and step.learns and self.upstream(upstream).reads != "edges":
             refs += self._rested(step, upstream)
         if upstream and step.per_ranker:
             return (*refs, *(self._joined(upstream) if step.reads_pools != "never" else ()))
@@ -187,6 +187,8 @@ class Pipeline:
             yield from what.of(None, ENTITIES)
             return
         for u in (upstream,) if upstream else self._makers(what):
+            if what.read_by not in ("", self.upstream(u).reads):
+                continue
             yield from what.of(u, self.upstream(u).entities)
 
     def producer(self, artifact: Reference) -> tuple[Step, Upstream | None]:

@@ -12,6 +12,7 @@ from feature_store.contracts.base import Upstream
 from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.embeddings.noise import rank_bound
 from feature_store.reading.counts import largest_counts
+from feature_store.reading.day_edges import DayEdges
 from feature_store.reading.entities import Arrays
 from feature_store.reading.examples import Order
 from feature_store.reading.readers import Reader
@@ -20,7 +21,7 @@ from jobs.engine.context import RunContext
 from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.engine.training_watch import watcher_of
 from jobs.steps.maturity import matured
-from jobs.steps.model_inputs import examples, family_of, new_objective, reader
+from jobs.steps.model_inputs import examples, family_of, introduce, new_objective, reader
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Pass, Plan, model_digest
 from models.nn.tokens import NumericRange
@@ -95,6 +96,7 @@ class TrainingRun:
         rate = self.config.incremental_learning_rate if parent else self.config.learning_rate
         if parent:
             objective.load_state_dict(self.store.read(parent, MODEL))
+        introduce(objective, self._examples(self.plan.days[-1]))
         trainer = Trainer(
             objective,
             self.config,
@@ -112,7 +114,11 @@ class TrainingRun:
             progress.scores = self.trainer.score(self._batches(phase))
             progress.phase += 1
             return
-        whole = self.ctx.lake.dataset(self.ctx.spec.events_table(), [phase.ds]).count_rows()
+        day = self._examples(phase.ds)
+        if isinstance(day, DayEdges):
+            whole = day.rows()
+        else:
+            whole = self.ctx.lake.dataset(self.ctx.spec.events_table(), [phase.ds]).count_rows()
         self.watcher.begin(f"{phase.ds} {phase.half}", whole)
         state = self.trainer.train(
             self._batches(phase),
@@ -313,8 +319,11 @@ def _sample(ctx: RunContext, days: tuple[str, ...]) -> dict[str, torch.Tensor]:
 
 
 def _scored(scores: Scores, tasks: tuple[str, ...]) -> Metrics:
-    """Every number of the primary task by its name; of others AUC, or all where there is none."""
-    if not tasks:
+    """Every number of the primary task by its name; of others AUC, or all where there is none.
+
+    Nothing where nothing was scored: there are no tasks, or no day before the first graph.
+    """
+    if not scores:
         return {}
     primary, *others = tasks
     known = {name: scores[primary][name] for name in _PRIMARY if name in scores[primary]}

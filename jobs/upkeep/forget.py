@@ -2,10 +2,11 @@
 
 Removed from: events, feature snapshots (their rows, and their ids inside lists and sequences),
 late rows, quarantine, raw, daily and every retained pool, every slot of the online store with its
-drafts and saved files, for Pins the index, and what killed steps have left. Partitions are
-rewritten in place, a bucket at a time, and manifests take their new digests, so nothing has to be
-recomputed. Then the tables are read by column, and everything else below the home by a scanner
-that knows nothing of the layout. What nobody here can look into is said (`leftovers.UNSEEN`).
+drafts and saved files, for Pins the index, models that have a row for each of them, id tables that
+are served, and what killed steps have left. Partitions are rewritten in place, a bucket at a time,
+and manifests take their new digests, so nothing has to be recomputed. Then the tables are read by
+column, and everything else below the home by a scanner that knows nothing of the layout. What
+nobody here can look into is said (`leftovers.UNSEEN`).
 It has the pipeline alone; killed anywhere, the same command finishes it, and no day begins before.
 """
 
@@ -33,10 +34,11 @@ from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.engine.unfinished import deletion_path, refuse
 from jobs.settings import Home, Settings
-from jobs.upkeep import leftovers
+from jobs.upkeep import forget_rows, leftovers
 from jobs.upkeep.asked import UNCONFIRMED, confirm, read_ids
 from jobs.upkeep.scanner import Trace
 from jobs.upkeep.scrub import keys_of, known, lists_of, prove_gone, scrub_day, tables_of
+from jobs.upkeep.served_tables import forget_served
 from jobs.upkeep.unpublish import published, unpublish
 
 _NAMED = 10
@@ -48,7 +50,7 @@ class Forgotten(Contract):
     Attributes:
         unknown: those of the ids that the home did not know.
         found: rows (or list elements) removed, by table and day.
-        online: keys removed, by slot.
+        online: keys removed, by slot; rows, by version and table that is served.
         masked: logs in which an id was overwritten.
         left: files that forget does not rewrite, and that still hold an id.
         unproved: what could not be looked at or rewritten here.
@@ -71,7 +73,8 @@ class Begun(Contract):
     Attributes:
         ids: SHA-256 of each id.
         known: of those that the home knew.
-        partitions: what may be rewritten, as it was before.
+        partitions: what may be rewritten, as it was before; snapshots too that have a row for each
+            user or Pin.
     """
 
     entity: Entity
@@ -153,10 +156,12 @@ def forget(
         for ds in ctx.lake.days(table.name):
             if removed := scrub_day(ctx.lake, table, ds, entity, gone, lists):
                 found.setdefault(in_lake(table.name), {})[ds] = removed
+    found |= forget_rows.forget_rows(ctx, entity, gone)
     # Also what an attempt before this one has rewritten.
-    renamed = [(was, now) for was in begun.partitions if (now := _as_it_is(ctx.lake, was)) != was]
+    renamed = [(was, now) for was in begun.partitions if (now := _as_it_is(ctx, was)) != was]
     ctx.manifests.relabel(renamed)
     online, unproved = unpublish(ctx, entity, gone, {was.digest: now for was, now in renamed})
+    served, unseen_there = forget_served(ctx.settings, entity, ids)
     for table in tables:
         if ctx.lake.exists(table.name):
             tidy(ctx.lake, table.name, orphan_hours=0)
@@ -172,10 +177,10 @@ def forget(
         at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         unknown=tuple(i for i in begun.ids if i not in set(begun.known)),
         found=found,
-        online=online,
+        online={**online, **served},
         masked=masked,
         left=left,
-        unproved=(*unproved, *unseen),
+        unproved=(*unproved, *unseen_there, *unseen),
     )
 
 
@@ -193,7 +198,7 @@ def _excused(
         if not partition or not trace.file.startswith(root):
             return False
         if name not in names:
-            return name.startswith(("embeddings/", "counts/"))
+            return name.startswith(("embeddings/", "counts/", "nodes/"))
         return trace.where not in (*columns, "bytes")
 
     return excused
@@ -264,8 +269,9 @@ def _begin(ctx: RunContext, entity: Entity, ids: Sequence[str], confirmed: int |
         entity=entity,
         ids=digests,
         known=tuple(_digest(i) for i in sorted(here)),
-        partitions=tuple(
-            ctx.lake.artifact(t.name, d) for t in tables for d in ctx.lake.days(t.name)
+        partitions=(
+            *(ctx.lake.artifact(t.name, d) for t in tables for d in ctx.lake.days(t.name)),
+            *forget_rows.recorded(ctx),
         ),
     )
     write_atomic(path, begun.model_dump_json(indent=2) + "\n")
@@ -276,7 +282,9 @@ def _digest(entity_id: str) -> str:
     return hashlib.sha256(entity_id.encode()).hexdigest()
 
 
-def _as_it_is(lake: Lake, was: Artifact) -> Artifact:
-    name = was.table
+def _as_it_is(ctx: RunContext, was: Artifact) -> Artifact:
+    if not was.table:
+        return forget_rows.as_it_is(ctx, was)
     # Retention may have dropped the day since.
-    return lake.artifact(name, was.ds) if was.ds in lake.days(name) else was
+    kept = was.ds in ctx.lake.days(was.table)
+    return ctx.lake.artifact(was.table, was.ds) if kept else was

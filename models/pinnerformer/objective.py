@@ -21,9 +21,8 @@ from models.nn.sampled_softmax import (
 from models.pinnerformer.config import NegativesConfig, PinnerFormerConfig
 from models.pinnerformer.model import PinnerFormer
 from models.protocol import Batch, Metric, Objective
-from models.training.auc_error import AucError
 from models.training.distributed import gather, gather_with_gradient, sum_over_ranks
-from models.training.metrics import BinaryMetrics
+from models.training.pair_metrics import PairMetrics
 
 # One key of a (user, Pin) pair, as released with OmniSearchSage.
 _PAIR = 17
@@ -190,22 +189,6 @@ class SamplingProbability(torch.nn.Module):
             return self.of_negatives(item_Q, sizes, source=0)
         pairs = self.pair.count(item_Q + _PAIR * user_Q).clamp(min=1)
         return (pairs.log() - self.user.count(user_Q).clamp(min=1).log()).float()
-
-
-class PairMetrics:
-    """Of pairs and drawn Pins; rows of a user are drawn together."""
-
-    def __init__(self) -> None:
-        self._binary, self._error = BinaryMetrics(), AucError()
-
-    def update(self, predicted_B: Tensor, label_B: Tensor, batch: Batch) -> None:
-        """Count the logits of a batch."""
-        self._binary.update(predicted_B, label_B)
-        self._error.update(predicted_B, label_B, batch["pair:user"].repeat(2))
-
-    def result(self) -> dict[str, float | None]:
-        """See `BinaryMetrics`; `auc_se` is the standard error of `auc`."""
-        return {**self._binary.result(), "auc_se": self._error.result()}
 
 
 def _size(pool: Pool | None) -> int:

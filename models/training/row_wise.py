@@ -14,15 +14,21 @@ from models.training.checkpoint import Tensors
 from models.training.distributed import gather, world
 
 _SUM = "row_sum"
+_TINY = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Table:
-    """A parameter, its state (a sum of squares per row), and how it is trained."""
+    """A parameter, its state (a sum of squares per row), and how it is trained.
+
+    Attributes:
+        kept: whether the module keeps the state.
+    """
 
     weight_RD: nn.Parameter
     sum_R: Tensor
     how: RowWise
+    kept: bool
 
 
 class RowWiseAdagrad:
@@ -40,12 +46,12 @@ class RowWiseAdagrad:
     """
 
     def __init__(self, module: nn.Module, tables: Mapping[str, RowWise]) -> None:
-        named = dict(module.named_parameters())
+        named, buffers = dict(module.named_parameters()), dict(module.named_buffers())
         self._tables = {}
         for name, how in tables.items():
-            weight_RD = named[name]
-            sum_R = weight_RD.detach().new_zeros(len(weight_RD))
-            self._tables[name] = _Table(weight_RD=weight_RD, sum_R=sum_R, how=how)
+            weight_RD, kept = named[name], bool(how.sums)
+            sum_R = buffers[how.sums] if kept else weight_RD.detach().new_zeros(len(weight_RD))
+            self._tables[name] = _Table(weight_RD=weight_RD, sum_R=sum_R, how=how, kept=kept)
 
     def zero_grad(self) -> None:
         """Forget the gradients of the last step."""
@@ -61,10 +67,15 @@ class RowWiseAdagrad:
             table.sum_R[row_N] = total_N
             pace_N = table.how.learning_rate / (total_N.sqrt() + table.how.epsilon)
             table.weight_RD.index_add_(0, row_N, -pace_N[:, None] * grad_ND)
+            if table.how.max_norm:
+                moved_ND = table.weight_RD[row_N]
+                norm_N1 = moved_ND.norm(dim=1, keepdim=True).clamp(min=_TINY)
+                table.weight_RD[row_N] = moved_ND * (table.how.max_norm / norm_N1).clamp(max=1.0)
 
     def tensors(self) -> Tensors:
         """The state on the CPU, named `row_sum/<parameter>`."""
-        return {f"{_SUM}/{name}": t.sum_R.cpu().clone() for name, t in self._tables.items()}
+        mine = {name: table for name, table in self._tables.items() if not table.kept}
+        return {f"{_SUM}/{name}": table.sum_R.cpu().clone() for name, table in mine.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a saved state; tables without one start afresh."""

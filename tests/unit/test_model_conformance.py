@@ -26,7 +26,7 @@ from tests.model_fixtures.modules import CASES, D
 ELSEWHERE = {
     *("CountMinSketch", "Dropout", "NumericNormalizer", "SampledSoftmax", "DermObjective"),
     *("RankingObjective", "NextAction", "SequenceElements"),
-    *("UnifiedRanker", "OwnFeatures", "SurfaceBalance"),
+    *("UnifiedRanker", "OwnFeatures", "SurfaceBalance", "SurfaceProgram", "SurfaceCalibration"),
 }
 
 
