@@ -198,7 +198,7 @@ def _excused(
         if not partition or not trace.file.startswith(root):
             return False
         if name not in names:
-            return name.startswith(("embeddings/", "counts/"))
+            return name.startswith(("embeddings/", "counts/", "nodes/"))
         return trace.where not in (*columns, "bytes")
 
     return excused

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig, TokensConfig
+from models.rankers.parts.sizes import RelationsConfig
 from models.rankers.unified.config import UnifiedConfig
 from models.training.config import TrainingConfig
 
@@ -19,6 +20,7 @@ class CtrConfig:
         sequence_dim: width of what is left of a sequence.
         projection: width of the embedding block before the crosses; 0 leaves it as wide as it is.
         tower: hidden widths of each task's tower.
+        relations: what it makes of a graph's vectors, beside reading them.
     """
 
     categorical_dim: int = 8
@@ -29,6 +31,7 @@ class CtrConfig:
         default_factory=lambda: ExpertsConfig(num_experts=4, cross_layers=2, hidden=(64, 32))
     )
     tower: tuple[int, ...] = (32,)
+    relations: RelationsConfig = field(default_factory=RelationsConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
