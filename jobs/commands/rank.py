@@ -44,7 +44,7 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
             hint="derm init with the same arguments records those of the recipe",
         )
     if args.rollback:
-        return _roll_back(args, settings, names)
+        return _revert(args, settings, names)
     with locks.together(settings.home, args.ds):
         failures = ranking.rank(
             settings,
@@ -58,10 +58,10 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _roll_back(args: argparse.Namespace, settings: Settings, names: tuple[str, ...]) -> int:
+def _revert(args: argparse.Namespace, settings: Settings, names: tuple[str, ...]) -> int:
     with locks.together(settings.home, args.ds):
         ctx = open_context(settings, args.ds)
-        current = {name: ranking.roll_back(ctx, name) for name in names}
+        current = {name: ranking.revert(ctx, name) for name in names}
     if args.json:
         out(json.dumps({"current": current}))
     else:

@@ -63,7 +63,7 @@ def rank(
     return tuple(failures)
 
 
-def roll_back(ctx: RunContext, ranker: Ranker) -> str:
+def revert(ctx: RunContext, ranker: Ranker) -> str:
     """Make the newest export of a day before the context's current again; the next day moves on.
 
     Returns:

@@ -147,11 +147,11 @@ def test_one_command_brings_the_export_before_back(world):
     pointer = world.root / "rankers" / "exports" / NAME / "current"
     newest = pointer.read_text()
     ctx = world.context(DAYS[-1], NAME)
-    named = ranking.roll_back(ctx, NAME)
+    named = ranking.revert(ctx, NAME)
     assert pointer.read_text().strip() == named
     assert named == world.metrics("export_ranker", DAYS[-2])["export"]
     assert exports.load(pointer.parent / named).description.ds == DAYS[-2]
     with pytest.raises(MissingInput, match="no export of a day before"):
-        ranking.roll_back(world.context(DAYS[0], NAME), NAME)
+        ranking.revert(world.context(DAYS[0], NAME), NAME)
     world.step("export_ranker", DAYS[-1])
     assert pointer.read_text() == newest
