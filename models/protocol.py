@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
-from feature_store.contracts.sequences import SequenceInputs
+from feature_store.contracts.sequences import PairInputs, SequenceInputs
 from models.nn.tokens import NumericRange
 
 Batch = Mapping[str, Tensor]
@@ -40,10 +40,13 @@ class RowWise:
     Attributes:
         learning_rate: of row-wise Adagrad, which slows down by itself.
         epsilon: keeps the first step of a row finite.
+        by_frequency: a row that was read n times learns log(n + 1) / log(n_max + 1) as fast, n_max
+            that of the row that was read most.
     """
 
     learning_rate: float = 0.05
     epsilon: float = 1e-8
+    by_frequency: bool = False
 
 
 class Objective(nn.Module):
@@ -77,6 +80,9 @@ class Objective(nn.Module):
 
     def begin_day(self) -> None:
         """A new day of data begins; what was counted before may be made to weigh less."""
+
+    def begin_again(self) -> None:
+        """Days that were gone through begin once more; what was counted is not counted again."""
 
     def predict(self, batch: Batch) -> Tensor:
         """What it predicts of every row for every task, [B, T]."""
@@ -144,4 +150,8 @@ class Family(Protocol):
 
     def sequences(self, spec: DatasetSpec, config: Any) -> SequenceInputs:
         """What is read of timelines; asked of families that read them."""
+        ...
+
+    def pairs(self, spec: DatasetSpec, config: Any) -> PairInputs:
+        """What makes a pair; asked of families that read pairs."""
         ...

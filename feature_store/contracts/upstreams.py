@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from feature_store.contracts.base import ENTITIES, Contract, Entity, Upstream
 
-Reads = Literal["rows", "timelines", "edges"]
+Reads = Literal["rows", "timelines", "edges", "pairs"]
 Heuristic = Literal["acc", "ma", "ap"]
 ModelOption = bool | int | float | str
 
@@ -24,9 +24,10 @@ class UpstreamDeclaration(Contract):
         family: the folder of `models/` that knows how to train it and how to embed with it, or the
             absolute path of a folder elsewhere.
         entities: what it embeds.
-        reads: what it learns from: rows of events, timelines of users, or edges of a graph.
+        reads: what it learns from: rows of events, timelines of users, edges of a graph, or pairs
+            of a user and a Pin.
         history_days: days of events that are read to learn from a day or to embed it, the day
-            itself among them; for timelines and edges.
+            itself among them; not for rows.
         learns_as: another upstream whose labels it learns; None: those declared for its own name.
         pools: upstreams whose pools it reads as features, as of the end of yesterday. They are
             merged before it can run on the next day, and are made of another day's snapshot.
@@ -66,8 +67,7 @@ class UpstreamDeclaration(Contract):
             )
         if self.reads == "rows" and self.history_days > 1:
             raise ValueError(
-                f"upstream {self.name}: history_days is for timelines and edges; rows are those of "
-                "the day"
+                f"upstream {self.name}: history_days is not for rows, which are those of the day"
             )
         if len(set(self.pools)) < len(self.pools):
             raise ValueError(f"upstream {self.name}: pools names an upstream twice")

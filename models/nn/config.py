@@ -96,3 +96,57 @@ class ExpertsConfig:
                 raise ValueError(f"{name}: expected >= 1, found {getattr(self, name)}")
         if not self.hidden:
             raise ValueError("hidden: expected at least one width, found none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NegativesConfig:
+    """What the positive is compared with.
+
+    Attributes:
+        pool: targets of the batch, random Pins of the day, or both in one pool.
+        max_in_batch: targets of all ranks in the pool, at most.
+        random: Pins that every rank draws with a batch.
+        correct: subtract log Q from logits (sampling probability correction).
+        q_mode: of a pool of both: `per_source`, each entry by the counts of its own source;
+            `mixture`, by both sources together.
+        positive_q: how the positive is corrected: conditional on its user, like a negative, or not.
+        temperature: initial; trained, never below 0.01.
+        sketch_depth, sketch_width: of the count-min sketches behind Q.
+        sketch_keep: what a count of the days before weighs at the start of a new one.
+    """
+
+    pool: Literal["in_batch", "random", "mixed"] = "mixed"
+    max_in_batch: int = 1024
+    random: int = 256
+    correct: bool = True
+    q_mode: Literal["per_source", "mixture"] = "per_source"
+    positive_q: Literal["conditional", "marginal", "none"] = "conditional"
+    temperature: float = 0.07
+    sketch_depth: int = 2
+    sketch_width: int = 2**14
+    sketch_keep: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdTableConfig:
+    """A table of vectors for ids that are hashed.
+
+    Attributes:
+        rows: of the table; row 0 is everybody's who has none.
+        dim: width of a row.
+        hashes: rows that are added up for an id: 1 or 2. With two, ids that meet in one row seldom
+            meet in the other.
+        min_count: an id that was counted less often has no row of its own.
+    """
+
+    rows: int = 2**14
+    dim: int = 32
+    hashes: int = 1
+    min_count: int = 5
+
+    def __post_init__(self) -> None:
+        for name, least in (("rows", 2), ("dim", 1), ("min_count", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected >= {least}, found {getattr(self, name)}")
+        if self.hashes not in (1, 2):
+            raise ValueError(f"hashes: expected 1 or 2, found {self.hashes}")

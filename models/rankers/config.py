@@ -1,12 +1,64 @@
 """What the rankers are made of. Imports no torch: recipes are read without it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig, TokensConfig
+from feature_store.contracts.base import Entity
+from feature_store.contracts.sequences import names_in
+from models.nn.config import (
+    DhenConfig,
+    ExpertsConfig,
+    IdTableConfig,
+    SequenceConfig,
+    TokensConfig,
+)
 from models.training.config import TrainingConfig
 
 # Changes with the architecture: weights of another one cannot be continued.
 ARCHITECTURE = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdFacetsConfig:
+    """Tables of hashed ids beside the features: for each facet one of users and one of Pins.
+
+    Attributes:
+        facets: their names, separated by commas; none where empty.
+        combine: vectors of facets side by side, or each through a linear map of its own and added.
+        user_rows, pin_rows, dim, hashes, min_count: of every table, see `IdTableConfig`.
+        learning_rate: of row-wise Adagrad; 0 leaves tables as they were loaded.
+        by_frequency: rows learn the faster the oftener they were read.
+    """
+
+    facets: str = ""
+    combine: Literal["concat", "sum"] = "concat"
+    user_rows: int = 2**14
+    pin_rows: int = 2**14
+    dim: int = 32
+    hashes: int = 1
+    min_count: int = 5
+    learning_rate: float = 0.005
+    by_frequency: bool = False
+
+    def __post_init__(self) -> None:
+        if self.learning_rate < 0:
+            raise ValueError(f"learning_rate: expected >= 0, found {self.learning_rate}")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"facets: expected names that differ, found {self.facets}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The facets."""
+        return names_in(self.facets)
+
+    def table(self, entity: Entity) -> IdTableConfig:
+        """A table of an entity."""
+        return IdTableConfig(
+            rows=self.user_rows if entity == "user" else self.pin_rows,
+            dim=self.dim,
+            hashes=self.hashes,
+            min_count=self.min_count,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +70,7 @@ class CtrConfig:
         sequence_dim: width of what is left of a sequence.
         projection: width of the embedding block before the crosses; 0 leaves it as wide as it is.
         tower: hidden widths of each task's tower.
+        ids: tables of hashed ids.
     """
 
     categorical_dim: int = 8
@@ -28,6 +81,7 @@ class CtrConfig:
         default_factory=lambda: ExpertsConfig(num_experts=4, cross_layers=2, hidden=(64, 32))
     )
     tower: tuple[int, ...] = (32,)
+    ids: IdFacetsConfig = field(default_factory=IdFacetsConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +95,7 @@ class CvrConfig:
         next_action: weight of the auxiliary loss that predicts the newest action of the user's
             sequence from those before it; 0 turns it off.
         temperature: initial, of that loss.
+        ids: tables of hashed ids.
     """
 
     dhen: DhenConfig = field(default_factory=DhenConfig)
@@ -49,6 +104,7 @@ class CvrConfig:
     head: tuple[int, ...] = (32,)
     next_action: float = 0.0
     temperature: float = 0.07
+    ids: IdFacetsConfig = field(default_factory=IdFacetsConfig)
 
     @property
     def tokens(self) -> TokensConfig:

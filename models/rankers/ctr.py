@@ -15,6 +15,7 @@ from models.nn.time_encoding import DAY_S, TimeEncoding
 from models.protocol import Batch, FirstWindow
 from models.rankers.blocks import ScopeBlock
 from models.rankers.config import CtrConfig
+from models.rankers.ids import IdBlock
 from models.rankers.inputs import RankingInputs
 from models.rankers.vectors import VectorBlock
 
@@ -38,7 +39,8 @@ class CtrRanker(nn.Module):
         self.surface = nn.Embedding(inputs.num_surfaces + 1, config.categorical_dim)
         self.time = TimeEncoding(_PERIODS_S, with_log=False)
         self.vectors = VectorBlock(inputs.vectors, config.projection) if inputs.vectors else None
-        blocks = (self.user, self.pin, self.context, self.time, self.vectors)
+        self.ids = IdBlock(config.ids) if config.ids.names else None
+        blocks = (self.user, self.pin, self.context, self.time, self.vectors, self.ids)
         width = config.categorical_dim + sum(b.out_dim for b in blocks if b is not None)
         gates = len(inputs.tasks) if config.experts.gate == "per_task" else 1
         self.experts = ExpertMixture(width, gates, config.experts)
@@ -62,7 +64,8 @@ class CtrRanker(nn.Module):
             self.surface(batch["surface"]),
             self.time(batch["ts"]),
         ]
-        parts += [block(batch) for block in (self.context, self.vectors) if block is not None]
+        more = (self.context, self.vectors, self.ids)
+        parts += [block(batch) for block in more if block is not None]
         mixed_GBH = self.experts(torch.cat(parts, dim=1))
         tasks = len(self.inputs.tasks)
         logits_TB1 = self.towers(mixed_GBH.expand(tasks, *mixed_GBH.shape[1:]))

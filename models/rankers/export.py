@@ -24,7 +24,7 @@ from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig
 from models.protocol import Batch
 from models.rankers import calibration
 from models.rankers.calibration import Floats
-from models.rankers.config import CtrConfig, CvrConfig, RankerConfig
+from models.rankers.config import CtrConfig, CvrConfig, IdFacetsConfig, RankerConfig
 from models.rankers.inputs import RankingInputs
 from models.rankers.objective import RankingObjective
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
@@ -35,6 +35,7 @@ _PARTS: dict[str, Any] = {
     "sequence": SequenceConfig,
     "experts": ExpertsConfig,
     "dhen": DhenConfig,
+    "ids": IdFacetsConfig,
 }
 
 

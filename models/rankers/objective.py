@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.nn.tokens import SequenceToken
-from models.protocol import Batch, FirstWindow, Metric, Objective
+from models.protocol import Batch, FirstWindow, Metric, Objective, RowWise
 from models.rankers.config import CtrConfig, CvrConfig, RankerConfig
 from models.rankers.ctr import CtrRanker
 from models.rankers.cvr import CvrRanker, NextAction
@@ -45,6 +45,12 @@ class RankingObjective(Objective):
         if config.next_action > 0:
             self.weight = config.next_action
             self.next_action = NextAction(model, config.temperature)
+
+    def tables(self) -> dict[str, RowWise]:
+        """The tables of ids, where there are some and they are not frozen."""
+        if self.model.ids is None:
+            return {}
+        return {f"model.ids.facets.{n}": how for n, how in self.model.ids.facets.tables().items()}
 
     def fit(self, window: FirstWindow) -> None:
         """Take over what the first window says; once, before the first step."""

@@ -88,6 +88,7 @@ class Trainer:
         state: PassState | None = None,
         on_step: Callable[[PassState], None] | None = None,
         new_day: bool = True,
+        again: bool = False,
     ) -> PassState:
         """One pass over the batches, continued after `state.steps` of them.
 
@@ -96,10 +97,13 @@ class Trainer:
                 draws what an undisturbed one would have drawn.
             on_step: called after every step; whoever follows a training hears of it here.
             new_day: whether a day begins with the pass, or it continues the one before.
+            again: whether the pass goes through what another one has gone through.
         """
         state = state or PassState()
         self.objective.train()
-        if new_day and not state.steps:
+        if again and not state.steps:
+            self.objective.begin_again()
+        elif new_day and not state.steps:
             self.objective.begin_day()
         for batch in self._device_batches(islice(batches, state.steps, None)):
             seed_torch(*seed, state.steps)

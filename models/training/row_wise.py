@@ -13,15 +13,20 @@ from models.protocol import RowWise
 from models.training.checkpoint import Tensors
 from models.training.distributed import gather, world
 
-_SUM = "row_sum"
+_SUM, _READ = "row_sum", "row_read"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Table:
-    """A parameter, its state (a sum of squares per row), and how it is trained."""
+    """A parameter, its state (a sum of squares per row), and how it is trained.
+
+    Attributes:
+        read_R: how often each row was read; of no rows where that says nothing.
+    """
 
     weight_RD: nn.Parameter
     sum_R: Tensor
+    read_R: Tensor
     how: RowWise
 
 
@@ -35,8 +40,8 @@ class RowWiseAdagrad:
         tables: by the name of the parameter, how it is trained.
 
     Source: row-wise AdaGrad of Mudigere et al. 2022 (arXiv 2104.05158), section 4.1: the sum of a
-    row is that of the mean squares of its gradients.
-    Deviations: none.
+    row is that of the mean squares of its gradients. By frequency: FAL (arXiv 2505.05605).
+    Deviations: of a table whose gradient is dense, a row counts as read once a step.
     """
 
     def __init__(self, module: nn.Module, tables: Mapping[str, RowWise]) -> None:
@@ -45,7 +50,8 @@ class RowWiseAdagrad:
         for name, how in tables.items():
             weight_RD = named[name]
             sum_R = weight_RD.detach().new_zeros(len(weight_RD))
-            self._tables[name] = _Table(weight_RD=weight_RD, sum_R=sum_R, how=how)
+            read_R = sum_R.new_zeros(len(sum_R) if how.by_frequency else 0, dtype=torch.int64)
+            self._tables[name] = _Table(weight_RD=weight_RD, sum_R=sum_R, read_R=read_R, how=how)
 
     def zero_grad(self) -> None:
         """Forget the gradients of the last step."""
@@ -56,21 +62,53 @@ class RowWiseAdagrad:
     def step(self) -> None:
         """Apply the gradients of every rank to the rows that have one."""
         for table in self._tables.values():
+            if table.how.by_frequency:
+                _count(table)
             row_N, grad_ND = _summed(table.weight_RD)
             total_N = table.sum_R[row_N] + grad_ND.square().mean(dim=1)
             table.sum_R[row_N] = total_N
             pace_N = table.how.learning_rate / (total_N.sqrt() + table.how.epsilon)
+            if table.how.by_frequency:
+                pace_N = pace_N * by_frequency(table.read_R[row_N], table.read_R.max())
             table.weight_RD.index_add_(0, row_N, -pace_N[:, None] * grad_ND)
 
     def tensors(self) -> Tensors:
-        """The state on the CPU, named `row_sum/<parameter>`."""
-        return {f"{_SUM}/{name}": t.sum_R.cpu().clone() for name, t in self._tables.items()}
+        """The state on the CPU, named `row_sum/<parameter>`, and `row_read/...` where it counts."""
+        found = {f"{_SUM}/{name}": t.sum_R.cpu().clone() for name, t in self._tables.items()}
+        counted = {n: t for n, t in self._tables.items() if t.how.by_frequency}
+        return found | {f"{_READ}/{n}": t.read_R.cpu().clone() for n, t in counted.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a saved state; tables without one start afresh."""
         for name, table in self._tables.items():
             if (saved := tensors.get(f"{_SUM}/{name}")) is not None:
                 table.sum_R.copy_(saved)
+            if (saved := tensors.get(f"{_READ}/{name}")) is not None and table.how.by_frequency:
+                table.read_R.copy_(saved)
+
+
+def by_frequency(read_N: Tensor, most: Tensor) -> Tensor:
+    """What the rate of a row is multiplied by, 0 .. 1.
+
+    Args:
+        read_N: how often each was read.
+        most: how often that one which was read most.
+
+    Source: FAL (arXiv 2505.05605): log(F + 1) / max log(F + 1).
+    """
+    return torch.log1p(read_N.float()) / torch.log1p(most.float()).clamp(min=1e-12)
+
+
+def _count(table: _Table) -> None:
+    """Count what all ranks have read in this step."""
+    grad = table.weight_RD.grad
+    if grad is not None and grad.is_sparse:
+        # Before it is coalesced, a sparse gradient has an entry for every time a row was read.
+        row_N = grad._indices()[0]
+    else:
+        row_N = _touched(table.weight_RD)[0]
+    row_N = gather(row_N)
+    table.read_R.index_add_(0, row_N, torch.ones_like(row_N))
 
 
 def _summed(weight_RD: nn.Parameter) -> tuple[Tensor, Tensor]:

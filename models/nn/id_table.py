@@ -1,0 +1,78 @@
+"""A vector for every id, without a list of ids: ids are hashed into the rows of a table.
+
+Shapes: N ids, H hashes, R rows, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.nn.config import IdTableConfig
+from models.nn.hashing import row_of
+
+DEFAULT_ROW = 0
+
+
+class IdTable(nn.Module):
+    """Rows that hashed ids read, each once it was counted often enough; a learned one until then.
+
+    How often an id was counted is known from the counters of its rows, the smallest of them: never
+    less than the truth (they are a count-min sketch as wide as the table). Gradients are sparse.
+
+    Args:
+        trained: False leaves the rows as they are: a buffer, which no optimizer sees.
+
+    Source: Multi-Faceted Large Embedding Tables (arXiv 2508.05700), as far as public: tables of
+    hashed user and Pin ids. Two hashes: hash embeddings, Svenstrup et al. 2017, without weights.
+    Deviations: minimum count and default row are this project's; rows begin at about norm 1.
+    """
+
+    weight: Tensor
+    count_R: Tensor
+
+    def __init__(self, config: IdTableConfig, *, trained: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        start_RD = torch.randn(config.rows, config.dim) / config.dim**0.5
+        if trained:
+            self.weight = nn.Parameter(start_RD)
+        else:
+            self.register_buffer("weight", start_RD)
+        self.register_buffer("count_R", torch.zeros(config.rows, dtype=torch.int32))
+
+    def rows_of(self, key_N: Tensor) -> Tensor:
+        """The row_HN of ids, whether or not they are known yet."""
+        rows, hashes = self.config.rows, self.config.hashes
+        return torch.stack([row_of(key_N, rows, salt=salt) for salt in range(hashes)])
+
+    def counted(self, key_N: Tensor) -> Tensor:
+        """The count_N of ids, or more."""
+        return self.count_R[self.rows_of(key_N)].amin(dim=0)
+
+    def known(self, key_N: Tensor) -> Tensor:
+        """Whether each id has a row of its own, bool [N]."""
+        return self.counted(key_N) >= self.config.min_count
+
+    @torch.no_grad()
+    def count(self, key_N: Tensor) -> None:
+        """Count ids, repeated ones as often as they occur; on several ranks those of all."""
+        row_M = self.rows_of(key_N).flatten()
+        self.count_R.index_add_(0, row_M, torch.ones_like(row_M, dtype=torch.int32))
+
+    def forward(self, key_N: Tensor) -> Tensor:
+        """The x_ND of ids; that of the default row where they are not known."""
+        row_HN = self.rows_of(key_N)
+        known_N = self.count_R[row_HN].amin(dim=0) >= self.config.min_count
+        row_HN = torch.where(known_N, row_HN, DEFAULT_ROW)
+        return functional.embedding(row_HN, self.weight, sparse=self.weight.requires_grad).sum(0)
+
+    @torch.no_grad()
+    def erase(self, key_N: Tensor) -> Tensor:
+        """Make nothing of what was learned of ids; the rows [M] that are zeros now.
+
+        Whoever shares a row with them begins anew, as they would.
+        """
+        row_M: Tensor = torch.unique(self.rows_of(key_N))
+        self.weight[row_M] = 0.0
+        self.count_R[row_M] = 0
+        return row_M
