@@ -109,7 +109,8 @@ class RetentionConfig:
     """How long partitions are kept, counted back from the newest day.
 
     Attributes:
-        daily_pools: newest days whose pool (and snapshot) is kept; then those of each Sunday,
+        daily_pools: newest days whose pool is kept (and snapshot, and graph, where there is one);
+            then those of each Sunday,
         weekly_pools: for so many weeks more.
         raw_days, daily_days: days of raw and of daily embeddings.
         counts_days: days of counts; those of 90 days back leave a window, the rest is how far back

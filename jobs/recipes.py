@@ -21,6 +21,7 @@ from feature_store.config import (
 )
 from feature_store.contracts.bounds import Bounds
 from feature_store.contracts.digests import content_digest, file_sha256
+from feature_store.contracts.edges import GraphRules
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.rankers import RankerDeclaration
 from feature_store.contracts.upstreams import ModelOption, UpstreamDeclaration
@@ -64,6 +65,7 @@ class Recipe:
     Attributes:
         simulation: the world of the simulated data set; other data sets ignore it.
         market: the size of the markets, which are data sets too; the others ignore it.
+        graph: what becomes an edge, where an upstream learns from edges.
         upstreams: beside those of the data set, or in their place.
         families: by family other than DERM, its configuration; else the family's default.
         overrides: by upstream, fields of the model that differ; a declared upstream's own `model`
@@ -79,6 +81,7 @@ class Recipe:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     counting: CountingConfig = field(default_factory=CountingConfig)
+    graph: GraphRules = field(default_factory=GraphRules)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
     publishing: PublishingConfig = field(default_factory=PublishingConfig)

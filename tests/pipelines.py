@@ -6,3 +6,6 @@ from jobs.pipelines.catalog import Pipeline
 UPSTREAMS = ("ctr", "cvr")
 DECLARED = tuple(UpstreamDeclaration(name=name) for name in UPSTREAMS)
 PIPELINE = Pipeline(upstreams=DECLARED)
+# One more, that learns from edges, so that every step of the catalog is there.
+GRAPH = UpstreamDeclaration(name="nodes", family="transra", reads="edges", published=False)
+WHOLE = Pipeline(upstreams=(*DECLARED, GRAPH))

@@ -47,9 +47,9 @@ from feature_store.online.codec import ValueFormat
 from feature_store.online.slots import BucketFiles, SlotWrite, files_by_bucket
 from feature_store.online.store import SlotState
 from feature_store.online.stores import resp
+from jobs.engine.bucket_writers import write_buckets
 from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
-from jobs.steps.bucket_writers import write_buckets
 
 DS = "2025-03-01"
 BUCKETS = 8

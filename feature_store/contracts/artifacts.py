@@ -144,6 +144,17 @@ class Counts(Reference):
         return cls._named(cls.pattern.replace(_ENTITY, entity or _ENTITY), None, entity)
 
 
+class Graph(Rows):
+    """Who was related to what, as of the end of the day."""
+
+    __slots__ = ()
+    begins = "data"
+
+    def __new__(cls) -> Self:
+        """There is one."""
+        return cls._named("lake:graph")
+
+
 class Raw(_OfBoth):
     """Every embedding of the day."""
 
@@ -291,10 +302,9 @@ def reference(name: str) -> Reference:
     for kind, reader in _READERS:
         if found := reader.fullmatch(name):
             return kind(**found.groupdict())  # type: ignore[arg-type]
-    if name == Events():
-        return Events()
-    if name == ReleaseMark():
-        return ReleaseMark()
+    for kind in (Events, Graph, ReleaseMark):
+        if name == kind():
+            return kind()
     return Rows(name.removeprefix(_LAKE)) if name.startswith(_LAKE) else Mark(name)
 
 

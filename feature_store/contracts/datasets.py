@@ -13,6 +13,9 @@ from feature_store.contracts.upstreams import UpstreamDeclaration, check_togethe
 # Lengths, in days, of what is counted per user and Pin; the first is the day alone.
 WINDOWS = (1, 7, 28, 90)
 
+# Of every home, or of those that have a graph.
+_TABLES = {"events", "users", "pins", "graph", "runs"}
+
 FeatureKind = Literal["categorical", "numeric", "list", "sequence", "embedding"]
 FeatureScope = Literal["user", "pin", "context"]
 # A day without events stops the pipeline, or everybody is carried over.
@@ -143,7 +146,7 @@ class DatasetSpec(Contract):
         names = [f.name for scope in ("user", "pin", "context") for f in self.inputs_of(scope)]
         if doubled := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"dataset {self.name}: features {doubled} are declared twice")
-        if taken := {t.name for t in self.tables} & {"events", "users", "pins", "runs"}:
+        if taken := {t.name for t in self.tables} & _TABLES:
             raise ValueError(f"dataset {self.name}: tables {sorted(taken)} are there already")
         if "impressions" in self.counted[1:]:
             raise ValueError(f"dataset {self.name}: no label may be called impressions")

@@ -93,6 +93,11 @@ class Table(Contract):
         """Whether the table is split by `bucket` inside a day."""
         return "bucket" in self.partition_by
 
+    @property
+    def bucket_key(self) -> str:
+        """The column by which a bucketed table is split: the first id of its key."""
+        return next((name for name in self.key if name.endswith("_id")), self.key[0])
+
     def column(self, name: str) -> Column:
         """The declaration of one column.
 

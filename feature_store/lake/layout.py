@@ -42,6 +42,20 @@ class Layout:
         """The type of a packed value, little-endian, as NumPy writes it: `<f4`."""
         return np.dtype(self.dtype).newbyteorder("<").str
 
+    def check(self, found: "Layout", name: str) -> None:
+        """Compare the layout of a table with this one, which the recipe asks for.
+
+        Raises:
+            ContractViolation: they differ.
+        """
+        if found != self:
+            raise ContractViolation(
+                f"{name} is laid out differently from the recipe",
+                expected=str(self),
+                found=str(found),
+                hint="derm rebucket",
+            )
+
     def properties(self) -> dict[str, str]:
         """Table properties of a table of this layout."""
         return {"dtype": self.dtype, "dim": str(self.dim), "buckets": str(self.buckets)}

@@ -20,73 +20,48 @@ import pyarrow.compute as pc
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.datasets import DatasetSpec
-from feature_store.contracts.errors import InputError
+from feature_store.contracts.edges import (
+    CAMPAIGNS,
+    EDGE,
+    NODE_TYPES,
+    OFFSITE,
+    GraphRules,
+    campaigns_table,
+    graph_table,
+    offsite_table,
+)
 from feature_store.contracts.manifests import Artifact
-from feature_store.contracts.tables import Column, Table
+from feature_store.contracts.tables import Table
 from feature_store.lake.buckets import bucket_of
 from feature_store.lake.filing import is_late
 from feature_store.lake.lake import Lake
+from feature_store.lake.layout import Layout
 from feature_store.lake.schemas import arrow_schema
 from feature_store.lake.staging import sort_rows, stage_file
 
-NODE_TYPES = ("user", "pin", "advertiser", "item")
-_KEY = ("head_type", "head_id", "relation", "tail_type", "tail_id")
 _KIND = ("head_type", "relation", "tail_type")
 _CHUNK_ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GraphRules:
-    """What becomes an edge, and for how long it is remembered.
+class DayOfEdges:
+    """What a day did to the graph: edges that began, that were there, and that are forgotten."""
 
-    Attributes:
-        actions: of impressions, from user to Pin.
-        labels: that are 1, from user to Pin, on the day they arrive on.
-        half_life_days: after which a count weighs half.
-        least: a decayed count below it is forgotten.
-    """
+    new: int = 0
+    again: int = 0
+    forgotten: int = 0
 
-    actions: tuple[str, ...] = ("closeup", "save", "click")
-    labels: tuple[str, ...] = ("good_click", "conversion")
-    half_life_days: float = 90.0
-    least: float = 0.05
-
-    def __post_init__(self) -> None:
-        for name in ("half_life_days", "least"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: expected > 0, found {getattr(self, name)}")
-
-
-def graph_table() -> Table:
-    """The graph as of the end of a day."""
-    named = {
-        "head_type": "what kind of node acts",
-        "head_id": "its id",
-        "relation": "what it does",
-        "tail_type": "what kind of node it acts on",
-        "tail_id": "its id",
-    }
-    return Table(
-        name="graph",
-        grain="one edge that is remembered as of the end of the day",
-        key=_KEY,
-        partition_by=("ds", "bucket"),
-        columns=(
-            *(Column(name=n, dtype="string", meaning=m) for n, m in named.items()),
-            Column(
-                name="count",
-                dtype="float64",
-                minimum=0.0,
-                meaning="how often, halved for every half-life that has passed since",
-            ),
-            Column(name="last_day", dtype="string", meaning="the day it happened last"),
-        ),
-    )
+    def __add__(self, other: "DayOfEdges") -> "DayOfEdges":
+        return DayOfEdges(
+            new=self.new + other.new,
+            again=self.again + other.again,
+            forgotten=self.forgotten + other.forgotten,
+        )
 
 
 def build_graph(
     lake: Lake, spec: DatasetSpec, ds: str, rules: GraphRules, scratch: Path, *, buckets: int = 8
-) -> Artifact:
+) -> tuple[Artifact, DayOfEdges]:
     """Write the graph of a day from that of the day before, if there is one, and the day's tables.
 
     A day on which nothing happens decays what is remembered. Of further tables, `offsite` makes
@@ -100,24 +75,32 @@ def build_graph(
         MissingInput: the day's events are not there.
         InputError: a rule names an action or a label that the data set does not have.
     """
-    _check_rules(spec, rules)
+    rules = rules.of(spec)
     table = graph_table()
     yesterday = shift_day(ds, -1)
     remembered = yesterday in lake.days(table.name)
-    staged = []
+    staged, done = [], DayOfEdges()
     with TemporaryDirectory(prefix="graph-", dir=scratch) as folder:
         _divide(_day_edges(lake, spec, ds, rules), Path(folder), buckets)
         for bucket in range(buckets):
             with pa.ipc.open_stream(Path(folder) / f"{bucket}.arrow") as reader:
                 today = reader.read_all()
             past = lake.read(table, yesterday, bucket=bucket) if remembered else None
-            folded = fold(past, today, ds, rules)
+            folded, of_bucket = fold(past, today, ds, rules)
+            done += of_bucket
             staged.append(stage_file(lake.root, table, ds, folded, bucket=bucket))
-    properties = {"dtype": "float64", "dim": "1", "buckets": str(buckets)}
-    return lake.commit(table, ds, staged, properties=properties)
+    properties = graph_layout(buckets).properties()
+    return lake.commit(table, ds, staged, properties=properties), done
 
 
-def fold(past: pa.Table | None, today: pa.Table, ds: str, rules: GraphRules) -> pa.Table:
+def graph_layout(buckets: int) -> Layout:
+    """How the table is laid out: by the head of an edge."""
+    return Layout(dim=1, buckets=buckets, dtype="float64")
+
+
+def fold(
+    past: pa.Table | None, today: pa.Table, ds: str, rules: GraphRules
+) -> tuple[pa.Table, DayOfEdges]:
     """Yesterday's edges, decayed by a day, plus those of the day; ordered by key.
 
     Every sum has two parts at most besides whole numbers, so its bits do not depend on an order.
@@ -127,37 +110,26 @@ def fold(past: pa.Table | None, today: pa.Table, ds: str, rules: GraphRules) -> 
         today: keys of edges, a row for each time it happened.
     """
     schema = arrow_schema(graph_table())
-    counted = today.group_by(list(_KEY), use_threads=False).aggregate([([], "count_all")])
+    before = 0 if past is None else len(past)
+    counted = today.group_by(list(EDGE), use_threads=False).aggregate([([], "count_all")])
     rows = pa.table(
-        [counted[name] for name in _KEY]
+        [counted[name] for name in EDGE]
         + [pc.cast(counted["count_all"], pa.float64()), pa.repeat(pa.scalar(ds), len(counted))],
-        names=[*_KEY, "count", "last_day"],
+        names=[*EDGE, "count", "last_day"],
     )
+    met = len(rows)
     if past is not None:
         decayed = pc.multiply(past["count"], 0.5 ** (1 / rules.half_life_days))
         past = past.set_column(past.schema.get_field_index("count"), "count", decayed)
         joined = pa.concat_tables([past.cast(schema), rows.cast(schema)]).combine_chunks()
-        rows = joined.group_by(list(_KEY), use_threads=False).aggregate(
+        rows = joined.group_by(list(EDGE), use_threads=False).aggregate(
             [("count", "sum"), ("last_day", "max")]
         )
-        rows = rows.rename_columns([*_KEY, "count", "last_day"])
+        rows = rows.rename_columns([*EDGE, "count", "last_day"])
     kept = rows.filter(pc.greater_equal(rows["count"], rules.least))
-    return sort_rows(kept.select(schema.names).cast(schema), _KEY)
-
-
-def _check_rules(spec: DatasetSpec, rules: GraphRules) -> None:
-    labels = tuple(x.name for x in spec.labels)
-    for what, asked, there in (
-        ("actions", rules.actions, spec.actions),
-        ("labels", rules.labels, labels),
-    ):
-        if unknown := sorted(set(asked) - set(there)):
-            raise InputError(
-                f"a graph is made of {what} that the data set does not have",
-                where=f"{spec.name}: {what}",
-                expected=" | ".join(dict.fromkeys(there)),
-                found=" ".join(unknown),
-            )
+    new = len(rows) - before
+    done = DayOfEdges(new=new, again=met - new, forgotten=len(rows) - len(kept))
+    return sort_rows(kept.select(schema.names).cast(schema), EDGE), done
 
 
 def _day_edges(lake: Lake, spec: DatasetSpec, ds: str, rules: GraphRules) -> Iterator[pa.Table]:
@@ -171,19 +143,14 @@ def _day_edges(lake: Lake, spec: DatasetSpec, ds: str, rules: GraphRules) -> Ite
         for label in rules.labels:
             hit = pc.fill_null(pc.equal(rows[label], 1), False)
             yield _edges(rows.filter(hit), ("user", "user_id"), label, ("pin", "pin_id"))
-    further = {table.name: table for table in spec.tables}
-    if "offsite" in further:
-        for rows in _batches(
-            lake, further["offsite"], ds, ["user_id", "item_id", "advertiser_id", "kind"]
-        ):
+    if offsite := offsite_table(spec):
+        for rows in _batches(lake, offsite, ds, [*OFFSITE]):
             for kind in pc.unique(rows["kind"]).to_pylist():
                 some = rows.filter(pc.equal(rows["kind"], kind))
                 yield _edges(some, ("user", "user_id"), kind, ("item", "item_id"))
                 yield _edges(some, ("user", "user_id"), kind, ("advertiser", "advertiser_id"))
-    if "campaigns" in further:
-        for rows in _batches(
-            lake, further["campaigns"], ds, ["pin_id", "item_id", "advertiser_id"]
-        ):
+    if campaigns := campaigns_table(spec):
+        for rows in _batches(lake, campaigns, ds, [*CAMPAIGNS]):
             yield _edges(rows, ("pin", "pin_id"), "promotes", ("item", "item_id"))
             yield _edges(rows, ("advertiser", "advertiser_id"), "owns", ("pin", "pin_id"))
 
@@ -199,13 +166,13 @@ def _edges(rows: pa.Table, head: tuple[str, str], relation: str, tail: tuple[str
         return pa.repeat(pa.scalar(value), len(rows))
 
     found = [same(head[0]), rows[head[1]], same(relation), same(tail[0]), rows[tail[1]]]
-    made = pa.table(found, names=list(_KEY))
+    made = pa.table(found, names=list(EDGE))
     return made.filter(pc.and_(pc.is_valid(made["head_id"]), pc.is_valid(made["tail_id"])))
 
 
 def _divide(parts: Iterator[pa.Table], folder: Path, buckets: int) -> None:
     """Write edges into the file of the bucket of their head."""
-    schema = pa.schema([(name, pa.string()) for name in _KEY])
+    schema = pa.schema([(name, pa.string()) for name in EDGE])
     with ExitStack() as stack:
         writers = [
             stack.enter_context(pa.ipc.new_stream(folder / f"{b}.arrow", schema))

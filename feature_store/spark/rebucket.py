@@ -97,5 +97,5 @@ def import_file(task: ImportTask) -> list[StagedFile]:
 
 def _rows_of(task: MoveTask) -> Iterator[pa.Table]:
     for part in read_parts(task.files, task.table):
-        found = bucket_of(part["entity_id"], task.buckets)
+        found = bucket_of(part[task.table.bucket_key], task.buckets)
         yield part.filter(pa.array(found == task.bucket))

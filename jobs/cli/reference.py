@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_store.contracts import tables
+from feature_store.contracts.edges import graph_table
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.tables import Column, Table
 from jobs.cli import COMMANDS, build_parser
@@ -123,6 +124,7 @@ def _lake_tables() -> Iterator[Table]:
     for name, declare in vars(tables).items():
         if name.endswith("_table") and inspect.isfunction(declare):
             yield declare(*(example[p] for p in inspect.signature(declare).parameters))
+    yield graph_table()
 
 
 def _table_section(table: Table) -> str:

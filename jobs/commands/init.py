@@ -133,7 +133,7 @@ def tell(home: Home, settings: Settings) -> None:
     out(f"{settings.home} is now a home: {home.dataset}, recipe {home.recipe}, seed {home.seed}")
     out(f"data begins {home.first_ds}, published from {home.start_ds}, {history} days of history")
     if history:
-        steps = ",".join(s.name for s in catalog.steps_for(home.dataset) if s.history)
+        steps = ",".join(s.name for s in catalog.pipeline_of(home).steps if s.history)
         out(f"next: derm run --from {home.first_ds} --to {before} --steps {steps}")
     else:
         out("models that begin without history never learn from counts: --days 1 or more")

@@ -69,7 +69,7 @@ def prepare_history(settings: Settings, home: Home) -> Iterator[StepResult]:
         DermError: a day is missing or breaks its contract.
     """
     for ds in days_between(home.first_ds, shift_day(home.start_ds, -1)):
-        for step in catalog.steps_for(home.dataset):
+        for step in catalog.pipeline_of(home).steps:
             if step.history:
                 yield run_step(settings, step, ds, None, force=False)
     if home.first_ds < home.start_ds:

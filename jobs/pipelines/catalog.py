@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from feature_store.contracts.artifacts import Events, Pool, Reference, Rows
+from feature_store.contracts.artifacts import Events, Graph, Pool, Reference, Rows
 from feature_store.contracts.base import ENTITIES, Upstream
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.rankers import Ranker, RankerDeclaration
@@ -43,7 +43,8 @@ class Pipeline:
 
     Attributes:
         upstreams: in the order in which they are shown and run.
-        steps: of the day that ends with its release, and that no ranker holds up.
+        steps: of the day that ends with its release, and that no ranker holds up; those that none
+            of the upstreams needs are left out.
         rankers: what reads the released vectors, a step of `ranking` after the other.
         tables: of a day, beside events, users and Pins.
     """
@@ -53,6 +54,11 @@ class Pipeline:
     rankers: tuple[RankerDeclaration, ...] = ()
     ranking: tuple[Step, ...] = field(default_factory=lambda: ranking.STEPS)
     tables: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        read = {None, *(u.reads for u in self.upstreams)}
+        needed = tuple(s for s in self.steps if s.needed_by in read)
+        object.__setattr__(self, "steps", needed)
 
     @property
     def names(self) -> tuple[Upstream, ...]:
@@ -108,6 +114,8 @@ class Pipeline:
         if not step.per_upstream:
             return (None,)
         mine = self.published if step.published else self.names
+        if step.needed_by:
+            mine = tuple(u for u in mine if self.upstream(u).reads == step.needed_by)
         return tuple(u for u in mine if asked in (None, u))
 
     def steps_of(self, *stages: Stage) -> tuple[Step, ...]:
@@ -132,6 +140,8 @@ class Pipeline:
             return (*refs, *(self._joined(upstream) if step.reads_pools != "never" else ()))
         if upstream and step.reads_history:
             refs += self._looked_back_on(upstream)
+        if upstream and step.reads_graph and self.upstream(upstream).reads == "edges":
+            refs.append((Read(Graph()), Graph()))
         if upstream and step.reads_pools != "never":
             continued = step.reads_pools == "unless from scratch"
             ref = Read(Pool(), offset=-1, optional=True, continued=continued)

@@ -4,9 +4,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from feature_store.contracts.artifacts import Reference
+from feature_store.contracts.upstreams import Reads
 
 Stage = Literal[
-    "gate", "source", "model", "embeddings", "counts", "publishing", "report", "ranking"
+    "gate",
+    "source",
+    "graph",
+    "model",
+    "embeddings",
+    "counts",
+    "publishing",
+    "report",
+    "ranking",
 ]
 Resource = Literal["cpu", "gpu", "spark"]
 
@@ -40,16 +49,20 @@ class Step:
     """One step, which is one module of `jobs` and one command.
 
     Attributes:
-        stage: what it is for. A repair makes `source` again where data was wrong, `embeddings` of
-            every day from the first wrong one on, `publishing` and `report` for the newest day
-            alone; what of `publishing` is stale on a day that nobody reads any more has passed.
+        stage: what it is for. A repair makes `source` again where data was wrong, `graph` and
+            `counts` of every day from there on, `embeddings` of every day from the first wrong one
+            on, `publishing` and `report` for the newest day alone; what of `publishing` is stale on
+            a day that nobody reads any more has passed.
         per_upstream: runs once for every upstream.
         per_ranker: runs once for every ranker.
         published: runs for upstreams that are published, and no others.
+        needed_by: runs for upstreams that read this, and no others; where it is not `per_upstream`,
+            once if there is one.
         reads_pools: also reads the pools of yesterday that an upstream or a ranker declares; a
             training from scratch does not, because there is none of most of its window.
         learns: where the upstream rests on some days, it reads those too, on the next day after.
         reads_history: also reads the events of the days that an upstream looks back on.
+        reads_graph: also reads the graph of the day, for an upstream that learns from edges.
         history: also runs on days before the first published one, which only feed the training.
         recipe_parts: fields of the recipe that its result depends on.
         seeded: its result depends on the seed of the home.
@@ -69,9 +82,11 @@ class Step:
     per_upstream: bool = False
     per_ranker: bool = False
     published: bool = False
+    needed_by: Reads | None = None
     learns: bool = False
     reads_pools: Literal["never", "always", "unless from scratch"] = "never"
     reads_history: bool = False
+    reads_graph: bool = False
     history: bool = False
     recipe_parts: tuple[str, ...] = ()
     seeded: bool = False

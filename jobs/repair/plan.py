@@ -181,7 +181,10 @@ def _has_state(
         return _replayable(survey, upstream, day)
 
     windows = max(survey.first_ds, shift_day(learns_from, -WINDOWS[-1]))
-    countable = not recount or set(days_between(windows, parent)) <= set(survey.counted)
+    countable = not recount or (
+        set(days_between(windows, parent)) <= set(survey.counted)
+        and (survey.graphs is None or learns_from == survey.first_ds or parent in survey.graphs)
+    )
     return countable and all(
         (ds == survey.origin or shift_day(ds, -1) in survey.pools[u])
         and (not retrain or parent < survey.origin or parent in survey.snapshots[u])
@@ -220,6 +223,8 @@ class _Planner:
         """Plan one day: its sources once, then each upstream, then what readers see."""
         if ds in self._corrupted and self._recount:
             self.plan.add_stages(ds, "source")
+        if self._recount and ds >= self._corrupted[0]:
+            self.plan.add_stages(ds, "graph")
         for step, upstream in self.plan.pipeline.in_order("model", "embeddings"):
             if upstream:
                 self._plan_step(step, ds, upstream)

@@ -28,6 +28,7 @@ from feature_store.online.store import (
 )
 from jobs.console import out
 from jobs.engine import locks
+from jobs.engine.bucket_writers import write_buckets
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.rendering.published import read_published
@@ -35,7 +36,6 @@ from jobs.services.redis import ensure_redis, persist
 from jobs.settings import Settings
 from jobs.steps import probing
 from jobs.steps.audit_users import check_held, compare, lost
-from jobs.steps.bucket_writers import write_buckets
 from jobs.steps.publish import slot_write
 
 _BUCKETS, _ROWS = 8, 256

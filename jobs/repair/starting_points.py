@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from statistics import median
 
+from feature_store.contracts.artifacts import Graph
 from feature_store.contracts.base import ENTITIES, Contract, Day, Upstream
 from feature_store.contracts.datasets import counts_name
+from feature_store.contracts.edges import graph_table
 from feature_store.contracts.errors import MissingInput
 from feature_store.contracts.tables import daily_table, pool_table, raw_table
 from feature_store.contracts.upstreams import UpstreamDeclaration
@@ -32,6 +34,7 @@ class Survey(Contract):
         origin: first day of the home that is published; it starts from nothing.
         start, last: first day that can be repaired, and last day with a pool on record.
         counted: days with counts, which serve every upstream.
+        graphs: days with a graph; None where no upstream learns from one.
         records: finished steps as `step/day/upstream`.
     """
 
@@ -46,6 +49,7 @@ class Survey(Contract):
     raws: dict[Upstream, tuple[Day, ...]]
     snapshots: dict[Upstream, tuple[Day, ...]]
     counted: tuple[Day, ...]
+    graphs: tuple[Day, ...] | None = None
     records: dict[str, Record]
 
     @property
@@ -105,6 +109,7 @@ def survey(home: Home, lake: Lake, manifests: ManifestStore) -> Survey:
         dataset=home.dataset,
         upstreams=home.upstreams,
         counted=_complete(lake, [counts_name(e) for e in ENTITIES]),
+        graphs=lake.days(graph_table().name) if catalog.pipeline_of(home).makes(Graph()) else None,
         records=records,
         snapshots={u: _snapshots(manifests, u) for u in names},
         **found,

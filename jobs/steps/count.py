@@ -16,7 +16,6 @@ from typing import Protocol, TypeVar
 
 from feature_store.contracts.base import ENTITIES, Entity, shift_day
 from feature_store.contracts.datasets import WINDOWS, counts_name
-from feature_store.contracts.errors import ContractViolation
 from feature_store.contracts.manifests import Metrics
 from feature_store.lake.layout import Layout
 from feature_store.lake.staging import StagedFile, combined_digest
@@ -78,13 +77,8 @@ def _layout(ctx: RunContext, entity: Entity) -> Layout:
     """
     name, number = counts_name(entity), len(WINDOWS) * len(ctx.spec.counted)
     wanted = Layout(dim=number, buckets=ctx.recipe.layout.buckets(entity), dtype="int32")
-    if ctx.lake.exists(name) and (found := ctx.lake.layout(name)) != wanted:
-        raise ContractViolation(
-            f"{name} is laid out differently from the recipe",
-            expected=str(wanted),
-            found=str(found),
-            hint="derm rebucket",
-        )
+    if ctx.lake.exists(name):
+        wanted.check(ctx.lake.layout(name), name)
     return wanted
 
 

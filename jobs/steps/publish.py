@@ -25,9 +25,9 @@ from feature_store.online.store import (
     slot_state,
 )
 from jobs.engine import locks
+from jobs.engine.bucket_writers import write_buckets
 from jobs.engine.context import Outcome, RunContext
 from jobs.services.redis import ensure_redis
-from jobs.steps.bucket_writers import write_buckets
 
 
 def run(ctx: RunContext) -> Outcome:

@@ -1,4 +1,4 @@
-"""`derm rebucket`: bring the tables of embeddings and counts to the bucket counts of the recipe.
+"""`derm rebucket`: bring embeddings, counts and the graph to the bucket counts of the recipe.
 
 A table's bucket count is fixed when it is created. This command builds each table anew beside the
 old one, a Spark task per new bucket, and then gives it the old one's name; manifests take the new
@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from feature_store.contracts.base import ENTITIES, Entity, Upstream
+from feature_store.contracts.edges import graph_table
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
@@ -66,6 +67,8 @@ def _rebucket_all(ctx: RunContext) -> None:
                 _rebucket(ctx, declare(upstream.name, entity), entity)
     for entity in ENTITIES:
         _rebucket(ctx, ctx.spec.counts_table(entity), entity)
+    # Most heads of edges are users.
+    _rebucket(ctx, graph_table(), "user")
     out("every table is laid out as the recipe says")
 
 
@@ -112,8 +115,9 @@ def rebucket(ctx: RunContext, table: Table, buckets: int) -> list[Artifact]:
     moved = [ctx.lake.artifact(table.name, ds) for ds in days]
     was = [ctx.lake.artifact(f"{table.name}.retired", ds) for ds in days]
     renamed = [(w.model_copy(update={"name": m.name}), m) for w, m in zip(was, moved, strict=True)]
-    # Infer and count answer to the layout of the recipe, which it now is.
-    stamps = {s: ctx.recipe.digest(catalog.step(s).recipe_parts) for s in ("infer", "count")}
+    # These answer to the layout of the recipe, which it now is.
+    answering = [s for s in catalog.every_step() if "layout" in s.recipe_parts]
+    stamps = {s.name: ctx.recipe.digest(s.recipe_parts) for s in answering}
     ctx.manifests.relabel(renamed, stamps)
     # Renamed first: a table half removed could not say any more what was.
     retired.rename(done)

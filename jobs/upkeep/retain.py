@@ -15,6 +15,7 @@ from feature_store.config import RetentionConfig
 from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between
 from feature_store.contracts.datasets import DatasetSpec, counts_name
+from feature_store.contracts.edges import graph_table
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.sealed import unsealed
@@ -165,7 +166,7 @@ def expired_days(
     config: RetentionConfig,
     protected: frozenset[str],
 ) -> dict[str, tuple[str, ...]]:
-    """The days of each table of embeddings or counts that nothing keeps any more."""
+    """The days of each table of embeddings or counts, and of the graph, that nothing keeps."""
     expired: dict[str, tuple[str, ...]] = {}
     for upstream in upstreams:
         for entity in upstream.entities:
@@ -174,10 +175,10 @@ def expired_days(
                 gone = set(days[table]) - keep(days[table], config) - protected
                 if gone:
                     expired[table(upstream.name, entity).name] = tuple(sorted(gone))
-    for entity in ENTITIES:
-        name = counts_name(entity)
-        counted = lake.days(name)
-        if gone := set(counted) - newest(counted, config.counts_days) - protected:
+    kept = dict.fromkeys(map(counts_name, ENTITIES), config.counts_days)
+    for name, number in (kept | {graph_table().name: config.daily_pools}).items():
+        there = lake.days(name)
+        if gone := set(there) - newest(there, number) - protected:
             expired[name] = tuple(sorted(gone))
     return expired
 

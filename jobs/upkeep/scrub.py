@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from feature_store.contracts.base import Entity
 from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.edges import graph_table
 from feature_store.contracts.errors import DermError
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
 from feature_store.lake.buckets import bucket_of
@@ -15,6 +16,8 @@ from feature_store.lake.lake import Lake, stage_file
 from feature_store.lake.late import late_table, quarantine_table
 from feature_store.lake.staging import read_files, read_parts
 
+# Of an edge.
+_ENDS = ("head", "tail")
 _KINDS = {"raw": raw_table, "daily": daily_table, "pool": pool_table}
 
 
@@ -32,6 +35,7 @@ def tables_of(lake: Lake, spec: DatasetSpec, entity: Entity) -> tuple[Table, ...
         spec.pins_table(),
         *(_KINDS[kind](u, entity) for _, u, e, kind in embeddings if e == entity),
         spec.counts_table(entity),
+        graph_table(),
         *spec.tables,
     )
 
@@ -44,8 +48,11 @@ def lists_of(spec: DatasetSpec, entity: Entity) -> tuple[str, ...]:
 
 
 def keys_of(entity: Entity) -> tuple[str, ...]:
-    """The columns that hold ids of an entity type in a table of `tables_of`."""
-    return (f"{entity}_id", "entity_id")
+    """The columns that hold ids of an entity type in a table of `tables_of`.
+
+    Those of an end of an edge hold them where the type of the end beside them says so.
+    """
+    return (f"{entity}_id", "entity_id", *(f"{end}_id" for end in _ENDS))
 
 
 def known(
@@ -54,10 +61,13 @@ def known(
     """The ids that a table names, in rows or inside lists."""
     found: set[str] = set()
     for table in tables:
-        names = [c.name for c in table.columns if c.name in (*keys_of(entity), *lists)]
+        there = [c.name for c in table.columns]
+        names = [name for name in there if name in (*keys_of(entity), *lists)]
+        types = [f"{end}_type" for end in _ENDS if f"{end}_type" in there]
         for ds in lake.days(table.name):
-            for part in read_parts(_files(lake, table, ds, ids), table, names):
-                for column in part.columns:
+            for part in read_parts(_files(lake, table, ds, ids), table, [*names, *types]):
+                for name in names:
+                    column = part[name].filter(_is_of(part, name, entity))
                     flat = pc.list_flatten(column) if pa.types.is_list(column.type) else column
                     hits = flat.filter(pc.is_in(flat, value_set=ids))
                     found.update(pc.unique(hits).to_pylist())
@@ -69,7 +79,22 @@ def _files(lake: Lake, table: Table, ds: str, ids: pa.Array) -> Sequence[str]:
     if not table.bucketed:
         return lake.files(table.name, ds)
     files = lake.bucket_files(table.name, ds)
-    return [f for b in sorted(set(bucket_of(ids, len(files)).tolist())) for f in files[b]]
+    return [f for b in _buckets(table, ids, len(files)) for f in files[b]]
+
+
+def _buckets(table: Table, ids: pa.Array, buckets: int) -> Sequence[int]:
+    """The buckets that may name the ids: theirs; of edges all, because they have two ends."""
+    if table.bucket_key != "entity_id":
+        return range(buckets)
+    return sorted(set(bucket_of(ids, buckets).tolist()))
+
+
+def _is_of(rows: pa.Table, key: str, entity: Entity) -> pa.ChunkedArray:
+    """Which rows hold an id of the entity type in a column."""
+    end = key.removesuffix("_id")
+    if end not in _ENDS:
+        return pa.chunked_array([pa.repeat(pa.scalar(True), len(rows))])
+    return pc.equal(rows[f"{end}_type"], entity)
 
 
 def scrub_day(
@@ -97,7 +122,7 @@ def scrub(
     keys = [c for c in keys_of(entity) if c in rows.column_names]
     removed = 0
     for key in keys:
-        hit = pc.is_in(rows[key], value_set=gone)
+        hit = pc.and_(pc.is_in(rows[key], value_set=gone), _is_of(rows, key, entity))
         removed += pc.sum(hit).as_py() or 0
         rows = rows.filter(pc.invert(hit))
     for column in (c for c in lists if c in rows.column_names):
@@ -133,7 +158,7 @@ def prove_gone(
 def _scrub_buckets(lake: Lake, table: Table, ds: str, entity: Entity, gone: pa.Array) -> int:
     """Rewrite the buckets that the ids belong to, and no others."""
     files, total = lake.bucket_files(table.name, ds), 0
-    for bucket in sorted(set(bucket_of(gone, len(files)).tolist())):
+    for bucket in _buckets(table, gone, len(files)):
         rows, removed = scrub(read_files(files[bucket], table), entity, gone, ())
         if removed:
             staged = stage_file(lake.root, table, ds, rows, bucket=bucket)

@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("feature_store/reading", "feature_store/spark"),
     ("feature_store/online",),
     ("feature_store/online/stores", "feature_store/embeddings", "feature_store/index"),
+    ("feature_store/tables",),
     ("feature_store/lake",),
     ("feature_store",),
     ("feature_store/contracts",),

@@ -12,7 +12,7 @@ from feature_store.contracts.artifacts import Index, Mark, Raw, Reference, Relea
 from jobs.pipelines import catalog, daily
 from jobs.pipelines.declarations import Step
 from tests.architecture.sources import ROOT, python_files, relative, tree
-from tests.pipelines import PIPELINE, UPSTREAMS
+from tests.pipelines import PIPELINE, UPSTREAMS, WHOLE
 
 _STEPS = pytest.mark.parametrize("step", daily.STEPS, ids=lambda s: s.name)
 
@@ -36,10 +36,10 @@ def test_step_is_documented(step: Step) -> None:
 @_STEPS
 def test_what_a_step_reads_is_written_before_it(step: Step) -> None:
     order = [s.name for s in daily.STEPS]
-    for upstream in PIPELINE.upstreams_of(step):
+    for upstream in WHOLE.upstreams_of(step):
         for ref in step.inputs:
-            for name in PIPELINE.expand(ref.what, upstream):
-                producer, _ = PIPELINE.producer(name)
+            for name in WHOLE.expand(ref.what, upstream):
+                producer, _ = WHOLE.producer(name)
                 if ref.offset == 0:
                     assert order.index(producer.name) < order.index(step.name), name
                 else:
@@ -51,14 +51,14 @@ def test_every_artifact_has_one_producer() -> None:
     written = [
         name
         for step in daily.STEPS
-        for upstream in PIPELINE.upstreams_of(step)
+        for upstream in WHOLE.upstreams_of(step)
         for template in step.outputs
-        for name in PIPELINE.expand(template, upstream)
+        for name in WHOLE.expand(template, upstream)
     ]
     assert len(written) == len(set(written))
     for name in written:
-        producer, upstream = PIPELINE.producer(name)
-        assert any(name in PIPELINE.expand(t, upstream) for t in producer.outputs)
+        producer, upstream = WHOLE.producer(name)
+        assert any(name in WHOLE.expand(t, upstream) for t in producer.outputs)
 
 
 _TAKEN_APART = re.compile(

@@ -21,6 +21,7 @@ HOMES: dict[str, tuple[str, ...]] = {
             "experiments/upstream_days.py",
             "experiments/next_item/*",
             "feature_store/embeddings/halves.py",
+            "feature_store/tables/kernels.py",
         ),
     ),
     "redis": ("feature_store/online/stores/*", "feature_store/client/*", "jobs/services/redis.py"),

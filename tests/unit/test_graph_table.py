@@ -7,21 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from feature_store.contracts.edges import NODE_TYPES, GraphRules, graph_table
 from feature_store.contracts.errors import InputError
 from feature_store.lake.lake import Lake
-from feature_store.reading.graph import (
-    NODE_TYPES,
-    GraphRules,
-    build_graph,
-    graph_table,
-    read_graph,
-)
+from feature_store.reading.graph import build_graph, read_graph
 from simulator.market.spec import market_spec
 from tests.market_fixtures import DAYS, market_days, tiny_market
 
 SPEC = market_spec("market", tiny_market())
 USED = DAYS[12:15]
-RULES = GraphRules(half_life_days=2.0)
+RULES = GraphRules(half_life_days=2.0).of(SPEC)
 KEY = ("head_type", "head_id", "relation", "tail_type", "tail_id")
 
 
@@ -43,7 +38,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 
 def build(lake: Lake, ds: str, scratch: Path, rules: GraphRules = RULES) -> str:
-    return build_graph(lake, SPEC, ds, rules, scratch, buckets=3).digest
+    return build_graph(lake, SPEC, ds, rules, scratch, buckets=3)[0].digest
 
 
 def rows(lake: Lake, ds: str) -> dict[tuple, tuple[float, str]]:

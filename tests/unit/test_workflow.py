@@ -2,17 +2,31 @@ from itertools import pairwise
 
 import pytest
 
+from feature_store.contracts.artifacts import Graph
 from jobs.pipelines import catalog, daily, tasks
-from tests.pipelines import DECLARED, PIPELINE
+from tests.pipelines import DECLARED, PIPELINE, WHOLE
 
 REAL = catalog.Pipeline(upstreams=DECLARED, steps=catalog.steps_for("movielens"))
 
 
 def test_a_step_runs_once_for_each_upstream_or_once():
     found = [(s.name, t.upstream) for t in tasks.tasks(PIPELINE) for s in t.steps]
-    for step in daily.STEPS:
+    for step in PIPELINE.steps:
         mine = [upstream for name, upstream in found if name == step.name]
         assert mine == ["ctr", "cvr"] if step.per_upstream else len(mine) == 1, step.name
+
+
+def test_the_graph_is_a_task_where_an_upstream_learns_from_edges_and_nowhere_else():
+    assert set(tasks.arrows(WHOLE)) - set(tasks.arrows(PIPELINE)) == {
+        ("validate", "graph"),
+        ("graph", "nodes.train"),
+        ("nodes.train", "nodes.infer"),
+        ("nodes.infer", "nodes.aggregate"),
+        ("nodes.aggregate", "nodes.verify"),
+    }
+    assert "graph" not in {t.key for t in tasks.tasks(PIPELINE)}
+    read = [(ref.offset, what) for ref, what in WHOLE.inputs_of(catalog.step("graph"), None)]
+    assert (-1, Graph()) in read
 
 
 def test_a_step_of_both_joins_the_first_upstream_where_its_task_is_divided():

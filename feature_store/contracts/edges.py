@@ -1,0 +1,121 @@
+"""The graph of a day as a table, and the rules by which a data set becomes one.
+
+A node is its type and its id: the same id in two types is two nodes.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from feature_store.contracts.datasets import DatasetSpec
+from feature_store.contracts.errors import InputError
+from feature_store.contracts.tables import Column, Table
+
+GRAPH = "graph"
+NODE_TYPES = ("user", "pin", "advertiser", "item")
+OFFSITE = ("user_id", "item_id", "advertiser_id", "kind")
+CAMPAIGNS = ("pin_id", "item_id", "advertiser_id")
+EDGE = ("head_type", "head_id", "relation", "tail_type", "tail_id")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphRules:
+    """What becomes an edge, and for how long it is remembered.
+
+    Attributes:
+        actions: of impressions, from user to Pin; none: all but the first that is declared, which
+            is the weakest, and those that are called like a label.
+        labels: that are 1, from user to Pin, on the day they arrive on; none: all.
+        half_life_days: after which a count weighs half.
+        least: a decayed count below it is forgotten.
+    """
+
+    actions: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    half_life_days: float = 90.0
+    least: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("half_life_days", "least"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected > 0, found {getattr(self, name)}")
+
+    def of(self, spec: DatasetSpec) -> "GraphRules":
+        """The rules with the actions and labels of a data set, where they name none.
+
+        Raises:
+            InputError: they name an action or a label that the data set does not have.
+        """
+        there = tuple(dict.fromkeys(x.name for x in spec.labels))
+        for what, asked, known in (
+            ("actions", self.actions, spec.actions),
+            ("labels", self.labels, there),
+        ):
+            if unknown := sorted(set(asked) - set(known)):
+                raise InputError(
+                    f"a graph is made of {what} that the data set does not have",
+                    where=f"{spec.name}: {what}",
+                    expected=" | ".join(known),
+                    found=" ".join(unknown),
+                )
+        return dataclasses.replace(
+            self,
+            actions=self.actions or tuple(x for x in spec.actions[1:] if x not in there),
+            labels=self.labels or there,
+        )
+
+    def kinds(self, spec: DatasetSpec) -> tuple[tuple[str, str, str], ...]:
+        """Every (head type, relation, tail type) that they can make of a data set, in order."""
+        own = self.of(spec)
+        found = [("user", name, "pin") for name in (*own.actions, *own.labels)]
+        if offsite := offsite_table(spec):
+            done = offsite.column("kind").values or ()
+            found += [("user", kind, to) for kind in done for to in ("item", "advertiser")]
+        if campaigns_table(spec):
+            found += [("pin", "promotes", "item"), ("advertiser", "owns", "pin")]
+        return tuple(sorted(set(found)))
+
+
+def offsite_table(spec: DatasetSpec) -> Table | None:
+    """What users did on pages of advertisers: a table of that name with the columns it takes."""
+    return _further(spec, "offsite", OFFSITE)
+
+
+def campaigns_table(spec: DatasetSpec) -> Table | None:
+    """Whose Pins promote what: a table of that name with the columns it takes."""
+    return _further(spec, "campaigns", CAMPAIGNS)
+
+
+def _further(spec: DatasetSpec, name: str, columns: Sequence[str]) -> Table | None:
+    found = (t for t in spec.tables if t.name == name)
+    return next((t for t in found if {c.name for c in t.columns} >= set(columns)), None)
+
+
+def graph_table() -> Table:
+    """The graph as of the end of a day."""
+    named = {
+        "head_type": "what kind of node acts",
+        "head_id": "its id",
+        "relation": "what it does",
+        "tail_type": "what kind of node it acts on",
+        "tail_id": "its id",
+    }
+    return Table(
+        name=GRAPH,
+        grain="one edge that is remembered as of the end of the day",
+        key=EDGE,
+        partition_by=("ds", "bucket"),
+        columns=(
+            *(
+                Column(name=n, dtype="string", meaning=m, is_id=n.endswith("_id"))
+                for n, m in named.items()
+            ),
+            Column(
+                name="count",
+                dtype="float64",
+                minimum=0.0,
+                meaning="how often, halved for every half-life that has passed since",
+            ),
+            Column(name="last_day", dtype="string", meaning="the day it happened last"),
+        ),
+    )
