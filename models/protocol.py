@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity, Upstream
@@ -42,11 +43,14 @@ class RowWise:
         epsilon: keeps the first step of a row finite.
         by_frequency: a row that was read n times learns log(n + 1) / log(n_max + 1) as fast, n_max
             that of the row that was read most.
+        sharded: the rows lie with several ranks, and the gradient of a rank's rows is already that
+            of all ranks; otherwise every rank has all rows.
     """
 
     learning_rate: float = 0.05
     epsilon: float = 1e-8
     by_frequency: bool = False
+    sharded: bool = False
 
 
 class Objective(nn.Module):
@@ -154,4 +158,18 @@ class Family(Protocol):
 
     def pairs(self, spec: DatasetSpec, config: Any) -> PairInputs:
         """What makes a pair; asked of families that read pairs."""
+        ...
+
+    def erase(
+        self, config: Any, tensors: dict[str, Tensor], entity: Entity, keys: npt.NDArray
+    ) -> int:
+        """Make nothing of what a file of a snapshot holds of some ids; asked likewise.
+
+        Args:
+            tensors: of the file; changed.
+            keys: hashed ids.
+
+        Returns:
+            How many rows were not zeros before.
+        """
         ...

@@ -27,6 +27,10 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
         "false positives, power and coverage of the simulated A/B test",
     ),
     "next_item": ("experiments.next_item.losses", "losses of a next-item model on public data"),
+    "tables": (
+        "experiments.id_tables.grids",
+        "pretrained tables of ids in a click ranker: facets, fine-tuning, staleness, bits",
+    ),
     "upstream": ("experiments.upstream", "ways to build or train the upstream model"),
 }
 

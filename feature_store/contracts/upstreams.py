@@ -38,6 +38,8 @@ class UpstreamDeclaration(Contract):
         inactive_days: days without an event after which an entity is pruned; None: the recipe's.
         every_days: it learns and embeds on every n-th day from the first published one; in between
             its vectors are carried over.
+        passes: over the days of a training from scratch, at most: it ends with the one after which
+            the newest day is predicted no better, and goes back to the one before.
         published: whether rankers read it. What is not published is merged and verified, for other
             upstreams.
     """
@@ -54,6 +56,7 @@ class UpstreamDeclaration(Contract):
     w: float | None = Field(default=None, gt=0.0, lt=1.0)
     inactive_days: int | None = Field(default=None, ge=1)
     every_days: int = Field(default=1, ge=1)
+    passes: int = Field(default=1, ge=1)
     published: bool = True
 
     @model_validator(mode="after")

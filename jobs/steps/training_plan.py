@@ -22,12 +22,14 @@ class Pass:
     """One pass over one day, or over a part of it.
 
     Attributes:
-        minutes: of the day, [first, last).
+        half: of the day, by when its rows became known.
+        number: how often the training has gone over its days before.
     """
 
     kind: Literal["train", "score"]
     ds: str
     half: Literal["all", "first", "second"] = "all"
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +65,9 @@ def plan_training(ctx: RunContext, store: SnapshotStore) -> Plan:
         *(a for d in days for a in _tables_of(ctx, d)),
     ]
     inputs = [f"{a.name}:{a.ds}:{a.digest}" for a in (*read, *_pools_of(ctx))]
+    passes = ctx.pipeline.upstream(ctx.own_upstream).passes if parent is None else 1
+    if passes > 1:
+        inputs.append(f"passes:{passes}")
     digest = content_digest(
         ctx.own_recipe.digest(("model", "training")),
         model_digest(ctx),
@@ -73,7 +78,10 @@ def plan_training(ctx: RunContext, store: SnapshotStore) -> Plan:
         *inputs,
     )
     return Plan(
-        snapshot_id=f"{ctx.ds}-{digest}", parent=parent, days=days, phases=_phases(days, parent)
+        snapshot_id=f"{ctx.ds}-{digest}",
+        parent=parent,
+        days=days,
+        phases=_phases(days, parent, passes),
     )
 
 
@@ -113,17 +121,21 @@ def _days_since(ctx: RunContext, parent: SnapshotManifest) -> tuple[str, ...]:
     return tuple(d for d in days if ctx.manifests.get("validate", d, None))
 
 
-def _phases(days: tuple[str, ...], parent: SnapshotManifest | None) -> tuple[Pass, ...]:
+def _phases(
+    days: tuple[str, ...], parent: SnapshotManifest | None, passes: int
+) -> tuple[Pass, ...]:
+    """Train on all but the newest day, score that one, as often as asked for; then train on it."""
     *earlier, today = days
-    if parent or earlier:
-        train = [Pass(kind="train", ds=d) for d in earlier]
-        return (*train, Pass(kind="score", ds=today), Pass(kind="train", ds=today))
-    # The only day there is: its second half stands for the day that follows.
-    return (
-        Pass(kind="train", ds=today, half="first"),
-        Pass(kind="score", ds=today, half="second"),
-        Pass(kind="train", ds=today, half="second"),
-    )
+    # Of the only day there is, the second half stands for the day that follows.
+    alone = not parent and not earlier
+    scored: Literal["all", "second"] = "second" if alone else "all"
+    found: list[Pass] = []
+    for number in range(passes):
+        if alone:
+            found.append(Pass(kind="train", ds=today, half="first", number=number))
+        found += [Pass(kind="train", ds=ds, number=number) for ds in earlier]
+        found.append(Pass(kind="score", ds=today, half=scored, number=number))
+    return (*found, Pass(kind="train", ds=today, half=scored))
 
 
 def _check_parent(ctx: RunContext, parent: SnapshotManifest) -> None:

@@ -1,11 +1,12 @@
 """`derm forget`: remove users or Pins from everything that is kept, and prove that they are gone.
 
 Removed from: events, feature snapshots (their rows, and their ids inside lists and sequences),
-late rows, quarantine, raw, daily and every retained pool, every slot of the online store with its
-drafts and saved files, for Pins the index, and what killed steps have left. Partitions are
-rewritten in place, a bucket at a time, and manifests take their new digests, so nothing has to be
-recomputed. Then the tables are read by column, and everything else below the home by a scanner
-that knows nothing of the layout. What nobody here can look into is said (`leftovers.UNSEEN`).
+late rows, quarantine, raw, daily and every retained pool, rows of ids in snapshots of models, every
+slot of the online store with its drafts and saved files, for Pins the index, and what killed steps
+have left. Partitions are rewritten in place, a bucket at a time, and manifests take their new
+digests, so nothing has to be recomputed. Then the tables are read by column, and everything else
+below the home by a scanner that knows nothing of the layout. What nobody here can look into is said
+(`leftovers.UNSEEN`).
 It has the pipeline alone; killed anywhere, the same command finishes it, and no day begins before.
 """
 
@@ -33,7 +34,7 @@ from jobs.engine.manifests import write_atomic
 from jobs.engine.runner import open_context
 from jobs.engine.unfinished import deletion_path, refuse
 from jobs.settings import Home, Settings
-from jobs.upkeep import leftovers
+from jobs.upkeep import forget_rows, leftovers
 from jobs.upkeep.asked import UNCONFIRMED, confirm, read_ids
 from jobs.upkeep.scanner import Trace
 from jobs.upkeep.scrub import keys_of, known, lists_of, prove_gone, scrub_day, tables_of
@@ -71,7 +72,7 @@ class Begun(Contract):
     Attributes:
         ids: SHA-256 of each id.
         known: of those that the home knew.
-        partitions: what may be rewritten, as it was before.
+        partitions: what may be rewritten, and snapshots with rows of ids, as they were before.
     """
 
     entity: Entity
@@ -154,7 +155,8 @@ def forget(
             if removed := scrub_day(ctx.lake, table, ds, entity, gone, lists):
                 found.setdefault(in_lake(table.name), {})[ds] = removed
     # Also what an attempt before this one has rewritten.
-    renamed = [(was, now) for was in begun.partitions if (now := _as_it_is(ctx.lake, was)) != was]
+    found |= forget_rows.erase(ctx, entity, ids)
+    renamed = [(was, now) for was in begun.partitions if (now := _as_it_is(ctx, was)) != was]
     ctx.manifests.relabel(renamed)
     online, unproved = unpublish(ctx, entity, gone, {was.digest: now for was, now in renamed})
     for table in tables:
@@ -264,8 +266,9 @@ def _begin(ctx: RunContext, entity: Entity, ids: Sequence[str], confirmed: int |
         entity=entity,
         ids=digests,
         known=tuple(_digest(i) for i in sorted(here)),
-        partitions=tuple(
-            ctx.lake.artifact(t.name, d) for t in tables for d in ctx.lake.days(t.name)
+        partitions=(
+            *(ctx.lake.artifact(t.name, d) for t in tables for d in ctx.lake.days(t.name)),
+            *forget_rows.recorded(ctx),
         ),
     )
     write_atomic(path, begun.model_dump_json(indent=2) + "\n")
@@ -276,7 +279,9 @@ def _digest(entity_id: str) -> str:
     return hashlib.sha256(entity_id.encode()).hexdigest()
 
 
-def _as_it_is(lake: Lake, was: Artifact) -> Artifact:
+def _as_it_is(ctx: RunContext, was: Artifact) -> Artifact:
+    if forget_rows.is_snapshot(was):
+        return forget_rows.as_it_is(ctx, was)
     name = was.table
     # Retention may have dropped the day since.
-    return lake.artifact(name, was.ds) if was.ds in lake.days(name) else was
+    return ctx.lake.artifact(name, was.ds) if was.ds in ctx.lake.days(name) else was

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from feature_store.contracts.base import ENTITIES, Entity
 from models.id_tables.config import IdTablesConfig
-from models.nn.id_table import IdTable
+from models.id_tables.sharded import ShardedIdTable
+from models.nn.id_table import IdRows, IdTable
 from models.nn.mixed_negatives import SamplingProbability
 from models.nn.sampled_softmax import Positives, SampledSoftmax
 from models.protocol import Batch, Metric, Objective, RowWise
@@ -24,6 +25,9 @@ TASK = "positive"
 class IdTablesObjective(Objective):
     """Two tables and a temperature; nothing else learns.
 
+    Args:
+        sharded: the rows of the tables lie with all ranks, and with none of them alone.
+
     Source: Multi-Faceted Large Embedding Tables (arXiv 2508.05700), the contrastive facet, as far
     as public: inner products of the tables' rows, pairs of a long history of engagement and
     conversions; several passes are safe for a model so small (arXiv 2508.18700).
@@ -31,10 +35,11 @@ class IdTablesObjective(Objective):
     are PinnerFormer's corrected softmax over mixed negatives, and configuration.
     """
 
-    def __init__(self, config: IdTablesConfig) -> None:
+    def __init__(self, config: IdTablesConfig, *, sharded: bool = False) -> None:
         super().__init__()
-        self.config = config
-        self.table = nn.ModuleDict({"user": IdTable(config.user), "pin": IdTable(config.pin)})
+        self.config, self._sharded = config, sharded
+        made = ShardedIdTable if sharded else IdTable
+        self.table = nn.ModuleDict({"user": made(config.user), "pin": made(config.pin)})
         self.softmax = SampledSoftmax(config.negatives.temperature, in_blocks=True)
         self.sampling = SamplingProbability(config.negatives)
         self.tasks, self.every_parameter_learns = (TASK,), True
@@ -46,7 +51,7 @@ class IdTablesObjective(Objective):
 
     def tables(self) -> dict[str, RowWise]:
         """Both tables: a step moves the rows of its ids."""
-        how = RowWise(learning_rate=self.config.learning_rate)
+        how = RowWise(learning_rate=self.config.learning_rate, sharded=self._sharded)
         return {f"table.{entity}.weight": how for entity in ENTITIES}
 
     def begin_day(self) -> None:
@@ -106,8 +111,8 @@ class IdTablesObjective(Objective):
             for entity, key_G in pairs.everybody.items():
                 self._table(entity).count(key_G)
 
-    def _table(self, entity: Entity) -> IdTable:
-        return cast("IdTable", self.table[entity])
+    def _table(self, entity: Entity) -> IdRows:
+        return cast("IdRows", self.table[entity])
 
     def _vectors(self, entity: Entity, key_N: Tensor) -> Tensor:
         """The rows of ids at norm 1, [N, D]."""

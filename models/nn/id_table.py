@@ -3,6 +3,8 @@
 Shapes: N ids, H hashes, R rows, D width.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,33 +13,26 @@ from models.nn.config import IdTableConfig
 from models.nn.hashing import row_of
 
 DEFAULT_ROW = 0
+_BLOCK = 65_536
 
 
-class IdTable(nn.Module):
-    """Rows that hashed ids read, each once it was counted often enough; a learned one until then.
+class IdRows(nn.Module):
+    """Which rows ids read: their own once they were counted often enough, a learned one until then.
 
     How often an id was counted is known from the counters of its rows, the smallest of them: never
-    less than the truth (they are a count-min sketch as wide as the table). Gradients are sparse.
-
-    Args:
-        trained: False leaves the rows as they are: a buffer, which no optimizer sees.
+    less than the truth (they are a count-min sketch as wide as the table).
 
     Source: Multi-Faceted Large Embedding Tables (arXiv 2508.05700), as far as public: tables of
     hashed user and Pin ids. Two hashes: hash embeddings, Svenstrup et al. 2017, without weights.
-    Deviations: minimum count and default row are this project's; rows begin at about norm 1.
+    Deviations: minimum count and default row are this project's.
     """
 
     weight: Tensor
     count_R: Tensor
 
-    def __init__(self, config: IdTableConfig, *, trained: bool = True) -> None:
+    def __init__(self, config: IdTableConfig) -> None:
         super().__init__()
         self.config = config
-        start_RD = torch.randn(config.rows, config.dim) / config.dim**0.5
-        if trained:
-            self.weight = nn.Parameter(start_RD)
-        else:
-            self.register_buffer("weight", start_RD)
         self.register_buffer("count_R", torch.zeros(config.rows, dtype=torch.int32))
 
     def rows_of(self, key_N: Tensor) -> Tensor:
@@ -63,8 +58,34 @@ class IdTable(nn.Module):
         """The x_ND of ids; that of the default row where they are not known."""
         row_HN = self.rows_of(key_N)
         known_N = self.count_R[row_HN].amin(dim=0) >= self.config.min_count
-        row_HN = torch.where(known_N, row_HN, DEFAULT_ROW)
-        return functional.embedding(row_HN, self.weight, sparse=self.weight.requires_grad).sum(0)
+        return self.look_up(torch.where(known_N, row_HN, DEFAULT_ROW)).sum(dim=0)
+
+    def look_up(self, row_HN: Tensor) -> Tensor:
+        """The vectors of rows, [H, N, D]."""
+        raise NotImplementedError
+
+
+class IdTable(IdRows):
+    """All rows in one place; gradients are sparse.
+
+    Args:
+        trained: False leaves the rows as they are: a buffer, which no optimizer sees.
+
+    Source: as `IdRows`.
+    Deviations: none.
+    """
+
+    def __init__(self, config: IdTableConfig, *, trained: bool = True) -> None:
+        super().__init__(config)
+        start_RD = torch.cat([block for _, block in starting_rows(config)])
+        if trained:
+            self.weight = nn.Parameter(start_RD)
+        else:
+            self.register_buffer("weight", start_RD)
+
+    def look_up(self, row_HN: Tensor) -> Tensor:
+        """The vectors of rows, [H, N, D]."""
+        return functional.embedding(row_HN, self.weight, sparse=self.weight.requires_grad)
 
     @torch.no_grad()
     def erase(self, key_N: Tensor) -> Tensor:
@@ -76,3 +97,10 @@ class IdTable(nn.Module):
         self.weight[row_M] = 0.0
         self.count_R[row_M] = 0
         return row_M
+
+
+def starting_rows(config: IdTableConfig) -> Iterator[tuple[int, Tensor]]:
+    """The rows that a table begins with, of norms about 1, by where they begin."""
+    for first in range(0, config.rows, _BLOCK):
+        count = min(_BLOCK, config.rows - first)
+        yield first, torch.randn(count, config.dim) / config.dim**0.5

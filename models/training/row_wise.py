@@ -34,7 +34,8 @@ class RowWiseAdagrad:
     """Trains tables of a module: each row by a learning rate that falls with its own gradients.
 
     Every rank holds the whole table and takes the same step: the touched rows of all ranks are
-    gathered and summed, so that tables stay outside of DDP, which would exchange every row.
+    gathered and summed, so that tables stay outside of DDP, which would exchange every row. Of a
+    sharded table a rank steps the rows that lie with it.
 
     Args:
         tables: by the name of the parameter, how it is trained.
@@ -64,7 +65,7 @@ class RowWiseAdagrad:
         for table in self._tables.values():
             if table.how.by_frequency:
                 _count(table)
-            row_N, grad_ND = _summed(table.weight_RD)
+            row_N, grad_ND = _summed(table.weight_RD, sharded=table.how.sharded)
             total_N = table.sum_R[row_N] + grad_ND.square().mean(dim=1)
             table.sum_R[row_N] = total_N
             pace_N = table.how.learning_rate / (total_N.sqrt() + table.how.epsilon)
@@ -107,16 +108,23 @@ def _count(table: _Table) -> None:
         row_N = grad._indices()[0]
     else:
         row_N = _touched(table.weight_RD)[0]
-    row_N = gather(row_N)
+    if not table.how.sharded:
+        row_N = gather(row_N)
     table.read_R.index_add_(0, row_N, torch.ones_like(row_N))
 
 
-def _summed(weight_RD: nn.Parameter) -> tuple[Tensor, Tensor]:
-    """Rows that any rank touched, each once, and the sum of their gradients over ranks."""
+def _summed(weight_RD: nn.Parameter, *, sharded: bool) -> tuple[Tensor, Tensor]:
+    """Rows that any rank touched, each once, and the sum of their gradients over ranks.
+
+    Args:
+        sharded: of the rows of this rank alone, which have the gradients of all ranks already.
+    """
     row_N, grad_ND = _touched(weight_RD)
     if (ranks := world()[1]) > 1:
         # Losses are scaled for DDP, which averages over ranks.
-        row_N, grad_ND = gather(row_N), gather(grad_ND) / ranks
+        grad_ND = grad_ND / ranks
+        if not sharded:
+            row_N, grad_ND = gather(row_N), gather(grad_ND)
     distinct_N, place = torch.unique(row_N, return_inverse=True)
     if len(distinct_N) == len(row_N):
         return row_N, grad_ND

@@ -20,6 +20,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         *(
             "experiments/upstream_days.py",
             "experiments/next_item/*",
+            "experiments/id_tables/*",
             "feature_store/embeddings/halves.py",
             "feature_store/tables/kernels.py",
         ),

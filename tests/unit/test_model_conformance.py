@@ -44,7 +44,6 @@ from models.nn.tokens import (
 )
 from models.nn.transformer import CausalEncoder, EncoderLayer, Padding, SequenceEncoder
 from models.rankers.blocks import ScopeBlock, SharedTable
-from models.rankers.config import IdFacetsConfig
 from models.rankers.ids import IdBlock, IdTokens
 from models.rankers.vectors import PoolVector, VectorBlock, VectorTokens
 from tests.model_fixtures import rankers
@@ -53,7 +52,6 @@ from tests.model_fixtures.batches import SMALL, batch, inputs, model, objective
 D = 8
 TOWER = DhenConfig(token_dim=D, num_tokens=4)
 SEQUENCE = SequenceConfig(max_len=6, latest=2)
-IDS = IdFacetsConfig(facets="one, two", user_rows=9, pin_rows=9, dim=3)
 
 
 @dataclass(frozen=True)
@@ -212,8 +210,8 @@ CASES: dict[str, Case] = {
     ),
     "VectorBlock projected": Case(lambda: VectorBlock(rankers.VECTORS, 7), ranked, (7,)),
     "VectorTokens": Case(lambda: VectorTokens(rankers.VECTORS, D), ranked, (4, D)),
-    "IdBlock": Case(lambda: IdBlock(IDS), ranked, (12,)),
-    "IdTokens": Case(lambda: IdTokens(IDS, D), ranked, (4, D)),
+    "IdBlock": Case(lambda: IdBlock(rankers.IDS), ranked, (12,)),
+    "IdTokens": Case(lambda: IdTokens(rankers.IDS, D), ranked, (4, D)),
     "CtrRanker": Case(lambda: rankers.ranker(rankers.CTR), ranked, (2,)),
     "CtrRanker per task": Case(lambda: rankers.ranker(rankers.PER_TASK), ranked, (2,)),
     "CtrRanker without": Case(lambda: rankers.ranker(rankers.CTR, ()), ranked, (2,)),
