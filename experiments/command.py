@@ -20,9 +20,9 @@ from experiments.harness.registry import EXPERIMENTS, Chosen, load
 from experiments.harness.report import render
 from experiments.harness.results import Results
 from experiments.harness.workers import carry_out
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.errors import InputError
 from jobs.console import out
-from jobs.engine.manifests import write_atomic
 from jobs.settings import Settings
 
 log = logging.getLogger("derm")

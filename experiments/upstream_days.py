@@ -112,12 +112,12 @@ def live(
         references: measure what numbers are read against, too.
     """
     make_deterministic(threads=1)
-    life = _Life(_world(seed, options), variant, options, references=references)
+    life = Life(world_of(seed, options), variant, options, references=references)
     found = {variant.name: Measured(rounds=tuple(life.days()))}
     return found | {n: Measured(rounds=tuple(days)) for n, days in life.references.items()}
 
 
-class _World:
+class World:
     """A lake with the days of one simulated world; the folder goes with it."""
 
     def __init__(self, seed: int, options: Options) -> None:
@@ -140,12 +140,12 @@ class _World:
 
 
 @lru_cache(maxsize=1)
-def _world(seed: int, options: Options) -> _World:
+def world_of(seed: int, options: Options) -> World:
     """The world of a seed; a process keeps the last one, for the next variant."""
-    return _World(seed, options)
+    return World(seed, options)
 
 
-class _Life:
+class Life:
     """A variant's days.
 
     Attributes:
@@ -153,7 +153,7 @@ class _Life:
     """
 
     def __init__(
-        self, world: _World, variant: UpstreamVariant, options: Options, *, references: bool
+        self, world: World, variant: UpstreamVariant, options: Options, *, references: bool
     ) -> None:
         self.upstream = upstream = options.upstream
         self.ctx = world.context(upstream)
@@ -174,19 +174,19 @@ class _Life:
     def days(self) -> Iterator[Metrics]:
         """Measure and train, day by day."""
         first = self.options.day(0)
-        self._begin(days_between(first, self.options.day(self.options.window - 1)))
+        self.begin(days_between(first, self.options.day(self.options.window - 1)))
         for number in range(self.options.days):
             ds = self.options.day(self.options.window + number)
-            rows = self._impressions(ds)
+            rows = self.impressions(ds)
             found = self._foretold(ds, rows)
             anew = self.variant.regime == "weekly" and (number + 1) % _WEEK == 0
             if anew:
-                self._begin(days_between(first, ds))
+                self.begin(days_between(first, ds))
             elif self.variant.regime == "incremental":
-                self._train(ds)
+                self.train(ds)
             yield found | self._embed(rows, compare=not anew)
 
-    def _begin(self, days: tuple[str, ...]) -> None:
+    def begin(self, days: tuple[str, ...]) -> None:
         """Train from scratch on some days, and fill the pools from them."""
         seed_torch(self.ctx.home.seed, self.upstream, "initialise")
         loss = dataclasses.replace(
@@ -202,18 +202,18 @@ class _Life:
             self.config,
             torch.device("cpu"),
             learning_rate=self.config.learning_rate,
-            empty=self._examples(days[-1]).empty(),
+            empty=self.examples(days[-1]).empty(),
         )
         for ds in days:
-            self._train(ds)
+            self.train(ds)
         self.trainer.optimizer.set_learning_rate(self.config.incremental_learning_rate)
         self.pools = {}
         first_time = self._compared is not None and not self.references
         for ds in days:
-            rows = self._impressions(ds)
+            rows = self.impressions(ds)
             self._embed(rows)
             if self._compared is not None and first_time:
-                self._compared.see(self._day(ds, rows))
+                self._compared.see(self.day(ds, rows))
 
     def _inputs(self) -> ModelInputs:
         inputs = ModelInputs.of(self.ctx.spec, self.upstream)
@@ -222,11 +222,13 @@ class _Life:
         moved = tuple(f.model_copy(update={"scope": "user"}) for f in inputs.context)
         return dataclasses.replace(inputs, user=(*inputs.user, *moved))
 
-    def _examples(self, ds: str) -> DayExamples:
+    def examples(self, ds: str) -> DayExamples:
+        """The examples of a day."""
         ctx = self.ctx
         return DayExamples(ctx.lake, ctx.spec, ds, self.upstream, ctx.counting)
 
-    def _train(self, ds: str) -> None:
+    def train(self, ds: str) -> None:
+        """Let the model learn a day."""
         seed = self.ctx.home.seed
         order = Order(
             batch_rows=self.config.batch_rows,
@@ -236,15 +238,15 @@ class _Life:
             # A tower that reads the context has another input for every event of a user.
             distinct=not self.variant.context_in_user_tower,
         )
-        batches = self._examples(ds).batches(order)
+        batches = self.examples(ds).batches(order)
         self.trainer.train(batches, seed=(seed, self.upstream, ds, "all"))
 
-    def _impressions(self, ds: str) -> list[Arrays]:
+    def impressions(self, ds: str) -> list[Arrays]:
         """The impressions of a day in the order of the lake, in batches."""
         order = Order(batch_rows=_EMBED_ROWS, rows="impressions", distinct=False)
-        return list(self._examples(ds).batches(order))
+        return list(self.examples(ds).batches(order))
 
-    def _day(self, ds: str, batches: list[Arrays]) -> Day:
+    def day(self, ds: str, batches: list[Arrays]) -> Day:
         """A day's impressions with their truth."""
         events = self.ctx.lake.dataset(self.ctx.spec.events_table(), [ds])
         shown = events.to_table(
@@ -258,7 +260,7 @@ class _Life:
 
     def _foretold(self, ds: str, batches: list[Arrays]) -> Metrics:
         """What the model and the pools of the day before say about a day."""
-        day = self._day(ds, batches)
+        day = self.day(ds, batches)
         if self._compared is not None:
             for name, measured in self._compared.foretell(day).items():
                 self.references.setdefault(name, []).append(measured)
@@ -282,12 +284,7 @@ class _Life:
         """
         metrics: Metrics = {}
         weight = self.ctx.own_recipe.aggregation.w
-        for entity in ENTITIES:
-            key_N = _column(batches, f"key:{entity}")
-            keys, newest = np.unique(key_N[::-1], return_index=True)
-            last = len(key_N) - 1 - newest
-            rows = {name: _column(batches, name)[last] for name in batches[0]}
-            today = Vectors(keys, self.trainer.embed(rows)[entity].numpy())
+        for entity, today in self.vectors(batches).items():
             past = self.pools.get(entity)
             if compare and past is not None:
                 metrics[f"cosine_{entity}"] = today.mean_cosine(past)
@@ -296,6 +293,17 @@ class _Life:
             if compare or past is None:
                 self.pools[entity] = today if past is None else past.merged(today, weight)
         return metrics
+
+    def vectors(self, batches: list[Arrays]) -> dict[Entity, Vectors]:
+        """The embeddings of everybody who was seen, as of their last impression."""
+        found: dict[Entity, Vectors] = {}
+        for entity in ENTITIES:
+            key_N = _column(batches, f"key:{entity}")
+            keys, newest = np.unique(key_N[::-1], return_index=True)
+            last = len(key_N) - 1 - newest
+            rows = {name: _column(batches, name)[last] for name in batches[0]}
+            found[entity] = Vectors(keys, self.trainer.embed(rows, (entity,))[entity].numpy())
+        return found
 
 
 def _column(batches: list[Arrays], name: str) -> npt.NDArray:

@@ -94,20 +94,21 @@ def categorical(scope: str, meanings: dict[str, tuple[str, int]]) -> tuple[Featu
     )
 
 
-def _user_features(config: WorldConfig) -> tuple[Feature, ...]:
-    length = config.sequence_len
+def sequence(name: str, meaning: str, cardinality: int, length: int) -> Feature:
+    """A sequence of users, newest first, of at most so many entries."""
+    return Feature(
+        name=name,
+        scope="user",
+        kind="sequence",
+        meaning=meaning,
+        cardinality=cardinality,
+        max_len=length,
+        ids_of="pin" if name == "engaged_pins" else None,
+    )
 
-    def sequence(name: str, meaning: str, cardinality: int) -> Feature:
-        return Feature(
-            name=name,
-            scope="user",
-            kind="sequence",
-            meaning=meaning,
-            cardinality=cardinality,
-            max_len=length,
-            ids_of="pin" if name == "engaged_pins" else None,
-        )
 
+def account_features(topics: int) -> tuple[Feature, ...]:
+    """What every simulated world knows of an account."""
     return (
         *categorical(
             "user",
@@ -123,7 +124,7 @@ def _user_features(config: WorldConfig) -> tuple[Feature, ...]:
             scope="user",
             kind="list",
             meaning="interests chosen at sign-up",
-            cardinality=2 * config.taste.topics,
+            cardinality=2 * topics,
             max_len=3,
         ),
         *numeric(
@@ -133,26 +134,42 @@ def _user_features(config: WorldConfig) -> tuple[Feature, ...]:
                 "user_saves_30d": "saves in the 30 days before the day",
             },
         ),
-        sequence("engaged_pins", "Pins acted on in the 30 days before the day", 2 * config.pins),
-        sequence("engaged_actions", "what was done with each of engaged_pins", 16),
-        sequence("engaged_surfaces", "where each of engaged_pins was shown", 8),
+    )
+
+
+def engaged_sequences(pins: int, *, days: int, length: int) -> tuple[Feature, ...]:
+    """What a user acted on: Pins of a cardinality, and beside each what was done, and where."""
+    acted = f"Pins acted on in the {days} days before the day"
+    return (
+        sequence("engaged_pins", acted, pins, length),
+        sequence("engaged_actions", "what was done with each of engaged_pins", 16, length),
+        sequence("engaged_surfaces", "where each of engaged_pins was shown", 8, length),
+    )
+
+
+def content_feature(dim: int) -> Feature:
+    """The content vector of a Pin."""
+    meaning = "content embedding, unit length"
+    return Feature(name="content", scope="pin", kind="embedding", meaning=meaning, dim=dim)
+
+
+def _user_features(config: WorldConfig) -> tuple[Feature, ...]:
+    length = config.sequence_len
+    return (
+        *account_features(config.taste.topics),
+        *engaged_sequences(2 * config.pins, days=30, length=length),
         sequence(
             "converted_advertisers",
             "advertisers of conversions heard of in the 30 days before the day",
             2 * config.advertisers,
+            length,
         ),
     )
 
 
 def _pin_features(config: WorldConfig) -> tuple[Feature, ...]:
     return (
-        Feature(
-            name="content",
-            scope="pin",
-            kind="embedding",
-            meaning="content embedding, unit length",
-            dim=config.content_dim,
-        ),
+        content_feature(config.content_dim),
         *categorical(
             "pin",
             {

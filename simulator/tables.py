@@ -14,7 +14,7 @@ from simulator.behaviour import DayLog
 from simulator.config import ATTRIBUTIONS, CONVERSION_TYPES, SURFACES
 from simulator.history import History
 from simulator.outcomes import ACTIONS, DAY_US, Codes, Flags
-from simulator.population import Ints, Population
+from simulator.population import Floats, Ints, Population
 from simulator.spec import typed_label
 
 _AFFINITY_DIMS = 32  # of the content, which is a random view: enough for a cosine, and cheap
@@ -52,6 +52,22 @@ class Labelled(Protocol):
     @property
     def attribution(self) -> Codes:
         """Index into `ATTRIBUTIONS`."""
+
+
+class LoggedChances(Protocol):
+    """Impressions [N] with their hidden probabilities, as a day's log has them."""
+
+    @property
+    def p_click(self) -> Floats:
+        """Of a click."""
+
+    @property
+    def p_good_click(self) -> Floats:
+        """Of one whose visit lasts."""
+
+    @property
+    def p_conversion(self) -> Floats:
+        """Of an attributed conversion."""
 
 
 class EventWriter:
@@ -92,21 +108,11 @@ class EventWriter:
         return in_filing_order(pa.concat_tables(tables)).combine_chunks()
 
     def truth(self, day: int, log: DayLog, history: History) -> pa.Table:
-        """The hidden probabilities of a day's impressions, by their numbers, then of late labels.
-
-        A late label has those of the impression that it repeats.
-        """
+        """The hidden probabilities of the rows of `events`."""
         arriving = history.heard_day == day
         origin = ids_by_day(history.converted_day[arriving], history.converted_row[arriving])
-        parts = (
-            (event_ids(day, np.arange(len(log.user))), log),
-            (late_ids(origin), history.converted.take(arriving)),
-        )
-        tables = [
-            pa.table([ids, x.p_click, x.p_good_click, x.p_conversion], schema=TRUTH)
-            for ids, x in parts
-        ]
-        return pa.concat_tables(tables).combine_chunks()
+        shown = event_ids(day, np.arange(len(log.user)))
+        return truth_table((shown, log), (origin, history.converted.take(arriving)))
 
     def _rows(
         self, log: DayLog, origin: Ints, history: History, ids: pa.Array
@@ -134,6 +140,23 @@ class EventWriter:
 
     def _table(self, columns: dict[str, npt.NDArray | pa.Array]) -> pa.Table:
         return typed_table(columns, self._schema)
+
+
+def truth_table(
+    shown: tuple[pa.Array, LoggedChances], late: tuple[pa.Array, LoggedChances]
+) -> pa.Table:
+    """The hidden probabilities of a day's impressions, then of its late labels.
+
+    Args:
+        shown: ids of the impressions, and their log.
+        late: ids of the impressions that the late labels repeat, and their log of then.
+    """
+    parts = (shown, (late_ids(late[0]), late[1]))
+    tables = [
+        pa.table([ids, log.p_click, log.p_good_click, log.p_conversion], schema=TRUTH)
+        for ids, log in parts
+    ]
+    return pa.concat_tables(tables).combine_chunks()
 
 
 def users_table(spec: DatasetSpec, population: Population, history: History) -> pa.Table:

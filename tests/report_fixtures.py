@@ -7,6 +7,7 @@ are equal. Nothing is trained: the manifests are what the runner would have writ
 import math
 from pathlib import Path
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import ENTITIES, Upstream, days_between, shift_day
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.manifests import (
@@ -17,8 +18,7 @@ from feature_store.contracts.manifests import (
     StepManifest,
 )
 from jobs.engine.code import code_digest
-from jobs.engine.manifests import ManifestStore, write_atomic
-from jobs.pipelines import catalog
+from jobs.engine.manifests import ManifestStore
 from jobs.pipelines.declarations import Step
 from jobs.recipes import Recipe, recipe
 from jobs.settings import Home
@@ -40,7 +40,7 @@ def make_home(root: Path, days: int = 7) -> tuple[str, ...]:
 def finish_day(root: Path, ds: str, *, until: str | None = None) -> None:
     """Write the manifests of a day, of all steps or of those before `until`."""
     store = ManifestStore(root / "manifests")
-    for step in catalog.steps_for("simulated"):
+    for step in PIPELINE.steps:
         if step.name == until:
             return
         for upstream in PIPELINE.upstreams_of(step):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.graph.triples import PublicGraph
-from jobs.engine.manifests import write_atomic
+from feature_store.contracts.atomic import write_atomic
 from models.training.checkpoint import read_tensors, write_tensors
 from models.training.determinism import make_deterministic
 from models.transra.config import GraphConfig

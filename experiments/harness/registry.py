@@ -18,8 +18,13 @@ from feature_store.contracts.errors import InputError
 
 # Name -> module, and what is compared.
 EXPERIMENTS: dict[str, tuple[str, str]] = {
+    "aggregation": (
+        "experiments.ranking.aggregation",
+        "averages of past vectors, by what they foretell",
+    ),
     "arrivals": ("experiments.arrivals", "worlds of different ages, by the conversions they hide"),
     "graph": ("experiments.graph.links", "graph models on public graphs, by the rank of links"),
+    "downstream": ("experiments.ranking.downstream", "sets of embeddings, by what a ranker gains"),
     "ab": ("experiments.ab", "rankers played against the policy that made the log"),
     "graph_world": ("experiments.graph.worlds", "graph models on markets: links, raw vectors"),
     "instrument": (
@@ -27,6 +32,7 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
         "false positives, power and coverage of the simulated A/B test",
     ),
     "next_item": ("experiments.next_item.losses", "losses of a next-item model on public data"),
+    "projection": ("experiments.ranking.projection", "widths of a ranker's embedding block"),
     "tables": (
         "experiments.id_tables.grids",
         "pretrained tables of ids in a click ranker: facets, fine-tuning, staleness, bits",

@@ -16,9 +16,9 @@ import numpy as np
 
 from experiments.harness.design import Cell, Design, Measured
 from experiments.harness.statistics import Rows
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import ContractViolation, InputError
-from jobs.engine.manifests import write_atomic
 
 _DIGITS = 6
 _FIELDS = ("key", "plan", "data", "variant", "seed", "arrays", "rows")

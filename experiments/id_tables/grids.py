@@ -117,7 +117,8 @@ before the window.
 
 How large the worlds are was decided before any model had seen one: so that ids repeat. Of a world
 that is in no experiment (seed 1000, the sizes that nobody sets), the median Pin of 21 days has 17
-clicks and saves, the median user 52. Conversions are too few in such a world to tell rankers apart, and are not measured.
+clicks and saves, the median user 52. Conversions are too few in such a world to tell rankers apart,
+and are not measured.
 
 The baseline has no tables. The placebo has tables in which everybody reads the same row, frozen.
 *Dealt anew* are tables whose rows were permuted over ids: what is left is that ids have vectors at

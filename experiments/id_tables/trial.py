@@ -22,10 +22,11 @@ from experiments.id_tables.facets import (
 from experiments.id_tables.worlds import MarketOptions
 from experiments.truth import expected_auc
 from feature_store.tables.rowwise import RowFormat
+from models.nn.config import IdFacetsConfig
 from models.nn.id_table import IdTable
-from models.rankers.config import CtrConfig, IdFacetsConfig
-from models.rankers.inputs import RankingInputs
+from models.rankers.config import CtrConfig
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.inputs import RankingInputs
 from models.training.config import TrainingConfig
 from models.training.determinism import make_deterministic, seed_torch
 from models.training.loop import Trainer
@@ -107,10 +108,10 @@ def _trained(variant: TablesVariant, seed: int, options: TrialOptions) -> Traine
     inputs = RankingInputs.of(world.spec, "ctr", ())
     objective = RankingObjective(inputs, CtrConfig(ids=ids))
     objective.fit(world.window)
-    if objective.model.ids is not None:
+    if objective.ids is not None:
         for name in ids.names:
             for entity, rows in _facet(variant, name, seed, options).items():
-                objective.model.ids.facets.load(name, entity, rows.weight_RD, rows.count_R)
+                objective.ids.load(name, entity, rows.weight_RD, rows.count_R)
     trainer = Trainer(
         objective,
         TrainingConfig(prefetch_batches=0, checkpoint_steps=0),

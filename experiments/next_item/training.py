@@ -21,8 +21,8 @@ import torch
 
 from experiments.next_item.protocol import TOP_K, Split, quality, ranks
 from experiments.next_item.sequences import Ids, Sequences
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.errors import InputError
-from jobs.engine.manifests import write_atomic
 from models.sasrec.config import SasRecConfig
 from models.sasrec.model import SasRec
 from models.sasrec.objective import SasRecObjective

@@ -302,9 +302,9 @@ def reference(name: str) -> Reference:
     for kind, reader in _READERS:
         if found := reader.fullmatch(name):
             return kind(**found.groupdict())  # type: ignore[arg-type]
-    for kind in (Events, Graph, ReleaseMark):
-        if name == kind():
-            return kind()
+    for alone in (Events(), Graph(), ReleaseMark()):
+        if name == alone:
+            return alone
     return Rows(name.removeprefix(_LAKE)) if name.startswith(_LAKE) else Mark(name)
 
 

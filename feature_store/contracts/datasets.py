@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from feature_store.contracts.base import Contract, Entity, Upstream, shift_day
 from feature_store.contracts.bounds import Bounds
+from feature_store.contracts.surfaces import check_surface_features
 from feature_store.contracts.tables import Column, Dtype, Table
 from feature_store.contracts.upstreams import UpstreamDeclaration, check_together
 
@@ -110,6 +111,7 @@ class DatasetSpec(Contract):
         upstreams: what learns from it; when none is declared, those that the labels name, in their
             order.
         surfaces: allowed values of `events.surface`.
+        surface_features: by surface, the context features that it alone fills.
         actions: allowed values of `events.action`.
         attribution_days: a label may become known this many days after its impression. One that
             arrives after the impression's day is a row of its own, filed under its arrival's day.
@@ -134,12 +136,15 @@ class DatasetSpec(Contract):
     daily_rows: tuple[int, int] = (1, 2**62)
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
     freshness_hours: int = Field(default=24, ge=1, le=24)
+    surface_features: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     guards: Bounds = Bounds()
     empty_days: EmptyDays = "refuse"
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         self._check_upstreams()
+        context = {f.name for f in self.features_of("context")}
+        check_surface_features(self.name, self.surface_features, self.surfaces, context)
         for scope in ("user", "pin"):
             if not self.features_of(scope):
                 raise ValueError(f"dataset {self.name}: no {scope} feature is declared")

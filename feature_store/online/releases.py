@@ -6,12 +6,12 @@ readers that only need the index.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import GuardFailed, ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact, PublishedUpstream, Release
@@ -28,13 +28,16 @@ class Releases:
         self.store = store
 
     def current(self) -> Release | None:
-        """What readers see; None before the first release.
+        """What readers should see; None before the first release.
+
+        The store decides; where it has lost its pointer, the file that follows it is believed, so
+        that the next release still knows which one came before it, and leaves its slot alone.
 
         Raises:
             ManifestCorrupt: the pointer names a release that cannot be read.
         """
         pointer = self.store.get(CURRENT_KEY)
-        return None if pointer is None else self.get(pointer.decode())
+        return self._recorded() if pointer is None else self.get(pointer.decode())
 
     def get(self, release_id: str) -> Release:
         """A release by id, from the home or else from the online store.
@@ -63,6 +66,16 @@ class Releases:
                 found=str(error),
                 hint=hint,
             ) from error
+
+    def _recorded(self) -> Release | None:
+        """The release that the home's own pointer names, if it has one."""
+        pointer = self._folder / "current"
+        if not pointer.exists():
+            return None
+        try:
+            return self.get(pointer.read_text().strip())
+        except MissingInput:
+            return None
 
     @staticmethod
     def read(path: Path) -> Release:
@@ -98,7 +111,7 @@ class Releases:
                 previous=current.release_id if current else None,
             )
         if not path.exists():
-            _write_atomic(path, sealed(release.model_dump_json()))
+            write_atomic(path, sealed(release.model_dump_json()))
         self.point_at(release)
         return release
 
@@ -130,7 +143,7 @@ class Releases:
         body = release.model_dump_json().encode()
         self.store.put(release_key(release.release_id), body)
         self.store.put(CURRENT_KEY, release.release_id.encode())
-        _write_atomic(self._folder / "current", release.release_id + "\n")
+        write_atomic(self._folder / "current", release.release_id + "\n")
 
     def relabel(self, pools: Mapping[str, Artifact]) -> None:
         """Let the slots and releases of user pools that were rewritten in place follow them.
@@ -151,7 +164,7 @@ class Releases:
             )
             if entries != release.upstreams:
                 changed = release.model_copy(update={"upstreams": entries})
-                _write_atomic(self._path(release.release_id), sealed(changed.model_dump_json()))
+                write_atomic(self._path(release.release_id), sealed(changed.model_dump_json()))
                 self.store.put(release_key(release.release_id), changed.model_dump_json().encode())
         for prefix in sorted(prefixes):
             state = slot_state(self.store, prefix)
@@ -212,13 +225,3 @@ def entry_of(release: Release, upstream: Upstream) -> PublishedUpstream | None:
 def _digest(upstreams: Sequence[PublishedUpstream]) -> str:
     joined = "\x1f".join(entry.model_dump_json() for entry in upstreams)
     return hashlib.sha256(joined.encode()).hexdigest()[:8]
-
-
-def _write_atomic(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from feature_store.contracts import tables
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.edges import graph_table
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.tables import Column, Table
 from jobs.cli import COMMANDS, build_parser
 from jobs.console import out
 from jobs.datasets.registry import dataset_spec
-from jobs.engine.manifests import write_atomic
 from jobs.pipelines import catalog
 from jobs.pipelines.declarations import Step
 from jobs.recipes import RECIPES

@@ -6,7 +6,7 @@ from feature_store.contracts.base import days_between
 from feature_store.contracts.errors import InputError
 from jobs.console import day
 from jobs.engine import locks
-from jobs.engine.runner import refuse_history, run_step
+from jobs.engine.runner import one_lake, refuse_history, run_step
 from jobs.engine.step_command import show
 from jobs.pipelines import catalog, daily, tasks
 from jobs.pipelines.declarations import Step
@@ -41,7 +41,10 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         for step in steps:
             refuse_history(home, step, days[0])
     from_its_gate = any(step.name == tasks.FIRST for step in steps)
-    with locks.together(settings.home, days[-1], from_its_gate=from_its_gate):
+    with (
+        locks.together(settings.home, days[-1], from_its_gate=from_its_gate),
+        one_lake(settings),
+    ):
         for ds in days:
             for step in (s for s in steps if s.history or ds >= home.start_ds):
                 for upstream in pipeline.upstreams_of(step, args.upstream):

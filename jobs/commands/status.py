@@ -8,6 +8,7 @@ from typing import Any
 
 from feature_store.contracts.base import days_between
 from feature_store.contracts.errors import ManifestCorrupt
+from feature_store.contracts.rankers import Ranker
 from feature_store.lake.lake import Lake
 from feature_store.lake.late import QUARANTINE
 from jobs.console import out
@@ -16,7 +17,7 @@ from jobs.engine.attempts import Attempt
 from jobs.engine.context import RunContext
 from jobs.engine.runner import open_context
 from jobs.engine.staleness import Standing, standings
-from jobs.rendering.day_status import DayStatus, Status, as_seen
+from jobs.rendering.day_status import DayStatus, RankedDay, RankerStatus, Status, as_seen
 from jobs.rendering.published import read_published
 from jobs.rendering.summary import DaySummary
 from jobs.rendering.terminal import print_status
@@ -68,18 +69,22 @@ def read_status(settings: Settings, *, days: int, now: dt.datetime) -> Status:
     every = sorted({*ctx.manifests.days(), *(a.ds for a in tried)})
     known = [ds for ds in every if ds >= ctx.home.start_ds][-days:]
     found = list(standings(ctx, known))
+    ranked = list(standings(ctx, known, ctx.pipeline.ranking))
     seen = published.release.ds if published else ""
+    shown = tuple(_day(ctx, ds, [s for s in found if s.ds == ds], tried, seen=seen) for ds in known)
     return Status(
         published=published,
         problem=problem,
         repair=unfinished.load(ctx.root),
-        days=tuple(
-            _day(ctx, ds, [s for s in found if s.ds == ds], tried, seen=seen) for ds in known
-        ),
+        days=shown,
         findings=probing.look(ctx, now).findings,
         quarantined=_quarantined(ctx.lake),
         now=now,
         store=redis.describe(settings),
+        rankers=tuple(
+            _ranker(ctx, r.name, [s for s in ranked if s.upstream == r.name], tried, shown)
+            for r in ctx.pipeline.rankers
+        ),
     )
 
 
@@ -95,7 +100,40 @@ def _day(
         superseded=superseded,
         bootstrap=f"derm bootstrap --ds {ds} --back {back}" if ds == newest else "",
         closed=ds < newest,
-        attempts=tuple(a for a in tried if a.ds == ds),
+        attempts=tuple(a for a in tried if a.ds == ds and not ctx.pipeline.is_ranker(a.upstream)),
+    )
+
+
+def _ranker(
+    ctx: RunContext,
+    name: Ranker,
+    found: Sequence[Standing],
+    tried: Sequence[Attempt],
+    days: Sequence[DayStatus],
+) -> RankerStatus:
+    """A ranker over the days that are shown: it is owed those that were released."""
+    released = [d.summary.ds for d in days if d.summary.released]
+    begun = [s.ds for s in found if s.manifest]
+    pointer = ctx.paths.ranker_pointer(name)
+    return RankerStatus(
+        ranker=name,
+        export=pointer.read_text().strip() if pointer.exists() else "",
+        newest=released[-1] if released else "",
+        days=tuple(
+            _ranked_day(ds, [s for s in found if s.ds == ds], name, tried)
+            for ds in released
+            if begun and ds >= begun[0]
+        ),
+    )
+
+
+def _ranked_day(
+    ds: str, found: Sequence[Standing], name: Ranker, tried: Sequence[Attempt]
+) -> RankedDay:
+    return RankedDay(
+        summary=DaySummary.of(ds, [s.manifest for s in found if s.manifest]),
+        standings=tuple(found),
+        attempts=tuple(a for a in tried if (a.ds, a.upstream) == (ds, name)),
     )
 
 
@@ -112,6 +150,28 @@ def _as_json(status: Status) -> dict[str, Any]:
         "store": status.store,
         "quarantined_rows": status.quarantined,
         "days": [_day_json(day) for day in status.days],
+        "rankers": [_ranker_json(ranker) for ranker in status.rankers],
+    }
+
+
+def _ranker_json(status: RankerStatus) -> dict[str, Any]:
+    return {
+        "ranker": status.ranker,
+        "export": status.export,
+        "command": status.command,
+        "days": [
+            {
+                "ds": day.summary.ds,
+                "complete": not day.open_steps,
+                "attempts": [{**a.model_dump(), "state": a.state} for a in day.attempts],
+                "steps": [
+                    {"step": s.step.name, "state": s.state, "reason": s.reason}
+                    for s in day.standings
+                ],
+                "metrics": {step: m.metrics for (step, _), m in day.summary.steps.items()},
+            }
+            for day in status.days
+        ],
     }
 
 

@@ -113,6 +113,7 @@ class Declaration(Contract):
     features: tuple[FeatureSource, ...]
     upstreams: tuple[UpstreamDeclaration, ...] = ()
     label_rates: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    surface_features: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     guards: Bounds = Bounds()
     empty_days: EmptyDays = "refuse"
     ready: Readiness | None = None
@@ -159,6 +160,7 @@ class Declaration(Contract):
                         "upstreams",
                     ),
                     *("daily_rows", "freshness_hours", "label_rates", "guards", "empty_days"),
+                    "surface_features",
                 )
             },
         )

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import DermError, GuardFailed, SpaceMismatch
-from jobs.engine.manifests import write_atomic
 from jobs.paths import HomePaths
 
 State = Literal["running", "killed", "failed", "refused"]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Contract
 from feature_store.contracts.digests import content_digest
-from jobs.engine.manifests import write_atomic
 from jobs.paths import HomePaths
 
 OURS = ("feature_store", "jobs", "models", "simulator")

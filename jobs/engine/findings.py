@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Contract
-from jobs.engine.manifests import write_atomic
 from jobs.paths import HomePaths
 
 Kind = Literal["store", "disk", "step", "paused", "late"]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import ENTITIES, Upstream
 from feature_store.contracts.bounds import Check
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import Broken, GuardFailed, ManifestCorrupt
 from feature_store.contracts.manifests import Acceptance
-from jobs.engine.manifests import write_atomic
 from jobs.paths import HomePaths
 
 _ACCEPTANCES = TypeAdapter(tuple[Acceptance, ...])

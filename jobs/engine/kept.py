@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Contract
 from feature_store.contracts.errors import ManifestCorrupt
-from jobs.engine.manifests import write_atomic
 from jobs.paths import HomePaths
 
 

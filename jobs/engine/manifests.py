@@ -1,12 +1,12 @@
 """Manifests of finished steps, one JSON file each, written last and whole."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Artifact, StepManifest
@@ -117,14 +117,3 @@ class ManifestStore:
             manifest = self.get(name, ds, upstream or None)
             if manifest:
                 yield manifest
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a file so that readers see the old or the new content, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

@@ -10,7 +10,9 @@ import importlib
 import importlib.metadata
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from feature_store.contracts.artifacts import SOURCE
@@ -36,6 +38,7 @@ from jobs.settings import Home, Settings
 
 log = logging.getLogger("derm")
 
+_shared_lake: ContextVar[Lake | None] = ContextVar("_shared_lake", default=None)
 _SHORTEST_LIMIT_S = 600.0
 _TIMES_AS_LONG = 5.0
 
@@ -69,13 +72,23 @@ def open_context(settings: Settings, ds: str, upstream: Upstream | None = None) 
         home=home,
         recipe=chosen.bounded(spec.guards),
         spec=spec,
-        lake=Lake(settings.lake_root),
+        lake=_shared_lake.get() or Lake(settings.lake_root),
         manifests=ManifestStore(settings.paths.manifests),
         ds=ds,
         upstream=upstream,
         log=log,
         spaces=spaces.load(settings.home),
     )
+
+
+@contextmanager
+def one_lake(settings: Settings) -> Iterator[None]:
+    """Steps that run inside know the lake's tables from each other, and open none of them anew."""
+    token = _shared_lake.set(Lake(settings.lake_root))
+    try:
+        yield
+    finally:
+        _shared_lake.reset(token)
 
 
 def _check_upstreams(home: Home, spec: DatasetSpec) -> None:

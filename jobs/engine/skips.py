@@ -10,11 +10,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from feature_store.contracts.artifacts import SOURCE
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Artifact
-from jobs.engine.manifests import write_atomic
 from jobs.paths import HomePaths
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Upstream
 from feature_store.contracts.digests import content_digest, file_sha256
 from feature_store.contracts.errors import ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from feature_store.contracts.sealed import sealed, unsealed
-from jobs.engine.manifests import write_atomic
 from jobs.paths import HomePaths
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from feature_store.contracts.artifacts import SOURCE
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Contract
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import InputError
@@ -17,7 +18,6 @@ from feature_store.contracts.manifests import Artifact
 from jobs.datasets.base import Adapter
 from jobs.datasets.registry import open_adapter
 from jobs.engine.context import RunContext
-from jobs.engine.manifests import write_atomic
 
 
 class _Seen(Contract):

@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Contract, Day, Upstream, days_between
 from feature_store.contracts.errors import GuardFailed, InputError, ManifestCorrupt
 from feature_store.contracts.manifests import Artifact
-from jobs.engine.manifests import write_atomic
 from jobs.paths import HomePaths
 from jobs.settings import Settings
 

@@ -11,8 +11,8 @@ from feature_store.reading.pools import PoolInput
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import SnapshotStore
 from models.rankers.config import ARCHITECTURE, RankerConfig, RankingConfig
-from models.rankers.inputs import RankingInputs
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.inputs import RankingInputs
 from models.training.loop import Trainer
 
 # The ranker that is exported, and the one beside it that reads no vectors.
@@ -106,6 +106,7 @@ def ranker_digest(ctx: RunContext) -> str:
         *ctx.spec.surfaces,
         *offered.tasks,
         *(f.model_dump_json() for f in features),
+        *(f"{n}: {' '.join(own)}" for n, own in enumerate(offered.own) if own),
     )
 
 

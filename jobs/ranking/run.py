@@ -104,4 +104,6 @@ def train(
             optimizer: trainer.optimizer.tensors(),
         }
         metrics |= {f"loss_{arm}": state.mean(), "rows": rows}
+        if arm == "with":
+            metrics |= trainer.objective.numbers()
     return files, metrics

@@ -5,6 +5,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from feature_store.contracts.base import Upstream
+from feature_store.contracts.rankers import Ranker
 from jobs.engine.attempts import Attempt
 from jobs.engine.findings import Finding
 from jobs.engine.staleness import Standing
@@ -70,6 +71,49 @@ class DayStatus:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RankedDay:
+    """One day of one ranker: its numbers, how its steps stand, and what did not finish."""
+
+    summary: DaySummary
+    standings: tuple[Standing, ...]
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def open_steps(self) -> tuple[Standing, ...]:
+        """Steps that are missing or stale, in order."""
+        return tuple(s for s in self.standings if s.state != "done")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankerStatus:
+    """How one ranker stands; no day of embeddings waits for it.
+
+    Attributes:
+        export: the one that whoever serves it is pointed to; empty where there is none.
+        days: the released days from the first one that it learned.
+        newest: the newest released day; empty where there is none.
+    """
+
+    ranker: Ranker
+    export: str
+    days: tuple[RankedDay, ...]
+    newest: str
+
+    @property
+    def due(self) -> tuple[RankedDay, ...]:
+        """The days from the first one that does not hold; a ranker learns one after the other."""
+        first = next((i for i, d in enumerate(self.days) if d.open_steps), len(self.days))
+        return self.days[first:]
+
+    @property
+    def command(self) -> str:
+        """The command that brings it up to the newest released day; empty where it is there."""
+        if not self.newest or (self.days and not self.due):
+            return ""
+        return f"derm rank --ds {self.newest}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
     """Everything `derm status` says.
 
@@ -80,6 +124,7 @@ class Status:
         findings: what is wrong now with the store, the disk, the steps at work, the day due.
         quarantined: rows that were refused on arrival, over all days.
         store: the online store that is used, without secrets.
+        rankers: what learns from the released days.
     """
 
     published: Published | None
@@ -90,3 +135,4 @@ class Status:
     quarantined: int
     now: dt.datetime
     store: str = ""
+    rankers: tuple[RankerStatus, ...] = ()

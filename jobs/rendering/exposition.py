@@ -12,14 +12,17 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.manifests import StepManifest
-from jobs.engine.manifests import ManifestStore, write_atomic
+from jobs.engine.manifests import ManifestStore
 from jobs.paths import HomePaths
 from jobs.pipelines import catalog
 from jobs.rendering.state import HomeState, read_state
 from jobs.rendering.state_metrics import add_state
 from jobs.settings import Home
 
+# Numbers of rankers: a home that ranks nothing has none.
+ONLY_WHEN_RANKED = ("derm_evaluate_", "derm_calibrate_", "derm_ranker_")
 _ENTITY = re.compile(r"(?P<name>\w+)_(?P<entity>user|pin)")
 
 
@@ -93,9 +96,20 @@ def exposition(manifests: list[StepManifest], state: HomeState) -> str:
                 gauges[name] = Gauge(name, text, ("upstream", "entity"), registry=registry)
             gauges[name].labels(sample.upstream, sample.entity).set(sample.value)
     if state.published:
-        day = dt.datetime.fromisoformat(state.published.release.ds).replace(tzinfo=dt.UTC)
         text = "Unix time at which the day that readers see ended; alerts count from it."
         end = Gauge("derm_release_day_end_timestamp", text, registry=registry)
-        end.set((day + dt.timedelta(1)).timestamp())
+        end.set(_end_of(state.published.release.ds))
     add_state(registry, state)
+    newest = {m.upstream: m.ds for m in manifests if m.step == "export_ranker"}
+    if newest:
+        text = "Unix time at which the newest day ended that a ranker has learned."
+        learned = Gauge("derm_ranker_day_end_timestamp", text, ("upstream",), registry=registry)
+        for ranker, ds in newest.items():
+            learned.labels(ranker).set(_end_of(ds))
     return generate_latest(registry).decode()
+
+
+def _end_of(ds: str) -> float:
+    """The Unix time at which a day ends."""
+    day = dt.datetime.fromisoformat(ds).replace(tzinfo=dt.UTC)
+    return (day + dt.timedelta(1)).timestamp()

@@ -10,7 +10,7 @@ from rich.text import Text
 from feature_store.contracts.base import Upstream
 from jobs.engine import unfinished
 from jobs.engine.attempts import Attempt
-from jobs.rendering.day_status import DayStatus, Status
+from jobs.rendering.day_status import DayStatus, RankedDay, RankerStatus, Status
 from jobs.rendering.numbers import Kind, show
 from jobs.rendering.summary import phases
 
@@ -53,6 +53,7 @@ def print_status(status: Status, console: Console | None = None) -> None:
     for day in status.days:
         for note in day.summary.notes:
             console.print(f"{day.summary.ds}  [yellow]{escape(note)}[/]")
+    _rankers(status, console)
     if status.quarantined:
         console.print(f"\n[yellow]{status.quarantined} rows in quarantine[/]")
     _next(status, console)
@@ -164,6 +165,63 @@ def _attempt(tried: Attempt) -> Text:
         return Text(f"  {tried.name} is running, since {tried.started_at[:16]}")
     line = Text(f"  {tried.name} {tried.state}: ", style="red").append(tried.reason, style="")
     return line.append(f"\n  {tried.hint}" if tried.hint else "")
+
+
+def _rankers(status: Status, console: Console) -> None:
+    """A row per ranker and day; nothing of it holds up a day."""
+    if not status.rankers:
+        return
+    console.print()
+    if any(ranker.days for ranker in status.rankers):
+        console.print(_rankers_table(status.rankers))
+    for ranker in status.rankers:
+        if not ranker.days and ranker.command:
+            line = f"Ranker {ranker.ranker} has learned no day; to begin: {ranker.command}"
+            console.print(Text(line, style="dim"))
+            continue
+        for day in ranker.days:
+            for note in day.summary.notes:
+                console.print(f"{day.summary.ds}  [yellow]{escape(note)}[/]")
+        for day in ranker.due:
+            for tried in day.attempts:
+                console.print(Text(f"{day.summary.ds}  {ranker.ranker}"))
+                console.print(_attempt(tried))
+        if ranker.command:
+            console.print(
+                f"{ranker.ranker} is behind by {len(ranker.due)} days: [bold]{ranker.command}[/]"
+            )
+
+
+def _rankers_table(rankers: Sequence[RankerStatus]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for name in ("ranker", "day", "steps"):
+        table.add_column(name, no_wrap=True)
+    for name in ("rows", "AUC", "worth", "95 % interval", "calibration"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("export", no_wrap=True)
+    for ranker in rankers:
+        for day in ranker.days:
+            table.add_row(*_ranked(ranker, day))
+    return table
+
+
+def _ranked(ranker: RankerStatus, day: RankedDay) -> list[str | Text]:
+    def number(step: str, metric: str, kind: Kind) -> str:
+        return show(day.summary.number(step, metric, ranker.ranker), kind)
+
+    worth = [number("evaluate", f"worth{x}", "difference") for x in ("", "_low", "_high")]
+    measured = day.summary.number("evaluate", "worth", ranker.ranker) is not None
+    return [
+        ranker.ranker if day is ranker.days[0] else "",
+        day.summary.ds,
+        Text(" ").join(Text(*_MARKS[s.state]) for s in day.standings),
+        number("evaluate", "scored_rows", "count"),
+        number("evaluate", "auc", "ratio"),
+        worth[0],
+        f"{worth[1]} .. {worth[2]}" if measured else "",
+        number("calibrate", "calibration", "ratio"),
+        "current" if ranker.export.startswith(day.summary.ds) else "",
+    ]
 
 
 def _next(status: Status, console: Console) -> None:

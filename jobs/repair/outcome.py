@@ -4,11 +4,12 @@ import datetime as dt
 from collections.abc import Iterable
 from pathlib import Path
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Contract, Day
 from feature_store.contracts.errors import DermError
 from feature_store.contracts.manifests import Artifact
 from jobs.engine import unfinished
-from jobs.engine.manifests import ManifestStore, write_atomic
+from jobs.engine.manifests import ManifestStore
 from jobs.engine.runner import open_context, resolve_inputs, why_stale
 from jobs.engine.unfinished import PlannedStep
 from jobs.paths import HomePaths

@@ -10,9 +10,8 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from feature_store.contracts.artifacts import Pool
 from feature_store.contracts.base import Contract
-from feature_store.contracts.errors import DermError, InputError, ManifestCorrupt, MissingInput
+from feature_store.contracts.errors import InputError, ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import PublishedUpstream, Release
 from feature_store.contracts.tables import pool_table
 from feature_store.online import probe
@@ -35,7 +34,7 @@ from jobs.rendering.published import read_published
 from jobs.services.redis import ensure_redis, persist
 from jobs.settings import Settings
 from jobs.steps import probing
-from jobs.steps.audit_users import check_held, compare, lost
+from jobs.steps.audit_users import check_held, compare, has_pool, lost
 from jobs.steps.publish import slot_write
 
 _BUCKETS, _ROWS = 8, 256
@@ -131,7 +130,7 @@ def _fill_if_possible(
         skipped = "it is there"
     elif held and held.ds > release.ds:
         skipped = f"the slot was given to {held.ds} since"
-    elif not _has_pool(ctx, release, entry):
+    elif not has_pool(ctx, release, entry):
         skipped = f"the pool of {release.ds} is not what it was: no rollback"
     if skipped and (skipped != "it is there" or _whole(ctx, store, release, entry)):
         return _restored(release, entry, skipped)
@@ -152,7 +151,7 @@ def _fill(
     Args:
         readers: somebody reads the slot: users that are there stay there while it is written.
     """
-    if not _has_pool(ctx, release, entry):
+    if not has_pool(ctx, release, entry):
         raise MissingInput(
             f"the {entry.upstream} pool of {release.ds} is not the one that was released",
             where=ctx.lake.path(pool_table(entry.upstream, "user").name),
@@ -207,7 +206,7 @@ def _strange(ctx: RunContext, store: OnlineStore, entry: PublishedUpstream) -> b
 
 
 def _whole(ctx: RunContext, store: OnlineStore, release: Release, entry: PublishedUpstream) -> bool:
-    if not _has_pool(ctx, release, entry):
+    if not has_pool(ctx, release, entry):
         return True
     view = ctx.at(release.ds)
     sample = compare(view, store, entry, buckets=_BUCKETS, rows=_ROWS, turn=0, with_extra=True)
@@ -252,15 +251,6 @@ def _current(releases: Releases, recorded: Release, *, overwrite: bool) -> Relea
 
 def _losses(releases: Releases, release: Release) -> tuple[str, ...]:
     return probe.look(releases.store, release).losses(release)
-
-
-def _has_pool(ctx: RunContext, release: Release, entry: PublishedUpstream) -> bool:
-    """Whether the lake still has the pool that was released."""
-    name = Pool(entry.upstream, "user")
-    try:
-        return ctx.at(release.ds).artifact(name).digest == entry.pool_digest
-    except DermError:
-        return False
 
 
 def _restored(release: Release, entry: PublishedUpstream, skipped: str = "") -> Restored:

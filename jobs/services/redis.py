@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 import redis
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.errors import StoreError
-from jobs.engine.manifests import write_atomic
 from jobs.paths import HomePaths
 from jobs.services import store_record
 from jobs.services.private import append_private, make_private, write_private

@@ -7,10 +7,10 @@ move `releases/current`, while the rankers go on reading the other store.
 import urllib.parse
 from pathlib import Path
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.errors import InputError
 from feature_store.online.codec import CURRENT_KEY
 from feature_store.online.store import open_store
-from jobs.engine.manifests import write_atomic
 from jobs.paths import HomePaths
 from jobs.settings import Settings
 

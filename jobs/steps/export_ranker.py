@@ -8,10 +8,10 @@ has no export, and the one before it stays current.
 import shutil
 
 from feature_store.contracts.artifacts import Calibrated, Exported, RankerWeights
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.digests import content_digest
 from feature_store.contracts.manifests import Artifact
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.manifests import write_atomic
 from jobs.engine.presence import bytes_in
 from jobs.ranking import reading
 from jobs.steps.calibrate import FILE

@@ -21,7 +21,7 @@ from jobs.rendering.exposition import write_metrics
 from jobs.rendering.published import read_published
 from jobs.services import airflow, redis
 from jobs.settings import Settings
-from jobs.steps.audit_users import check_held, compare, lost
+from jobs.steps.audit_users import check_held, compare, lost, lost_way_back
 
 log = logging.getLogger("derm")
 
@@ -112,6 +112,8 @@ def _store(
         if missing or different:
             found = f"of {compared} sampled users {missing} missing, {different} different"
             return numbers, _finding("store", lost(store, release, found))
+        if gone := lost_way_back(ctx, store, release, turn=int(now.timestamp()) // _EVERY_S):
+            return numbers, _finding("store", gone)
     except DermError as error:
         return None, _finding("store", error)
     return numbers, None

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.manifests import StepManifest
 from feature_store.contracts.tables import runs_table
 from feature_store.lake.lake import Lake, sort_rows
@@ -20,7 +21,6 @@ from feature_store.lake.schemas import arrow_schema
 from jobs.engine import attempts
 from jobs.engine.attempts import Attempt
 from jobs.engine.context import Outcome, RunContext
-from jobs.engine.manifests import write_atomic
 from jobs.rendering.exposition import write_metrics
 from jobs.rendering.page import day_record, render_page
 from jobs.rendering.state import read_state

@@ -21,6 +21,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from feature_store.contracts.artifacts import in_lake
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import ENTITIES, Contract, Entity
 from feature_store.contracts.errors import InputError, ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact
@@ -30,7 +31,6 @@ from feature_store.lake.maintenance import tidy
 from jobs.console import out
 from jobs.engine import locks
 from jobs.engine.context import RunContext
-from jobs.engine.manifests import write_atomic
 from jobs.engine.runner import open_context
 from jobs.engine.unfinished import deletion_path, refuse
 from jobs.settings import Home, Settings

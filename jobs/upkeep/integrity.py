@@ -24,6 +24,7 @@ from jobs.engine.snapshots import SnapshotStore
 from jobs.paths import HomePaths
 from jobs.rendering.published import read_published
 from jobs.upkeep.forget import load_begun
+from models.rankers.export import read_description
 
 
 class Damage(Contract):
@@ -54,6 +55,8 @@ class Look:
         yield from self._lake()
         for upstream in self._ctx.pipeline.names:
             yield from self._snapshots(upstream)
+        for ranker in self._ctx.pipeline.rankers:
+            yield from self._ranker(ranker.name)
         for folder in sorted(HomePaths(self._root).indexes.glob("*/[!.]*")):
             yield from self._index(folder)
         yield from self._releases()
@@ -120,8 +123,44 @@ class Look:
 
     def _snapshots(self, upstream: str) -> Iterator[Damage]:
         store = SnapshotStore(self._root, upstream)
+        yield from self._weights(store, f"derm train --ds {{}} --upstream {upstream} --force")
+
+    def _ranker(self, name: str) -> Iterator[Damage]:
+        """What a ranker has learned, how it was scored and calibrated, and its exports."""
+        paths = HomePaths(self._root)
+        for step in ("evaluate", "calibrate"):
+            for ds in self._ctx.manifests.days():
+                manifest = self._ctx.manifests.get(step, ds, name)
+                for made in manifest.outputs if manifest else ():
+                    for path in sorted((self._root / made.uri).glob("*.safetensors")):
+                        repair = presence.remedy(self._ctx, made)
+                        yield from self._compare(path, made.digest, file_sha256, repair)
+        weights = paths.ranker("weights", name)
+        store = SnapshotStore(self._root, name, root=weights, step="train_ranker")
+        yield from self._weights(store, f"derm train_ranker --ds {{}} --ranker {name} --force")
+        for folder in sorted(paths.ranker("exports", name).glob("*-*-*/")):
+            yield from self._export(folder, _exported_again(folder.name, name))
+        pointer = paths.ranker_pointer(name)
+        if pointer.exists():
+            self._count(pointer)
+            current = pointer.read_text().strip()
+            if not current or not (pointer.parent / current).is_dir():
+                found = f"it names {current!r}, which is not there"
+                yield Damage(where=str(pointer), found=found, repair=_exported_again(current, name))
+
+    def _export(self, folder: Path, repair: str) -> Iterator[Damage]:
+        """An exported ranker: what is said of it, and its files."""
+        try:
+            described = read_description(folder)
+        except DermError as error:
+            yield _damage(folder, error, repair)
+            return
+        for file, digest in described.files.items():
+            yield from self._compare(folder / file, digest, file_sha256, repair)
+
+    def _weights(self, store: SnapshotStore, again: str) -> Iterator[Damage]:
         for folder in sorted(store.root.glob("[!.]*")):
-            repair = f"derm train --ds {folder.name[:10]} --upstream {upstream} --force"
+            repair = again.format(folder.name[:10])
             try:
                 manifest = store.manifest(folder.name)
             except DermError as error:
@@ -198,6 +237,10 @@ def _damage(where: Path | str, error: Exception, repair: str) -> Damage:
     else:
         found = str(error)
     return Damage(where=str(where), found=" ".join(found.split()), repair=repair)
+
+
+def _exported_again(export: str, ranker: str) -> str:
+    return f"derm export_ranker --ds {export[:10] or 'DAY'} --ranker {ranker} --force"
 
 
 def _index_again(ds: str, folder: Path) -> str:

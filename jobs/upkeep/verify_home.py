@@ -1,8 +1,8 @@
 """`derm verify`: the step `verify` of one day, or, without a day, everything that a home holds.
 
-Without a day every file is read: manifests, the lake, snapshots, Pin indexes, releases, and the
-simulated world's source. What is not what was written is named, each with the command that makes
-it again. Nothing is changed. Exit code 1 where something was found.
+Without a day every file is read: manifests, the lake, snapshots, rankers and their exports, Pin
+indexes, releases, and the simulated world's source. What is not what was written is named, each
+with the command that makes it again. Nothing is changed. Exit code 1 where something was found.
 """
 
 import argparse

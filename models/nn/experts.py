@@ -110,30 +110,47 @@ class Gates(nn.Module):
         return torch.softmax(self.linear(x_BD).unflatten(-1, self.shape).float(), dim=-1)
 
 
-class ExpertMixture(nn.Module):
-    """Experts that are DCNv2 (cross, then deep), mixed by each gate.
+class Experts(nn.Module):
+    """Experts that are DCNv2: cross, then deep.
+
+    Source: DERM (arXiv 2509.04337), section 3.2, mixture of experts with DCNv2.
+    Deviations: stacked (cross, then deep), not parallel.
+    """
+
+    def __init__(self, dim: int, config: ExpertsConfig) -> None:
+        super().__init__()
+        self.cross = CrossExperts(
+            config.num_experts, dim, config.cross_layers, rank=config.cross_rank
+        )
+        self.deep = ParallelMLP(config.num_experts, (dim, *config.hidden))
+        self.out_dim = config.hidden[-1]
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Map x_BD to out_KBO, what each expert makes of it."""
+        return functional.leaky_relu(self.deep(self.cross(x_BD)), _SLOPE)
+
+
+class ExpertMixture(Experts):
+    """Experts, mixed by each gate.
 
     f_g(x) = sum_k gate_g(x)_k expert_k(x).
 
     Args:
         num_gates: G; 1 is shared by all tasks, as many as there are tasks is MMoE.
 
-    Source: DERM (arXiv 2509.04337), section 3.2, mixture of experts with DCNv2; MMoE (Ma et al.
-    2018).
-    Deviations: stacked (cross, then deep), not parallel.
+    Source: MMoE (Ma et al. 2018), over the experts of DERM.
+    Deviations: none.
     """
 
     def __init__(self, dim: int, num_gates: int, config: ExpertsConfig) -> None:
-        super().__init__()
-        self.cross = CrossExperts(
-            config.num_experts, dim, config.cross_layers, rank=config.cross_rank
-        )
-        self.deep = ParallelMLP(config.num_experts, (dim, *config.hidden))
+        super().__init__(dim, config)
         self.gates = Gates(dim, num_gates, config.num_experts)
-        self.out_dim = config.hidden[-1]
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """Map x_BD to out_GBO, what each gate makes of the experts."""
-        expert_KBO = functional.leaky_relu(self.deep(self.cross(x_BD)), _SLOPE)
-        share_BGK = self.gates(x_BD).to(expert_KBO.dtype)
-        return torch.einsum("bgk,kbo->gbo", share_BGK, expert_KBO)
+        return mixed(super().forward(x_BD), self.gates(x_BD))
+
+
+def mixed(expert_KBO: Tensor, share_BGK: Tensor) -> Tensor:
+    """What each gate makes of the experts, out_GBO."""
+    return torch.einsum("bgk,kbo->gbo", share_BGK.to(expert_KBO.dtype), expert_KBO)

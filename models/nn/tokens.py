@@ -229,17 +229,47 @@ class DenseToken(nn.Module):
         return out_BD
 
 
-class SequenceToken(nn.Module):
-    """Parallel sequences of hashed ids (Pins, actions, surfaces), encoded together.
+class SequenceElements(nn.Module):
+    """Parallel sequences of hashed ids (Pins, actions, surfaces), an element at a time.
 
     An element is the concatenation of its ids' vectors, projected to D.
 
     Args:
         cardinalities: rows of each sequence's table; G of them.
-        max_len: T.
+        max_len: T, newest elements that are read.
+
+    Source: TransAct (Pinterest, transformer_user_action).
+    Deviations: ids only; the position (0 is the newest) stands for the age.
+    """
+
+    def __init__(
+        self, cardinalities: tuple[int, ...], max_len: int, embedding_dim: int, dim: int
+    ) -> None:
+        super().__init__()
+        self.max_len = max_len
+        self.tables = nn.ModuleList(
+            _table(rows, embedding_dim, padded=True) for rows in cardinalities
+        )
+        self.element = nn.Linear(embedding_dim * len(cardinalities), dim)
+
+    def elements(self, id_GBT: list[Tensor]) -> tuple[Tensor, Padding]:
+        """Map G tensors id_BT, newest first and padded with 0, to x_RD and where it lies."""
+        static = id_GBT[0].is_cuda or torch.compiler.is_compiling()
+        padding = Padding.of(id_GBT[0][:, : self.max_len] > 0, strip=not static)
+        parts = [
+            table(padding.strip(id_BT)) for table, id_BT in zip(self.tables, id_GBT, strict=True)
+        ]
+        return self.element(torch.cat(parts, dim=-1)), padding
+
+
+class SequenceToken(SequenceElements):
+    """Parallel sequences of hashed ids, encoded together.
+
+    Args:
+        max_len: T of what is there; the configuration may read fewer.
 
     Source: TransAct (Pinterest, transformer_user_action), without the candidate.
-    Deviations: ids only; the position (0 is the newest) stands for the age.
+    Deviations: those of its elements.
     """
 
     def __init__(
@@ -250,12 +280,7 @@ class SequenceToken(nn.Module):
         token_dim: int,
         config: SequenceConfig,
     ) -> None:
-        super().__init__()
-        self.max_len = min(max_len, config.max_len)
-        self.tables = nn.ModuleList(
-            _table(rows, embedding_dim, padded=True) for rows in cardinalities
-        )
-        self.element = nn.Linear(embedding_dim * len(cardinalities), token_dim)
+        super().__init__(cardinalities, min(max_len, config.max_len), embedding_dim, token_dim)
         self.encoder = SequenceEncoder(
             token_dim,
             self.max_len,
@@ -267,12 +292,7 @@ class SequenceToken(nn.Module):
 
     def forward(self, id_GBT: list[Tensor]) -> Tensor:
         """Map G tensors id_BT, newest first and padded with 0, to out_BD."""
-        static = id_GBT[0].is_cuda or torch.compiler.is_compiling()
-        padding = Padding.of(id_GBT[0][:, : self.max_len] > 0, strip=not static)
-        parts = [
-            table(padding.strip(id_BT)) for table, id_BT in zip(self.tables, id_GBT, strict=True)
-        ]
-        x_RD = self.element(torch.cat(parts, dim=-1))
+        x_RD, padding = self.elements(id_GBT)
         out_BD: Tensor = self.token(self.encoder(x_RD, padding))
         return out_BD
 

@@ -258,10 +258,17 @@ class SequenceEncoder(nn.Module):
 
     def forward(self, x_RD: Tensor, padding: Padding) -> Tensor:
         """Reduce the elements x_RD of padded sequences to out_BO, O = (1 + latest) * D."""
+        return self.reduce(self.encode(x_RD, padding), padding)
+
+    def encode(self, x_RD: Tensor, padding: Padding) -> Tensor:
+        """The encoded elements x_BTD, zero where padding was left out."""
         x_RD = x_RD + self.position.index_select(0, padding.places())
         for layer in self.layers:
             x_RD = layer(x_RD, padding)
-        x_BTD = padding.restore(self.norm(x_RD))
+        return padding.restore(self.norm(x_RD))
+
+    def reduce(self, x_BTD: Tensor, padding: Padding) -> Tensor:
+        """Reduce encoded elements to out_BO."""
         padded_BT1 = ~padding.valid_BT[:, :, None]
         top_BD = x_BTD.masked_fill(padded_BT1, torch.finfo(x_BTD.dtype).min).amax(dim=1)
         latest_BTD = x_BTD.masked_fill(padded_BT1, 0)[:, : self.latest]

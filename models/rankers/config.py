@@ -1,64 +1,19 @@
 """What the rankers are made of. Imports no torch: recipes are read without it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
-from feature_store.contracts.base import Entity
-from feature_store.contracts.sequences import names_in
 from models.nn.config import (
     DhenConfig,
     ExpertsConfig,
-    IdTableConfig,
+    IdFacetsConfig,
     SequenceConfig,
     TokensConfig,
 )
+from models.rankers.unified.config import UnifiedConfig
 from models.training.config import TrainingConfig
 
 # Changes with the architecture: weights of another one cannot be continued.
 ARCHITECTURE = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IdFacetsConfig:
-    """Tables of hashed ids beside the features: for each facet one of users and one of Pins.
-
-    Attributes:
-        facets: their names, separated by commas; none where empty.
-        combine: vectors of facets side by side, or each through a linear map of its own and added.
-        user_rows, pin_rows, dim, hashes, min_count: of every table, see `IdTableConfig`.
-        learning_rate: of row-wise Adagrad; 0 leaves tables as they were loaded.
-        by_frequency: rows learn the faster the oftener they were read.
-    """
-
-    facets: str = ""
-    combine: Literal["concat", "sum"] = "concat"
-    user_rows: int = 2**14
-    pin_rows: int = 2**14
-    dim: int = 32
-    hashes: int = 1
-    min_count: int = 5
-    learning_rate: float = 0.005
-    by_frequency: bool = False
-
-    def __post_init__(self) -> None:
-        if self.learning_rate < 0:
-            raise ValueError(f"learning_rate: expected >= 0, found {self.learning_rate}")
-        if len(set(self.names)) < len(self.names):
-            raise ValueError(f"facets: expected names that differ, found {self.facets}")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The facets."""
-        return names_in(self.facets)
-
-    def table(self, entity: Entity) -> IdTableConfig:
-        """A table of an entity."""
-        return IdTableConfig(
-            rows=self.user_rows if entity == "user" else self.pin_rows,
-            dim=self.dim,
-            hashes=self.hashes,
-            min_count=self.min_count,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,11 +71,11 @@ class CvrConfig:
         )
 
 
-RankerConfig = CtrConfig | CvrConfig
+RankerConfig = CtrConfig | CvrConfig | UnifiedConfig
 
 
 def _families() -> dict[str, RankerConfig]:
-    return {"ctr": CtrConfig(), "cvr": CvrConfig()}
+    return {"ctr": CtrConfig(), "cvr": CvrConfig(), "unified": UnifiedConfig()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

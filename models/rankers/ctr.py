@@ -4,8 +4,6 @@ Shapes: B rows, U distinct entities, X width of the concatenation, G gates, H wi
 T tasks.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -13,11 +11,12 @@ from models.nn.distinct import of_rows
 from models.nn.experts import ExpertMixture, ParallelMLP
 from models.nn.time_encoding import DAY_S, TimeEncoding
 from models.protocol import Batch, FirstWindow
-from models.rankers.blocks import ScopeBlock
 from models.rankers.config import CtrConfig
-from models.rankers.ids import IdBlock
-from models.rankers.inputs import RankingInputs
-from models.rankers.vectors import VectorBlock
+from models.rankers.parts.blocks import ScopeBlock
+from models.rankers.parts.ids import IdBlock
+from models.rankers.parts.inputs import RankingInputs
+from models.rankers.parts.rates import base_logits
+from models.rankers.parts.vectors import VectorBlock
 
 _PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S)
 
@@ -70,9 +69,3 @@ class CtrRanker(nn.Module):
         tasks = len(self.inputs.tasks)
         logits_TB1 = self.towers(mixed_GBH.expand(tasks, *mixed_GBH.shape[1:]))
         return {"logits": logits_TB1.squeeze(-1).T.float() + self.bias_T}
-
-
-def base_logits(window: FirstWindow, tasks: tuple[str, ...]) -> Tensor:
-    """The logits_T of the base rates of tasks, which a ranker begins with."""
-    rates = (min(max(window.base_rates[task], 1e-4), 1 - 1e-4) for task in tasks)
-    return torch.tensor([math.log(rate / (1 - rate)) for rate in rates])

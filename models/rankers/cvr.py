@@ -17,10 +17,10 @@ from models.nn.scopes import ContextTokens, ScopeTokens
 from models.nn.tokens import SequenceToken
 from models.protocol import Batch, FirstWindow
 from models.rankers.config import CvrConfig
-from models.rankers.ctr import base_logits
-from models.rankers.ids import IdTokens
-from models.rankers.inputs import RankingInputs
-from models.rankers.vectors import VectorTokens
+from models.rankers.parts.ids import IdTokens
+from models.rankers.parts.inputs import RankingInputs
+from models.rankers.parts.rates import base_logits
+from models.rankers.parts.vectors import VectorTokens
 from models.training.distributed import sum_over_ranks
 
 

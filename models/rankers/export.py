@@ -20,22 +20,29 @@ from feature_store.contracts.datasets import Feature
 from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.errors import ContractViolation, ManifestCorrupt
 from feature_store.contracts.sealed import sealed, unsealed
-from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig
+from models.nn.config import DhenConfig, ExpertsConfig, IdFacetsConfig, SequenceConfig
 from models.protocol import Batch
 from models.rankers import calibration
 from models.rankers.calibration import Floats
-from models.rankers.config import CtrConfig, CvrConfig, IdFacetsConfig, RankerConfig
-from models.rankers.inputs import RankingInputs
+from models.rankers.config import CtrConfig, CvrConfig, RankerConfig
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.inputs import RankingInputs
+from models.rankers.unified.config import HistoryConfig, TreeConfig, UnifiedConfig
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
 
 MODEL, CALIBRATION, DESCRIPTION = "model.safetensors", "calibration.safetensors", "ranker.json"
-_KINDS: dict[str, type[CtrConfig | CvrConfig]] = {"ctr": CtrConfig, "cvr": CvrConfig}
+_KINDS: dict[str, type[CtrConfig | CvrConfig | UnifiedConfig]] = {
+    "ctr": CtrConfig,
+    "cvr": CvrConfig,
+    "unified": UnifiedConfig,
+}
 _PARTS: dict[str, Any] = {
     "sequence": SequenceConfig,
     "experts": ExpertsConfig,
     "dhen": DhenConfig,
     "ids": IdFacetsConfig,
+    "history": HistoryConfig,
+    "tree": TreeConfig,
 }
 
 
@@ -45,6 +52,7 @@ class Description(Contract):
     Attributes:
         ds: the newest day that it has learned from.
         features: by scope, and the vectors that it reads from pools.
+        own: of each surface, the context features that it alone fills.
         spaces: by upstream, where the embedding space begins whose vectors it has learned.
         files: SHA-256 of each file beside this one.
     """
@@ -56,6 +64,7 @@ class Description(Contract):
     features: dict[str, tuple[Feature, ...]]
     tasks: tuple[str, ...]
     surfaces: tuple[str, ...]
+    own: tuple[tuple[str, ...], ...] = ()
     spaces: dict[str, Day]
     files: dict[str, str]
 
@@ -118,6 +127,7 @@ def describe(
         features={scope: getattr(inputs, scope) for scope in scopes},
         tasks=inputs.tasks,
         surfaces=surfaces,
+        own=inputs.own,
         spaces=dict(spaces),
         files={},
     )
@@ -136,21 +146,30 @@ def write(
     return complete
 
 
-def load(folder: Path) -> ExportedRanker:
-    """Read a ranker back.
+def read_description(folder: Path) -> Description:
+    """What is said of an exported ranker.
 
     Raises:
-        ManifestCorrupt: a file is missing, or is not the one that was written.
+        ManifestCorrupt: it cannot be read, or is not what was written.
     """
     try:
         text = unsealed(folder / DESCRIPTION, hint="export the ranker again")
-        description = Description.model_validate_json(text)
+        return Description.model_validate_json(text)
     except (OSError, ValidationError, json.JSONDecodeError) as error:
         raise ManifestCorrupt(
             "the description of a ranker cannot be read",
             where=str(folder / DESCRIPTION),
             found=str(error),
         ) from error
+
+
+def load(folder: Path) -> ExportedRanker:
+    """Read a ranker back.
+
+    Raises:
+        ManifestCorrupt: a file is missing, or is not the one that was written.
+    """
+    description = read_description(folder)
     for name, expected in description.files.items():
         path = folder / name
         found = file_sha256(path) if path.exists() else "no file"
@@ -163,7 +182,10 @@ def load(folder: Path) -> ExportedRanker:
                 hint="export the ranker again",
             )
     inputs = RankingInputs(
-        **description.features, tasks=description.tasks, num_surfaces=len(description.surfaces)
+        **description.features,
+        tasks=description.tasks,
+        surfaces=description.surfaces,
+        own=description.own,
     )
     objective = RankingObjective(inputs, _config_of(description))
     objective.load_state_dict(read_tensors(folder / MODEL)[0])

@@ -96,21 +96,30 @@ class DelayedLabels(nn.Module):
 
 
 def multi_task_bce(
-    logits_BT: Tensor, labels_BT: Tensor, late_B: Tensor, weight_T: Tensor, delayed: DelayedLabels
+    logits_BT: Tensor,
+    labels_BT: Tensor,
+    late_B: Tensor,
+    weight_T: Tensor,
+    delayed: DelayedLabels,
+    weight_B: Tensor | None = None,
 ) -> Tensor:
     """Weighted sum over tasks of the mean cross-entropy of the rows that have the label.
 
     A label that is NaN is masked. Means are over the rows of all ranks; what is returned is this
     rank's part, so that the parts of all ranks add up to the loss. A task without rows adds 0.
+
+    Args:
+        weight_B: of each row in the means; None counts all the same.
     """
     known_BT = ~torch.isnan(labels_BT)
     target_BT = torch.where(known_BT, labels_BT, 0.0)
     if delayed.training:
         delayed.count(target_BT, late_B)
     each_BT = delayed(logits_BT.float(), target_BT, late_B)
-    total_T = torch.where(known_BT, each_BT, 0.0).sum(dim=0)
-    rows_T = sum_over_ranks(known_BT.sum(dim=0)).clamp(min=1)
-    return (weight_T * total_T / rows_T).sum()
+    counts_BT = known_BT if weight_B is None else known_BT * weight_B[:, None]
+    total_T = torch.where(known_BT, each_BT * counts_BT, 0.0).sum(dim=0)
+    rows_T = sum_over_ranks(counts_BT.sum(dim=0))
+    return (weight_T * total_T / torch.where(rows_T > 0, rows_T, 1)).sum()
 
 
 def labels(batch: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor:

@@ -14,7 +14,15 @@ from simulator.market.config import (
     SURFACES,
     MarketConfig,
 )
-from simulator.spec import categorical, label_declarations, numeric
+from simulator.spec import (
+    account_features,
+    categorical,
+    content_feature,
+    engaged_sequences,
+    label_declarations,
+    numeric,
+    sequence,
+)
 
 
 def market_spec(name: str, config: MarketConfig) -> DatasetSpec:
@@ -24,6 +32,11 @@ def market_spec(name: str, config: MarketConfig) -> DatasetSpec:
         name=name,
         description="organic and paid impressions of a synthetic market whose chances are known",
         surfaces=SURFACES,
+        surface_features={
+            "HF": ("feed_page",),
+            "RP": ("related_topic", "related_match"),
+            "SR": ("query_topic", "query_match"),
+        },
         actions=(*ACTIONS, "conversion"),
         labels=label_declarations(),
         features=(*_user_features(config), *_pin_features(config), *_context_features(config)),
@@ -40,51 +53,10 @@ def market_spec(name: str, config: MarketConfig) -> DatasetSpec:
 
 
 def _user_features(config: MarketConfig) -> tuple[Feature, ...]:
-    def sequence(name: str, meaning: str, cardinality: int, length: int) -> Feature:
-        return Feature(
-            name=name,
-            scope="user",
-            kind="sequence",
-            meaning=meaning,
-            cardinality=cardinality,
-            max_len=length,
-            ids_of="pin" if name == "engaged_pins" else None,
-        )
-
     days, length = config.history_days, config.sequence_len
     return (
-        *categorical(
-            "user",
-            {
-                "country": ("country of the account", 32),
-                "age_bucket": ("age group", 8),
-                "gender": ("gender as declared", 8),
-                "device": ("device used most", 8),
-            },
-        ),
-        Feature(
-            name="interests",
-            scope="user",
-            kind="list",
-            meaning="interests chosen at sign-up",
-            cardinality=2 * config.taste.topics,
-            max_len=3,
-        ),
-        *numeric(
-            "user",
-            {
-                "tenure_days": "days since sign-up",
-                "user_saves_30d": "saves in the 30 days before the day",
-            },
-        ),
-        sequence(
-            "engaged_pins",
-            f"Pins acted on in the {days} days before the day",
-            2 * (config.pins + config.ads),
-            length,
-        ),
-        sequence("engaged_actions", "what was done with each of engaged_pins", 16, length),
-        sequence("engaged_surfaces", "where each of engaged_pins was shown", 8, length),
+        *account_features(config.taste.topics),
+        *engaged_sequences(2 * (config.pins + config.ads), days=days, length=length),
         sequence(
             "converted_advertisers",
             f"advertisers of conversions heard of in the {config.conversion.click_days} days "
@@ -103,13 +75,7 @@ def _user_features(config: MarketConfig) -> tuple[Feature, ...]:
 
 def _pin_features(config: MarketConfig) -> tuple[Feature, ...]:
     return (
-        Feature(
-            name="content",
-            scope="pin",
-            kind="embedding",
-            meaning="content embedding, unit length",
-            dim=config.content_dim,
-        ),
+        content_feature(config.content_dim),
         *categorical(
             "pin",
             {

@@ -32,7 +32,6 @@ from simulator.tables import (
     DEVICES,
     GENDERS,
     TIMES,
-    TRUTH,
     event_ids,
     identifiers,
     ids_by_day,
@@ -40,6 +39,7 @@ from simulator.tables import (
     late_ids,
     late_labels,
     list_array,
+    truth_table,
     typed_table,
 )
 
@@ -97,21 +97,11 @@ class MarketWriter:
         return in_filing_order(pa.concat_tables(tables)).combine_chunks()
 
     def truth(self, day: int, log: MarketLog, history: MarketHistory) -> pa.Table:
-        """The hidden probabilities of a day's impressions, by their numbers, then of late labels.
-
-        A late label has those of the impression that it repeats.
-        """
+        """The hidden probabilities of the rows of `events`."""
         arriving = history.heard_day == day
         origin = ids_by_day(history.converted_day[arriving], history.converted_row[arriving])
-        parts = (
-            (event_ids(day, np.arange(len(log.user))), log),
-            (late_ids(origin), history.converted.take(arriving)),
-        )
-        tables = [
-            pa.table([ids, x.p_click, x.p_good_click, x.p_conversion], schema=TRUTH)
-            for ids, x in parts
-        ]
-        return pa.concat_tables(tables).combine_chunks()
+        shown = event_ids(day, np.arange(len(log.user)))
+        return truth_table((shown, log), (origin, history.converted.take(arriving)))
 
     def requests(self, day: int, happened: MarketDay) -> pa.Table:
         """The pages that users asked for, with the ads that each may show."""

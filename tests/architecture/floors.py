@@ -14,6 +14,7 @@ from tests.architecture.sources import PACKAGES, ROOT, python_files, relative, t
 # From the top. Rooms of one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("dags",),
+    ("experiments/ranking",),
     ("experiments",),
     ("experiments/graph", "experiments/next_item"),
     ("experiments/harness", "experiments/playing"),
@@ -27,6 +28,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("jobs/pipelines", "jobs/datasets"),
     ("jobs",),
     ("models/derm",),
+    ("models/rankers/unified",),
+    ("models/rankers/parts",),
     ("models/training",),
     ("models", "simulator/market"),
     ("models/nn", "simulator"),

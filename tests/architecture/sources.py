@@ -2,33 +2,41 @@
 
 import ast
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("jobs", "models", "feature_store", "simulator", "experiments")
-_NOT_OURS = {".venv", ".venv-airflow", ".venv-s3", ".git", "build", "__pycache__", ".derm"}
+_NOT_OURS = {"build", "__pycache__"}
+
+
+@functools.cache
+def _files() -> tuple[Path, ...]:
+    """Every file of the project, sorted; environments, caches and homes are not entered."""
+    found: list[Path] = []
+    for folder, below, names in os.walk(ROOT):
+        below[:] = [b for b in below if b == ".ci" or not (b.startswith(".") or b in _NOT_OURS)]
+        paths = [Path(folder, name) for name in names]
+        found += [p for p in paths if not p.is_symlink()]
+    return tuple(sorted(found))
 
 
 def python_files(*folders: str) -> list[Path]:
     """Python files below the folders (of the whole project, when none is named), sorted."""
     starts = [ROOT / f for f in folders] or [ROOT]
-    found = {p for start in starts for p in start.rglob("*.py")}
-    return sorted(p for p in found if not _NOT_OURS & set(p.relative_to(ROOT).parts))
+    return [p for p in _files() if p.suffix == ".py" and any(map(p.is_relative_to, starts))]
 
 
 def text_files() -> list[Path]:
     """Every text file that is part of the project, data and lock files apart."""
     suffixes = {".py", ".md", ".toml", ".yml", ".yaml", ".cfg", ".html", ".sh", ".in", ".json"}
-    found = [p for p in ROOT.rglob("*") if p.is_file() and not p.is_symlink()]
     plain = {"Makefile", "run", "Dockerfile"}
-    return sorted(
+    return [
         p
-        for p in found
-        if (p.suffix in suffixes or p.name in plain)
-        and not _NOT_OURS & set(p.relative_to(ROOT).parts)
-        and not any(part.startswith(".") and part != ".ci" for part in p.relative_to(ROOT).parts)
-    )
+        for p in _files()
+        if (p.suffix in suffixes or p.name in plain) and not p.name.startswith(".")
+    ]
 
 
 @functools.cache
@@ -37,7 +45,8 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), filename=str(path))
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     """Full names of every module a file imports, anywhere in it."""
     names: set[str] = set()
     for node in ast.walk(tree(path)):
@@ -45,7 +54,7 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
 
 
 def classes(*folders: str) -> Iterator[tuple[Path, ast.ClassDef]]:

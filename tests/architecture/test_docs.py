@@ -55,11 +55,11 @@ def test_commands_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
             pytest.fail(f"{relative(page)}: {line}\n{capsys.readouterr().err}")
 
 
-@pytest.mark.parametrize("name", sorted(pages()))
-def test_reference_is_current(name: str) -> None:
-    path = ROOT / "docs" / "reference" / name
-    assert path.exists(), "run: derm docs"
-    assert path.read_text() == pages()[name], "run: derm docs"
+def test_reference_is_current() -> None:
+    for name, text in pages().items():
+        path = ROOT / "docs" / "reference" / name
+        assert path.exists(), "run: derm docs"
+        assert path.read_text() == text, f"{name}: run: derm docs"
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,56 +24,78 @@ _MAX_ARGUMENTS = 5
 _MARKERS = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX")) + r")\b")
 _MACHINE = re.compile(r"(?<![\w.~-])/(" + "|".join(("wo" + "rk", "ro" + "ot", "ho" + "me")) + ")/")
 
+_CITED = re.compile(r"\b" + "SP" + r"EC\b")
+_UNSAFE = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 _DEFINITIONS = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _CODE = python_files(*PACKAGES, "dags", "infra")
 
 
-def _ids(path: Path) -> str:
-    return relative(path)
+def _held(rule: Callable[[Path], Iterator[str]], paths: Iterable[Path]) -> None:
+    """Every file keeps a rule that yields what breaks it; all of it is named at once."""
+    broken = [f"{relative(path)}{what}" for path in paths for what in rule(path)]
+    assert not broken, "\n".join(broken)
 
 
-@pytest.mark.parametrize("path", [*_CODE, *python_files("tests", "benchmarks")], ids=_ids)
-def test_file_is_short(path: Path) -> None:
-    lines = len(path.read_text().splitlines())
-    assert lines <= _MAX_LINES, f"{relative(path)} has {lines} lines: split it by idea"
+def test_files_are_short() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        lines = len(path.read_text().splitlines())
+        if lines > _MAX_LINES:
+            yield f" has {lines} lines: split it by idea"
+
+    _held(rule, [*_CODE, *python_files("tests", "benchmarks")])
 
 
-@pytest.mark.parametrize("path", _CODE, ids=_ids)
-def test_module_says_what_it_is(path: Path) -> None:
-    body = tree(path).body
-    assert not body or ast.get_docstring(tree(path)), f"{relative(path)} has no docstring"
+def test_modules_say_what_they_are() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        if tree(path).body and not ast.get_docstring(tree(path)):
+            yield " has no docstring"
+
+    _held(rule, _CODE)
 
 
-@pytest.mark.parametrize("path", _CODE, ids=_ids)
-def test_no_print_and_no_pickle(path: Path) -> None:
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id != "print", f"{relative(path)}:{node.lineno} prints"
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = {a.name for a in node.names} | {getattr(node, "module", "") or ""}
-            unsafe = names & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-            assert not unsafe, f"{relative(path)}:{node.lineno} imports {unsafe}"
+def test_no_print_and_no_pickle() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+                yield f":{node.lineno} prints"
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {a.name for a in node.names} | {getattr(node, "module", "") or ""}
+                if unsafe := names & _UNSAFE:
+                    yield f":{node.lineno} imports {unsafe}"
+
+    _held(rule, _CODE)
 
 
-@pytest.mark.parametrize("path", text_files(), ids=_ids)
-def test_no_reminder_and_no_path_of_one_machine(path: Path) -> None:
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-        where = f"{relative(path)}:{number}: {line.strip()}"
-        assert not _MARKERS.search(line), f"finish it or open an issue: {where}"
-        if "$" not in line:  # an image's own folders, given as variables, are no machine's
-            assert not _MACHINE.search(line), f"a path of one machine: {where}"
+def test_no_reminder_and_no_path_of_one_machine() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+            if _MARKERS.search(line):
+                yield f":{number}: finish it or open an issue: {line.strip()}"
+            # An image's own folders, given as variables, are no machine's.
+            if "$" not in line and _MACHINE.search(line):
+                yield f":{number}: a path of one machine: {line.strip()}"
+
+    _held(rule, text_files())
 
 
-@pytest.mark.parametrize("path", [p for p in text_files() if p.suffix in (".py", ".md")], ids=_ids)
-def test_no_page_is_cited_that_is_not_here(path: Path) -> None:
+def test_no_page_is_cited_that_is_not_here() -> None:
     """Sources are published papers, and pages of docs/."""
-    said = path.read_text()
-    if path.suffix == ".py":
-        nodes = (n for n in ast.walk(tree(path)) if isinstance(n, ast.Module | _DEFINITIONS))
-        comments = re.findall(r"(?:^|\s)#.*", said)
-        said = "\n".join([*(ast.get_docstring(n) or "" for n in nodes), *comments])
-    found = re.search(r"\b" + "SP" + r"EC\b", said)
-    assert not found, f"{relative(path)}: cite the paper, or docs/"
+
+    def rule(path: Path) -> Iterator[str]:
+        said = path.read_text()
+        if _CITED.search(said) and _CITED.search(_prose(path, said)):
+            yield ": cite the paper, or docs/"
+
+    _held(rule, [p for p in text_files() if p.suffix in (".py", ".md")])
+
+
+def _prose(path: Path, said: str) -> str:
+    """What a file says to its reader: of a module, docstrings and comments."""
+    if path.suffix != ".py":
+        return said
+    nodes = (n for n in ast.walk(tree(path)) if isinstance(n, ast.Module | _DEFINITIONS))
+    comments = re.findall(r"(?:^|\s)#.*", said)
+    return "\n".join([*(ast.get_docstring(n) or "" for n in nodes), *comments])
 
 
 @pytest.mark.parametrize(
@@ -105,12 +128,14 @@ _OF_A_HOME = re.compile(
 )
 
 
-@pytest.mark.parametrize("path", python_files("jobs", "dags", "experiments"), ids=_ids)
-def test_nobody_joins_paths_below_a_home(path: Path) -> None:
-    if relative(path) == "jobs/paths.py":
-        return
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        assert not _OF_A_HOME.search(line), f"{relative(path)}:{number}: ask jobs.paths"
+def test_nobody_joins_paths_below_a_home() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if _OF_A_HOME.search(line):
+                yield f":{number}: ask jobs.paths"
+
+    files = python_files("jobs", "dags", "experiments")
+    _held(rule, [p for p in files if relative(p) != "jobs/paths.py"])
 
 
 def test_test_files_have_unique_names() -> None:

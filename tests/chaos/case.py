@@ -9,7 +9,6 @@ import psutil
 
 from jobs.engine import unfinished
 from jobs.engine.manifests import ManifestStore
-from jobs.pipelines import daily
 from tests.chaos import state, victims
 from tests.chaos.lane import Lane, Run
 from tests.pipelines import PIPELINE
@@ -115,6 +114,6 @@ def under_way(lane: Lane, run: Run) -> str:
         step = progress.plan.steps[min(progress.done, len(progress.plan.steps) - 1)]
         return " ".join(filter(None, (step.step, step.upstream)))
     done = {(m.step, m.upstream) for m in ManifestStore(lane.home / "manifests").of_day(lane.day)}
-    wanted = [(s.name, u) for s in daily.STEPS for u in PIPELINE.upstreams_of(s)]
+    wanted = [(s.name, u) for s in PIPELINE.steps for u in PIPELINE.upstreams_of(s)]
     missing = next((w for w in wanted if w not in done), None)
     return " ".join(filter(None, missing)) if missing else "after the last step"

@@ -15,7 +15,7 @@ import pytest
 
 from feature_store.contracts.errors import DermError
 from jobs.engine import findings
-from jobs.pipelines import daily, tasks
+from jobs.pipelines import tasks
 from jobs.scheduling import alerts
 from jobs.scheduling.messages import Listener
 from jobs.settings import PROJECT
@@ -223,7 +223,7 @@ def test_the_runbook_is_named_for_every_step() -> None:
     for task in tasks.tasks(PIPELINE):
         document = alerts.task_failed(**_RUN, day="", task=task.key, error="", log_url="")
         named |= {s["runbook"] for s in document["steps"]}
-    assert named == {f"docs/runbook.md#{step.name}" for step in daily.STEPS}
+    assert named == {f"docs/runbook.md#{step.name}" for step in PIPELINE.steps}
 
 
 @pytest.fixture(scope="module")

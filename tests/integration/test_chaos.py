@@ -16,7 +16,7 @@ from tests.chaos.run import draw, struck
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis]
 
-_CASES = int(os.environ.get("DERM_TEST_CHAOS", "4"))
+_CASES = int(os.environ.get("DERM_TEST_CHAOS", "2"))
 
 
 @pytest.fixture(scope="module")

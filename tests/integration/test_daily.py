@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from jobs.engine.manifests import ManifestStore
-from jobs.pipelines import daily, tasks
+from jobs.pipelines import tasks
 from jobs.services import local, processes
 from jobs.settings import PROJECT, Settings
 from tests.airflow_fixtures import AIRFLOW_PYTHON
@@ -98,8 +98,8 @@ def test_every_step_of_both_days_has_its_manifest(home: Path) -> None:
     for ds in (FIRST, SECOND):
         expected = sorted(
             (step.name, upstream or "")
-            for step in daily.STEPS
-            for upstream in (("ctr", "cvr") if step.per_upstream else (None,))
+            for step in PIPELINE.steps
+            for upstream in PIPELINE.upstreams_of(step)
         )
         assert sorted((m.step, m.upstream or "") for m in manifests.of_day(ds)) == expected
 

@@ -136,6 +136,27 @@ def test_a_loss_is_noticed_by_every_look_and_one_command_repairs_it(store, lose)
     store.assert_restored()
 
 
+def test_what_is_lost_while_a_day_runs_is_missed_before_a_rollback_needs_it(store):
+    """The day fills one slot; the other, which a rollback would show, is empty unseen."""
+    third = shift_day(NEXT, 1)
+    store.world.grow(third)
+    flush(store)
+    store.world.publish(third)
+    code, _, said = store.derm("probe")
+    assert (code, "which a rollback would show" in said, "derm restore" in said) == (3, True, True)
+    assert store.derm("restore")[0] == 0
+    assert store.derm("probe")[0] == 0
+    assert store.derm("rollback")[0] == 0
+    assert store.reader().get_users(store.pools[NEXT].ids.tolist())[1].all()
+
+
+def test_a_slot_that_the_next_day_has_begun_to_fill_is_no_loss(store):
+    third = shift_day(NEXT, 1)
+    store.world.grow(third)
+    store.world.step("publish", third, "ctr")
+    assert store.derm("probe")[0] == 0
+
+
 def test_after_kill_9_the_probe_starts_the_server_again_and_nothing_is_lost(store):
     folder = store.world.root / "services" / "redis"
     os.kill(service._state(folder)["pid"], signal.SIGKILL)

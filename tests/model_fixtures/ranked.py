@@ -14,7 +14,7 @@ from jobs.pipelines import catalog, ranking
 from jobs.steps import assemble, calibrate, evaluate, export_ranker, train_ranker
 from models.rankers.config import RankingConfig
 from models.training.config import TrainingConfig
-from tests.model_fixtures import rankers
+from tests.model_fixtures import rankers, unified
 from tests.model_fixtures.world import TOPICS, World, small_recipe
 
 NAME = "clicks"
@@ -31,7 +31,7 @@ class RankedWorld(World):
         training = TrainingConfig(
             window_days=3, batch_rows=64, learning_rate=5e-3, incremental_learning_rate=5e-3
         )
-        families = {"ctr": rankers.CTR, "cvr": rankers.CVR}
+        families = {"ctr": rankers.CTR, "cvr": rankers.CVR, "unified": unified.ABLE}
         chosen = RankingConfig(families=families, training=training, draws=200)
         super().__init__(root, dataclasses.replace(recipe, ranking=chosen))
         ranker = {"family": "ctr", "learns": "ctr", "pools": ("ctr", "cvr"), **declared}

@@ -6,12 +6,12 @@ from torch import Tensor
 from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.datasets import Feature
 from feature_store.reading.pools import PoolInput
-from models.nn.config import DhenConfig, ExpertsConfig
-from models.rankers.config import CtrConfig, CvrConfig, IdFacetsConfig, RankerConfig
+from models.nn.config import DhenConfig, ExpertsConfig, IdFacetsConfig
+from models.rankers.config import CtrConfig, CvrConfig, RankerConfig
 from models.rankers.ctr import CtrRanker
 from models.rankers.cvr import CvrRanker
-from models.rankers.inputs import RankingInputs
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.inputs import RankingInputs
 from tests.model_fixtures import batches
 from tests.model_fixtures.world import spec
 

@@ -113,10 +113,11 @@ class World:
 
     def record(self, step: str, ds: str, upstream: str | None, outputs: tuple) -> None:
         """Write a step's manifest, as the runner does."""
+        at = f"{shift_day(ds, 1)}T01:00:00+00:00"
         self.manifests.put(
             StepManifest(
                 step=step, ds=ds, upstream=upstream, outputs=outputs,
-                started_at="", finished_at="", duration_s=0.0,
+                started_at=at, finished_at=at, duration_s=0.0,
             )
         )  # fmt: skip
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.errors import InputError, ManifestCorrupt
 from feature_store.contracts.manifests import Artifact, StepManifest
-from jobs.engine.manifests import ManifestStore, write_atomic
+from jobs.engine.manifests import ManifestStore
 from jobs.settings import Home
 
 _TIMES = {"started_at": "2025-03-02T01:00:00+00:00", "finished_at": "2025-03-02T01:00:01+00:00"}

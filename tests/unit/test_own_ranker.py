@@ -13,8 +13,8 @@ from jobs.commands.init import rankers_of
 from jobs.datasets.registry import dataset_spec
 from jobs.recipes import recipe, toy
 from jobs.settings import Home
-from models.rankers.inputs import RankingInputs
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.inputs import RankingInputs
 from tests.architecture.sources import ROOT
 
 SPEC = dataset_spec("simulated", "")

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from models.nn.config import IdFacetsConfig
 from models.nn.id_table import DEFAULT_ROW
 from models.protocol import RowWise
-from models.rankers.config import CtrConfig, IdFacetsConfig
-from models.rankers.ids import IdFacets
+from models.rankers.config import CtrConfig
 from models.rankers.objective import RankingObjective
+from models.rankers.parts.ids import IdFacets
 from models.training.config import TrainingConfig
 from models.training.loop import Trainer
 from models.training.row_wise import RowWiseAdagrad, by_frequency

@@ -9,8 +9,8 @@ from torch.nn import functional
 from models.nn.config import ExpertsConfig
 from models.nn.cross import CrossNetwork
 from models.nn.experts import CrossExperts, ExpertMixture, ParallelMLP
-from models.rankers.blocks import SharedTable
-from models.rankers.vectors import PoolVector, VectorBlock
+from models.rankers.parts.blocks import SharedTable
+from models.rankers.parts.vectors import PoolVector, VectorBlock
 from tests.model_fixtures import rankers
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}

@@ -15,7 +15,8 @@ class RankingInputs:
         user, pin, context: features by what they belong to.
         vectors: what is read from pools; none for a ranker without embeddings.
         tasks: labels, the primary one first.
-        num_surfaces: values of `surface`; 0 is one that was never seen.
+        surfaces: names of the values of `surface` from 1 on; 0 is one that was never seen.
+        own: of each surface, in their order, the context features that it alone fills.
     """
 
     user: tuple[Feature, ...]
@@ -23,7 +24,13 @@ class RankingInputs:
     context: tuple[Feature, ...]
     vectors: tuple[Feature, ...]
     tasks: tuple[str, ...]
-    num_surfaces: int
+    surfaces: tuple[str, ...]
+    own: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def num_surfaces(self) -> int:
+        """How many there are, beside 0."""
+        return len(self.surfaces)
 
     @classmethod
     def of(
@@ -40,5 +47,14 @@ class RankingInputs:
             context=spec.inputs_of("context"),
             vectors=tuple(vectors),
             tasks=tuple(x.name for x in spec.labels_of(labels_of)),
-            num_surfaces=len(spec.surfaces),
+            surfaces=spec.surfaces,
+            own=tuple(spec.surface_features.get(name, ()) for name in spec.surfaces),
         )
+
+    def context_of(self, surface: int) -> tuple[Feature, ...]:
+        """The context features that a surface alone fills; for 0 those that all share."""
+        if surface:
+            mine = self.own[surface - 1] if self.own else ()
+            return tuple(f for f in self.context if f.name in mine)
+        owned = {name for names in self.own for name in names}
+        return tuple(f for f in self.context if f.name not in owned)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from feature_store.contracts.base import ENTITIES, Entity
+from models.nn.config import IdFacetsConfig
 from models.nn.id_table import DEFAULT_ROW, IdTable
 from models.nn.tokens import Token
 from models.protocol import Batch, RowWise
-from models.rankers.config import IdFacetsConfig
 from models.training.distributed import gather
 
 

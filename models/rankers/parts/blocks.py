@@ -6,19 +6,35 @@ together, W width of the table, O outputs.
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from feature_store.contracts.datasets import Feature
+from models.nn.config import SequenceConfig
 from models.nn.scopes import columns, sequence_groups
 from models.nn.tokens import NumericNormalizer, NumericRange, SequenceToken
 from models.protocol import Batch
-from models.rankers.config import CtrConfig
 
 _INITIAL_STD = 0.3
+
+
+class BlockSizes(Protocol):
+    """The widths that a block asks a ranker's configuration for."""
+
+    @property
+    def categorical_dim(self) -> int:
+        """Of categorical tables."""
+
+    @property
+    def sequence(self) -> SequenceConfig:
+        """How sequences are encoded."""
+
+    @property
+    def sequence_dim(self) -> int:
+        """What is left of a sequence."""
 
 
 class SharedTable(nn.Module):
@@ -83,7 +99,7 @@ class ScopeBlock(nn.Module):
     beside it.
     """
 
-    def __init__(self, features: Sequence[Feature], config: CtrConfig) -> None:
+    def __init__(self, features: Sequence[Feature], config: BlockSizes) -> None:
         super().__init__()
 
         def of(kind: str) -> tuple[Feature, ...]:

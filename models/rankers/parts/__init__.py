@@ -1,0 +1,1 @@
+"""What rankers are put together from: inputs, blocks of features, vectors from pools."""

@@ -1,0 +1,1 @@
+"""One ranker for all surfaces: a shared trunk, a tree for each surface, calibrated apart."""
