@@ -1,6 +1,7 @@
 """Id tables: rows of ids, the loss against a plain loop, what a step moves, what a pass learns."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,15 @@ from models.training.config import TrainingConfig
 from models.training.loop import Trainer
 from tests.model_fixtures.pairs import TINY, batch, groups, keys, tensors
 from tests.model_fixtures.world import spec
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps are so small that threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def fmix64(state: int) -> int:

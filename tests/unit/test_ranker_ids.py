@@ -1,6 +1,7 @@
 """Tables of ids in rankers: loaded, frozen, fine-tuned, faster where they are read often."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,6 +19,15 @@ from models.training.row_wise import RowWiseAdagrad, by_frequency
 from tests.model_fixtures import rankers
 
 IDS = IdFacetsConfig(facets="pairs, graph", user_rows=53, pin_rows=53, dim=4, min_count=1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps are so small that threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def batch(rows: int = 12) -> dict:
