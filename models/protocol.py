@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
+from feature_store.contracts.edges import EdgeInputs
 from feature_store.contracts.sequences import PairInputs, SequenceInputs
+from feature_store.reading.numbered import NumberedGraph
 from models.nn.tokens import NumericRange
 
 Batch = Mapping[str, Tensor]
@@ -45,12 +48,17 @@ class RowWise:
             that of the row that was read most.
         sharded: the rows lie with several ranks, and the gradient of a rank's rows is already that
             of all ranks; otherwise every rank has all rows.
+        max_norm: of a row, held after every step that moves it; 0 sets no bound.
+        sums: a buffer [rows] of the objective for the optimizer's state, where the objective has to
+            keep it beside the rows; the optimizer keeps it otherwise.
     """
 
     learning_rate: float = 0.05
     epsilon: float = 1e-8
     by_frequency: bool = False
     sharded: bool = False
+    max_norm: float = 0.0
+    sums: str = ""
 
 
 class Objective(nn.Module):
@@ -81,6 +89,13 @@ class Objective(nn.Module):
         sparse. All other parameters are AdamW's.
         """
         return {}
+
+    def meet(self, graph: NumberedGraph) -> None:
+        """The graph of a day, before anything is learned from it: rows for nodes that are new.
+
+        Asked where an upstream reads edges.
+        """
+        raise NotImplementedError
 
     def begin_day(self) -> None:
         """A new day of data begins; what was counted before may be made to weigh less."""
@@ -160,16 +175,25 @@ class Family(Protocol):
         """What makes a pair; asked of families that read pairs."""
         ...
 
-    def erase(
-        self, config: Any, tensors: dict[str, Tensor], entity: Entity, keys: npt.NDArray
-    ) -> int:
-        """Make nothing of what a file of a snapshot holds of some ids; asked likewise.
+    def edges(self, spec: DatasetSpec, config: Any) -> EdgeInputs:
+        """What is read of the graph of a day; asked of families that read edges."""
+        ...
+
+    def without(
+        self,
+        config: Any,
+        weights: Mapping[str, Tensor],
+        entity: Entity,
+        key_M: npt.NDArray[np.int64],
+    ) -> tuple[dict[str, Tensor], int]:
+        """A snapshot's weights without what they hold of some users or Pins.
+
+        Asked of families that read edges or pairs: theirs have a row for each of them.
 
         Args:
-            tensors: of the file; changed.
-            keys: hashed ids.
+            key_M: hashed ids.
 
         Returns:
-            How many rows were not zeros before.
+            The weights, and how many rows were taken out; 0 where there was none of them.
         """
         ...

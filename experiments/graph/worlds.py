@@ -17,7 +17,8 @@ from feature_store.contracts.base import shift_day
 from feature_store.contracts.edges import NODE_TYPES, GraphRules
 from feature_store.lake.filing import impressions
 from feature_store.lake.lake import Lake
-from feature_store.reading.graph import NumberedGraph, build_graph, read_graph
+from feature_store.reading.graph import build_graph, read_graph
+from feature_store.reading.numbered import NumberedGraph
 from jobs.datasets.separation import TwoKinds, auc
 from models.training.determinism import make_deterministic
 from models.transra.config import Anchor, DrawConfig, GraphConfig, ScoreConfig, ScoreName

@@ -64,16 +64,41 @@ class GraphRules:
             labels=self.labels or there,
         )
 
-    def kinds(self, spec: DatasetSpec) -> tuple[tuple[str, str, str], ...]:
-        """Every (head type, relation, tail type) that they can make of a data set, in order."""
-        own = self.of(spec)
-        found = [("user", name, "pin") for name in (*own.actions, *own.labels)]
-        if offsite := offsite_table(spec):
-            done = offsite.column("kind").values or ()
-            found += [("user", kind, to) for kind in done for to in ("item", "advertiser")]
-        if campaigns_table(spec):
-            found += [("pin", "promotes", "item"), ("advertiser", "owns", "pin")]
-        return tuple(sorted(set(found)))
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EdgeInputs:
+    """What a family reads of the graph of a day.
+
+    Attributes:
+        kinds: (head type, relation, tail type) that it knows; edges of others are left out.
+        least_degree: a node that fewer edges touch is left out, and its edges with it.
+        chunk_rows: edges of one kind that are drawn together.
+        power: a kind is drawn in proportion to its edges to this power; 1 takes every edge once.
+        passes, first_passes: over the graph, of a day that continues, and of one that begins.
+    """
+
+    kinds: tuple[tuple[str, str, str], ...]
+    least_degree: int
+    chunk_rows: int
+    power: float
+    passes: int
+    first_passes: int
+
+
+def edge_kinds(spec: DatasetSpec) -> tuple[tuple[str, str, str], ...]:
+    """Every (head type, relation, tail type) that a data set can have, in order.
+
+    Whatever the rules: a relation that has no edges is none to learn. Kinds of `offsite` are those
+    that its column declares.
+    """
+    names = (*spec.actions, *(x.name for x in spec.labels))
+    found = [("user", name, "pin") for name in names]
+    if offsite := offsite_table(spec):
+        done = offsite.column("kind").values or ()
+        found += [("user", kind, to) for kind in done for to in ("item", "advertiser")]
+    if campaigns_table(spec):
+        found += [("pin", "promotes", "item"), ("advertiser", "owns", "pin")]
+    return tuple(sorted(set(found)))
 
 
 def offsite_table(spec: DatasetSpec) -> Table | None:

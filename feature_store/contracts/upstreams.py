@@ -27,7 +27,7 @@ class UpstreamDeclaration(Contract):
         reads: what it learns from: rows of events, timelines of users, edges of a graph, or pairs
             of a user and a Pin.
         history_days: days of events that are read to learn from a day or to embed it, the day
-            itself among them; not for rows.
+            itself among them; for timelines and pairs.
         learns_as: another upstream whose labels it learns; None: those declared for its own name.
         pools: upstreams whose pools it reads as features, as of the end of yesterday. They are
             merged before it can run on the next day, and are made of another day's snapshot.
@@ -68,9 +68,10 @@ class UpstreamDeclaration(Contract):
                 f"upstream {self.name}: what is published embeds {' and '.join(ENTITIES)}, "
                 f"entities are {' and '.join(self.entities)}: published = false, or both"
             )
-        if self.reads == "rows" and self.history_days > 1:
+        if self.reads in ("rows", "edges") and self.history_days > 1:
             raise ValueError(
-                f"upstream {self.name}: history_days is not for rows, which are those of the day"
+                f"upstream {self.name}: history_days is for timelines and pairs; rows are those of "
+                "the day, and its graph remembers the days before it"
             )
         if len(set(self.pools)) < len(self.pools):
             raise ValueError(f"upstream {self.name}: pools names an upstream twice")

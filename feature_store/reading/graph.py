@@ -38,9 +38,11 @@ from feature_store.lake.lake import Lake
 from feature_store.lake.layout import Layout
 from feature_store.lake.schemas import arrow_schema
 from feature_store.lake.staging import sort_rows, stage_file
+from feature_store.reading.numbered import NumberedGraph
 
 _KIND = ("head_type", "relation", "tail_type")
 _CHUNK_ROWS = 65_536
+_NUL = "\x00"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,65 +187,51 @@ def _divide(parts: Iterator[pa.Table], folder: Path, buckets: int) -> None:
                 writers[b].write_table(rows.filter(pa.array(bucket == b)))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NumberedGraph:
-    """The graph of a day with nodes as numbers: ordered by type, then by id.
-
-    Attributes:
-        id_N: of each node.
-        type_N: positions in `NODE_TYPES`.
-        relations: (head type, relation, tail type), ordered.
-        head_K, relation_K, tail_K: edges.
-        weight_K: log(1 + count).
-        left_out: nodes with fewer edges than asked for, which are not in it.
-    """
-
-    id_N: npt.NDArray[np.object_]
-    type_N: npt.NDArray[np.int8]
-    relations: tuple[tuple[str, str, str], ...]
-    head_K: npt.NDArray[np.int64]
-    relation_K: npt.NDArray[np.int64]
-    tail_K: npt.NDArray[np.int64]
-    weight_K: npt.NDArray[np.float32]
-    left_out: int
-
-
 def read_graph(lake: Lake, ds: str, *, least_degree: int = 3) -> NumberedGraph:
     """The graph as of the end of a day, without nodes of few edges.
 
     A node goes where fewer than `least_degree` edges touch it, and its edges go with it, once: what
-    remains may have fewer.
+    remains may have fewer. Memory is that of the day's edges.
 
     Raises:
         MissingInput: the day is not there.
     """
     rows = lake.read(graph_table(), ds)
-    ends = {s: _nodes(rows, s) for s in ("head", "tail")}
-    names, at = np.unique(np.concatenate([ends["head"], ends["tail"]]), return_inverse=True)
+    ends = [_nodes(rows, side).combine_chunks() for side in ("head", "tail")]
+    name_M, at = _numbered(pa.concat_arrays(ends))
     head_K, tail_K = np.split(at, 2)
-    degree_N = np.bincount(at, minlength=len(names))
-    kept_N = degree_N >= least_degree
-    kept_K = kept_N[head_K] & kept_N[tail_K]
+    degree_M = np.bincount(at, minlength=len(name_M))
+    kept_M = degree_M >= least_degree
+    kept_K = kept_M[head_K] & kept_M[tail_K]
     used = np.unique(np.concatenate([head_K[kept_K], tail_K[kept_K]]))
-    kinds = pc.binary_join_element_wise(*(rows[c] for c in _KIND), "\x00")
-    kind_R, relation_K = np.unique(kinds.to_numpy().astype(str), return_inverse=True)
-    type_and_id = [name.split("\x00", 1) for name in names[used]]
+    kinds = pc.binary_join_element_wise(*(rows[c] for c in _KIND), _NUL).combine_chunks()
+    kind_R, relation_K = _numbered(kinds)
+    node_N = name_M.take(pa.array(used))
+    last = pc.cast(pc.cast(rows["last_day"], pa.date32()), pa.int32()).to_numpy()
     return NumberedGraph(
-        id_N=np.array([i for _, i in type_and_id], object),
-        type_N=np.array([int(t) for t, _ in type_and_id], np.int8),
-        relations=tuple(tuple(kind.split("\x00")) for kind in kind_R),
+        # A position in `NODE_TYPES` is one digit, and a NUL is behind it.
+        id_N=pc.utf8_slice_codeunits(node_N, 2).to_numpy(zero_copy_only=False),
+        type_N=pc.cast(pc.utf8_slice_codeunits(node_N, 0, 1), pa.int8()).to_numpy(),
+        relations=tuple(tuple(kind.split(_NUL)) for kind in kind_R.to_pylist()),
         head_K=np.searchsorted(used, head_K[kept_K]),
         relation_K=relation_K[kept_K],
         tail_K=np.searchsorted(used, tail_K[kept_K]),
         weight_K=np.log1p(rows["count"].to_numpy()[kept_K]).astype(np.float32),
-        left_out=len(names) - len(used),
+        last_K=last[kept_K].astype(np.int64),
+        left_out=len(name_M) - len(used),
     )
 
 
-def _nodes(rows: pa.Table, side: str) -> npt.NDArray[np.str_]:
+def _numbered(names: pa.StringArray) -> tuple[pa.StringArray, npt.NDArray[np.int64]]:
+    """Distinct names in order, and the place of each name among them."""
+    coded = names.dictionary_encode()
+    order = pc.sort_indices(coded.dictionary)
+    place = np.empty(len(order), np.int64)
+    place[order.to_numpy()] = np.arange(len(order))
+    return coded.dictionary.take(order), place[coded.indices.to_numpy()]
+
+
+def _nodes(rows: pa.Table, side: str) -> pa.ChunkedArray:
     """Type and id in one string: ids hold no NUL."""
-    types = pa.array(NODE_TYPES)
-    code = pc.cast(pc.index_in(rows[f"{side}_type"], value_set=types), pa.string())
-    joined = pc.binary_join_element_wise(code, rows[f"{side}_id"], "\x00")
-    found: npt.NDArray[np.str_] = joined.to_numpy().astype(str)
-    return found
+    code = pc.index_in(rows[f"{side}_type"], value_set=pa.array(NODE_TYPES))
+    return pc.binary_join_element_wise(pc.cast(code, pa.string()), rows[f"{side}_id"], _NUL)

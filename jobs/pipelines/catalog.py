@@ -134,7 +134,7 @@ class Pipeline:
     ) -> tuple[tuple[Read, Reference], ...]:
         """What a step reads: each read of the catalog with the artifact it is of."""
         refs = [(ref, found) for ref in step.inputs for found in self.expand(ref.what, upstream)]
-        if upstream and step.learns:
+        if upstream and step.learns and self.upstream(upstream).reads != "edges":
             refs += self._rested(step, upstream)
         if upstream and step.per_ranker:
             return (*refs, *(self._joined(upstream) if step.reads_pools != "never" else ()))

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from feature_store.contracts.artifacts import Counts, Events, Mark, Rows, Snapshot
+from feature_store.contracts.artifacts import Counts, Events, Graph, Mark, Rows, Snapshot
 from feature_store.contracts.base import ENTITIES, days_between, shift_day
 from feature_store.contracts.digests import content_digest
+from feature_store.contracts.edges import edge_kinds
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
 from jobs.engine.context import RunContext
@@ -56,16 +57,23 @@ def plan_training(ctx: RunContext, store: SnapshotStore) -> Plan:
     """
     recorded = ctx.previous(Snapshot(ctx.upstream))
     parent = store.of(recorded) if recorded else None
+    passes = ctx.pipeline.upstream(ctx.own_upstream).passes if parent is None else 1
+    days: tuple[str, ...]
     if parent:
         _check_parent(ctx, parent)
-    days = _days_since(ctx, parent) if parent else window_days(ctx)
-    read = [
-        *_referred_to(ctx, days[0]),
-        *_looked_back_on(ctx, days[0]),
-        *(a for d in days for a in _tables_of(ctx, d)),
-    ]
+    if _reads_edges(ctx):
+        # The graph of a day remembers those before it.
+        days, phases = (ctx.ds,), _one_phase(ctx.ds, parent)
+        read = [ctx.artifact(Graph())]
+    else:
+        days = _days_since(ctx, parent) if parent else window_days(ctx)
+        phases = _phases(days, parent, passes)
+        read = [
+            *_referred_to(ctx, days[0]),
+            *_looked_back_on(ctx, days[0]),
+            *(a for d in days for a in _tables_of(ctx, d)),
+        ]
     inputs = [f"{a.name}:{a.ds}:{a.digest}" for a in (*read, *_pools_of(ctx))]
-    passes = ctx.pipeline.upstream(ctx.own_upstream).passes if parent is None else 1
     if passes > 1:
         inputs.append(f"passes:{passes}")
     digest = content_digest(
@@ -77,12 +85,7 @@ def plan_training(ctx: RunContext, store: SnapshotStore) -> Plan:
         parent.snapshot_id if parent else "",
         *inputs,
     )
-    return Plan(
-        snapshot_id=f"{ctx.ds}-{digest}",
-        parent=parent,
-        days=days,
-        phases=_phases(days, parent, passes),
-    )
+    return Plan(snapshot_id=f"{ctx.ds}-{digest}", parent=parent, days=days, phases=phases)
 
 
 def model_digest(ctx: RunContext) -> str:
@@ -92,6 +95,8 @@ def model_digest(ctx: RunContext) -> str:
     pools = (pool.feature for pool in ctx.pool_inputs)
     parts = [f.model_dump_json() for f in (*inputs, *pools)]
     labels = [x.model_dump_json() for x in ctx.spec.labels_of(ctx.own_upstream)]
+    if _reads_edges(ctx):
+        parts += [" ".join(kind) for kind in edge_kinds(spec)]
     return content_digest(
         str(family_of(ctx).version),
         ctx.own_recipe.digest(("model", "counting")),
@@ -99,6 +104,10 @@ def model_digest(ctx: RunContext) -> str:
         *parts,
         *labels,
     )
+
+
+def _reads_edges(ctx: RunContext) -> bool:
+    return ctx.pipeline.upstream(ctx.own_upstream).reads == "edges"
 
 
 def window_days(ctx: RunContext) -> tuple[str, ...]:
@@ -119,6 +128,12 @@ def _days_since(ctx: RunContext, parent: SnapshotManifest) -> tuple[str, ...]:
         return (ctx.ds,)
     days = days_between(shift_day(parent.seen_days[-1], 1), ctx.ds)
     return tuple(d for d in days if ctx.manifests.get("validate", d, None))
+
+
+def _one_phase(ds: str, parent: SnapshotManifest | None) -> tuple[Pass, ...]:
+    """Of a graph: it is scored where there is a model, then learned."""
+    learned = Pass(kind="train", ds=ds)
+    return (Pass(kind="score", ds=ds), learned) if parent else (learned,)
 
 
 def _phases(

@@ -13,6 +13,7 @@ from feature_store.contracts.base import Upstream
 from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.embeddings.noise import rank_bound
 from feature_store.reading.counts import largest_counts
+from feature_store.reading.day_edges import DayEdges
 from feature_store.reading.entities import Arrays
 from feature_store.reading.examples import Order
 from feature_store.reading.readers import Reader
@@ -21,7 +22,7 @@ from jobs.engine.context import RunContext
 from jobs.engine.snapshots import BEST, CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.engine.training_watch import watcher_of
 from jobs.steps.maturity import matured
-from jobs.steps.model_inputs import examples, family_of, new_objective, reader
+from jobs.steps.model_inputs import examples, family_of, introduce, new_objective, reader
 from jobs.steps.training_guard import auc_metrics
 from jobs.steps.training_plan import Pass, Plan, model_digest
 from jobs.steps.training_scores import better, scored
@@ -95,6 +96,7 @@ class TrainingRun:
         rate = self.config.incremental_learning_rate if parent else self.config.learning_rate
         if parent:
             objective.load_state_dict(self.store.read(parent, MODEL))
+        introduce(objective, self._examples(self.plan.days[-1]))
         trainer = Trainer(
             objective,
             self.config,
@@ -111,7 +113,11 @@ class TrainingRun:
         if phase.kind == "score":
             self._score(phase)
             return
-        whole = self.ctx.lake.dataset(self.ctx.spec.events_table(), [phase.ds]).count_rows()
+        day = self._examples(phase.ds)
+        if isinstance(day, DayEdges):
+            whole = day.rows()
+        else:
+            whole = self.ctx.lake.dataset(self.ctx.spec.events_table(), [phase.ds]).count_rows()
         self.watcher.begin(f"{phase.ds} {phase.half}", whole)
         state = self.trainer.train(
             self._batches(phase),

@@ -10,8 +10,11 @@ _PRIMARY = (
 
 
 def scored(scores: Scores, tasks: tuple[str, ...]) -> Metrics:
-    """Every number of the primary task by its name; of others AUC, or all where there is none."""
-    if not tasks:
+    """Every number of the primary task by its name; of others AUC, or all where there is none.
+
+    Nothing where nothing was scored: there are no tasks, or no day before the first graph.
+    """
+    if not scores:
         return {}
     primary, *others = tasks
     known = {name: scores[primary][name] for name in _PRIMARY if name in scores[primary]}

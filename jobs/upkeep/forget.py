@@ -1,12 +1,12 @@
 """`derm forget`: remove users or Pins from everything that is kept, and prove that they are gone.
 
 Removed from: events, feature snapshots (their rows, and their ids inside lists and sequences),
-late rows, quarantine, raw, daily and every retained pool, rows of ids in snapshots of models, every
-slot of the online store with its drafts and saved files, for Pins the index, and what killed steps
-have left. Partitions are rewritten in place, a bucket at a time, and manifests take their new
-digests, so nothing has to be recomputed. Then the tables are read by column, and everything else
-below the home by a scanner that knows nothing of the layout. What nobody here can look into is said
-(`leftovers.UNSEEN`).
+late rows, quarantine, raw, daily and every retained pool, every slot of the online store with its
+drafts and saved files, for Pins the index, models that have a row for each of them, and what killed
+steps have left. Partitions are
+rewritten in place, a bucket at a time, and manifests take their new digests, so nothing has to be
+recomputed. Then the tables are read by column, and everything else below the home by a scanner
+that knows nothing of the layout. What nobody here can look into is said (`leftovers.UNSEEN`).
 It has the pipeline alone; killed anywhere, the same command finishes it, and no day begins before.
 """
 
@@ -72,7 +72,8 @@ class Begun(Contract):
     Attributes:
         ids: SHA-256 of each id.
         known: of those that the home knew.
-        partitions: what may be rewritten, and snapshots with rows of ids, as they were before.
+        partitions: what may be rewritten, as it was before; snapshots too that have a row for each
+            user or Pin.
     """
 
     entity: Entity
@@ -154,8 +155,8 @@ def forget(
         for ds in ctx.lake.days(table.name):
             if removed := scrub_day(ctx.lake, table, ds, entity, gone, lists):
                 found.setdefault(in_lake(table.name), {})[ds] = removed
+    found |= forget_rows.forget_rows(ctx, entity, gone)
     # Also what an attempt before this one has rewritten.
-    found |= forget_rows.erase(ctx, entity, ids)
     renamed = [(was, now) for was in begun.partitions if (now := _as_it_is(ctx, was)) != was]
     ctx.manifests.relabel(renamed)
     online, unproved = unpublish(ctx, entity, gone, {was.digest: now for was, now in renamed})
@@ -280,8 +281,8 @@ def _digest(entity_id: str) -> str:
 
 
 def _as_it_is(ctx: RunContext, was: Artifact) -> Artifact:
-    if forget_rows.is_snapshot(was):
+    if not was.table:
         return forget_rows.as_it_is(ctx, was)
-    name = was.table
     # Retention may have dropped the day since.
-    return ctx.lake.artifact(name, was.ds) if was.ds in ctx.lake.days(name) else was
+    kept = was.ds in ctx.lake.days(was.table)
+    return ctx.lake.artifact(was.table, was.ds) if kept else was

@@ -1,81 +1,86 @@
-"""What upstreams of ids have learned of users or Pins, erased from every snapshot.
+"""Taking users or Pins out of models that have a row for each: those that learn edges or pairs.
 
-A table of ids has a row for a person, found by the hash of the id. The row, its counter and what
-the optimizer keeps for it become zeros in every snapshot there is, whether or not a day still needs
-it; drafts, which are checkpoints of a training that was killed, go. A snapshot is written beside
-and renamed, so that it is whole whenever somebody dies, and erasing again changes nothing: that is
-also the proof.
+Rows go by the hash of the id, which nobody who looks for the id itself would find. A snapshot is
+written again without them, in the place of the one that was, and goes by the same id. Drafts, which
+trainings that were killed have left, go.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from feature_store.contracts.artifacts import Snapshot
-from feature_store.contracts.base import Entity, Upstream
+from feature_store.contracts.base import Entity
 from feature_store.contracts.errors import DermError
 from feature_store.contracts.manifests import Artifact, SnapshotManifest
+from feature_store.contracts.upstreams import UpstreamDeclaration
 from feature_store.lake.buckets import stable_hash
 from jobs.engine.context import RunContext
+from jobs.engine.presence import bytes_in
 from jobs.engine.snapshots import MODEL, OPTIMIZER, SnapshotStore, weights_digest
 from models.registry import family
 
-Keys = npt.NDArray[np.int64]
 
-
-def recorded(ctx: RunContext) -> tuple[Artifact, ...]:
-    """The snapshots of upstreams of ids, as manifests name them; several days may name one."""
-    wanted = {Snapshot(name) for name in _upstreams(ctx)}
-    found = (
-        artifact
-        for ds in ctx.manifests.days()
-        for manifest in ctx.manifests.of_day(ds)
-        for artifact in manifest.outputs
-        if artifact.name in wanted
-    )
-    return tuple(dict.fromkeys(found))
-
-
-def erase(ctx: RunContext, entity: Entity, ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Erase ids from every snapshot; how many rows of tables are zeros now, by upstream and day.
-
-    Raises:
-        ManifestCorrupt: a snapshot is damaged.
-        DermError: something of an id was found again afterwards.
-    """
-    keys = stable_hash(pa.array(ids, pa.string())).view(np.int64)
-    found: dict[str, dict[str, int]] = {}
-    for upstream in _upstreams(ctx):
-        store = SnapshotStore(ctx.root, upstream)
-        _finish(store)
-        for manifest in _snapshots(store):
-            if rows := _erase(ctx, store, manifest, entity, keys):
-                days = found.setdefault(Snapshot(upstream), {})
-                days[manifest.ds] = days.get(manifest.ds, 0) + rows
-        _prove(ctx, store, entity, keys)
-    return found
+def recorded(ctx: RunContext) -> Iterator[Artifact]:
+    """The snapshots with such rows, as the steps of every day recorded them."""
+    for upstream in _with_rows(ctx):
+        for ds in ctx.manifests.days():
+            if trained := ctx.manifests.get("train", ds, upstream.name):
+                yield trained.output(Snapshot(upstream.name))
 
 
 def as_it_is(ctx: RunContext, was: Artifact) -> Artifact:
-    """A recorded snapshot with the digest that it has now; unchanged where it is gone."""
-    upstream = was.name.removeprefix(Snapshot(""))
-    manifest = SnapshotStore(ctx.root, upstream).manifest(was.uri.rpartition("/")[2])
-    return was.model_copy(update={"digest": weights_digest(manifest)}) if manifest else was
+    """A snapshot of `recorded` as it is now; as it was where retention has removed it."""
+    folder = ctx.root / was.uri
+    manifest = _store(ctx, str(was.reference.upstream)).manifest(folder.name)
+    if manifest is None:
+        return was
+    return was.model_copy(update={"digest": weights_digest(manifest), "size": bytes_in(folder)})
 
 
-def is_snapshot(artifact: Artifact) -> bool:
-    """Whether an artifact is one of these, and no table."""
-    return artifact.name.startswith(Snapshot(""))
+def forget_rows(ctx: RunContext, entity: Entity, gone: pa.Array) -> dict[str, dict[str, int]]:
+    """Write every snapshot again that has rows of the ids; rows by snapshot and its day.
+
+    Raises:
+        DermError: a row was found again after all were removed.
+    """
+    key_M = stable_hash(gone).view("i8")
+    found: dict[str, dict[str, int]] = {}
+    for upstream in _with_rows(ctx):
+        store, known = _store(ctx, upstream.name), family(upstream.family)
+        model = ctx.recipe.of(upstream).model
+        _finish(store)
+        for manifest in _snapshots(store):
+            left, removed = known.without(model, store.read(manifest, MODEL), entity, key_M)
+            if not removed:
+                continue
+            files = {MODEL: left, OPTIMIZER: store.read(manifest, OPTIMIZER)}
+            store.write_draft(manifest, files)
+            store.promote(manifest.snapshot_id)
+            of_upstream = found.setdefault(Snapshot(upstream.name), {})
+            of_upstream[manifest.ds] = of_upstream.get(manifest.ds, 0) + removed
+        for manifest in _snapshots(store):
+            if known.without(model, store.read(manifest, MODEL), entity, key_M)[1]:
+                raise DermError(
+                    "a model still has a row of somebody who was to be forgotten",
+                    where=str(store.folder(manifest.snapshot_id)),
+                    expected="none",
+                    found=f"rows of some of {len(gone)} {entity} ids",
+                    hint="a step was running: pause the daily run and forget again",
+                )
+    return found
 
 
-def _upstreams(ctx: RunContext) -> Iterable[Upstream]:
-    return [u.name for u in ctx.pipeline.upstreams if u.reads == "pairs"]
+def _with_rows(ctx: RunContext) -> tuple[UpstreamDeclaration, ...]:
+    return tuple(u for u in ctx.pipeline.upstreams if u.reads in ("edges", "pairs"))
+
+
+def _store(ctx: RunContext, upstream: str) -> SnapshotStore:
+    return SnapshotStore(ctx.root, upstream)
 
 
 def _finish(store: SnapshotStore) -> None:
-    """Rename what an erasure before this one had written; discard all other drafts."""
+    """Rename what a forget before this one had written; discard all other drafts."""
     for draft in sorted(store.root.glob(".*.draft")):
         snapshot_id = draft.name[1:].removesuffix(".draft")
         if store.draft_manifest(snapshot_id) and store.manifest(snapshot_id) is None:
@@ -84,38 +89,7 @@ def _finish(store: SnapshotStore) -> None:
             store.discard(snapshot_id)
 
 
-def _snapshots(store: SnapshotStore) -> list[SnapshotManifest]:
-    names = sorted(path.name for path in store.root.glob("[!.]*") if path.is_dir())
-    return [manifest for name in names if (manifest := store.manifest(name))]
-
-
-def _erase(
-    ctx: RunContext, store: SnapshotStore, manifest: SnapshotManifest, entity: Entity, keys: Keys
-) -> int:
-    """Write a snapshot without what it learned of some ids; how many rows that were."""
-    files = {name: store.read(manifest, name) for name in (MODEL, OPTIMIZER)}
-    declared = ctx.pipeline.upstream(store.upstream)
-    model = ctx.recipe.of(declared).model
-    rows = sum(
-        family(declared.family).erase(model, tensors, entity, keys) for tensors in files.values()
-    )
-    if rows:
-        store.write_draft(manifest, files)
-        store.promote(manifest.snapshot_id)
-    return int(rows)
-
-
-def _prove(ctx: RunContext, store: SnapshotStore, entity: Entity, keys: Keys) -> None:
-    """Read every snapshot again: there must be nothing left to erase.
-
-    Raises:
-        DermError: there is.
-    """
-    for manifest in _snapshots(store):
-        if rows := _erase(ctx, store, manifest, entity, keys):
-            raise DermError(
-                "a snapshot still holds what was learned of an id",
-                where=str(store.folder(manifest.snapshot_id)),
-                expected="zeros",
-                found=f"{rows} rows that are none",
-            )
+def _snapshots(store: SnapshotStore) -> Iterator[SnapshotManifest]:
+    for folder in sorted(store.root.glob("[!.]*")):
+        if manifest := store.manifest(folder.name):
+            yield manifest

@@ -1,6 +1,6 @@
 """Id tables as a family of upstreams: read pairs, embed users and Pins that have a row."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from models.id_tables.objective import IdTablesObjective
 from models.id_tables.pairs import pair_inputs
 from models.nn.id_table import IdRows
 from models.protocol import FirstWindow, Objective
+from models.training.checkpoint import Tensors
 
 
 class IdTablesFamily:
@@ -56,27 +57,24 @@ class IdTablesFamily:
         """What makes a pair."""
         return pair_inputs(spec, config)
 
-    def erase(
+    def without(
         self,
         config: IdTablesConfig,
-        tensors: dict[str, Tensor],
+        weights: Mapping[str, Tensor],
         entity: Entity,
-        keys: npt.NDArray[np.int64],
-    ) -> int:
-        """Zero the rows of some ids in a snapshot's tensors; how many were not zeros before.
+        key_M: npt.NDArray[np.int64],
+    ) -> tuple[Tensors, int]:
+        """A snapshot's weights with zeros for rows of some users or Pins; how many were not zeros.
 
-        A table's row, its counter and its optimizer's sum count as one each. What shares a row
-        begins anew. The sketches of the softmax stay: numbers of all ids together, which fade.
+        What shares a row begins anew. The sketches of the softmax stay: sums over all ids that hash
+        alike, which fade.
         """
         table = IdRows(config.user if entity == "user" else config.pin)
-        row_M = torch.unique(table.rows_of(torch.from_numpy(keys)))
-        name = f"table.{entity}"
-        erased = 0
-        for part in (f"{name}.weight", f"{name}.count_R", f"row_sum/{name}.weight"):
-            if (found := tensors.get(part)) is not None:
-                erased += int((found[row_M] != 0).reshape(len(row_M), -1).any(dim=1).sum())
-                tensors[part] = found.index_fill(0, row_M, 0)
-        return erased
+        row_R = torch.unique(table.rows_of(torch.from_numpy(key_M)))
+        names = [f"table.{entity}.{part}" for part in ("weight", "count_R", "sum_R")]
+        held = [weights[name][row_R].reshape(len(row_R), -1).any(dim=1) for name in names]
+        erased = {name: weights[name].index_fill(0, row_R, 0) for name in names}
+        return {**weights, **erased}, int(torch.stack(held).any(dim=0).sum())
 
 
 FAMILY = IdTablesFamily()

@@ -17,7 +17,7 @@ from models.nn.mixed_negatives import SamplingProbability
 from models.nn.sampled_softmax import Positives, SampledSoftmax
 from models.protocol import Batch, Metric, Objective, RowWise
 from models.training.distributed import gather, gather_with_gradient, sum_over_ranks
-from models.training.pairs import PairMetrics
+from models.training.pair_metrics import PairMetrics
 
 TASK = "positive"
 
@@ -51,8 +51,13 @@ class IdTablesObjective(Objective):
 
     def tables(self) -> dict[str, RowWise]:
         """Both tables: a step moves the rows of its ids."""
-        how = RowWise(learning_rate=self.config.learning_rate, sharded=self._sharded)
-        return {f"table.{entity}.weight": how for entity in ENTITIES}
+        rate = self.config.learning_rate
+        return {
+            f"table.{e}.weight": RowWise(
+                learning_rate=rate, sums=f"table.{e}.sum_R", sharded=self._sharded
+            )
+            for e in ENTITIES
+        }
 
     def begin_day(self) -> None:
         """Let what was drawn on the days before weigh less than what the new one brings."""

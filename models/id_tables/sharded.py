@@ -37,6 +37,7 @@ class ShardedIdTable(IdRows):
         rank, ranks = world()
         mine = [block[(rank - first) % ranks :: ranks] for first, block in starting_rows(config)]
         self.weight = nn.Parameter(torch.cat(mine))
+        self.register_buffer("sum_R", torch.zeros(len(self.weight)))
 
     def look_up(self, row_HN: Tensor) -> Tensor:
         """The rows of all ranks, [H, N, D]."""

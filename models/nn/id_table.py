@@ -69,7 +69,8 @@ class IdTable(IdRows):
     """All rows in one place; gradients are sparse.
 
     Args:
-        trained: False leaves the rows as they are: a buffer, which no optimizer sees.
+        trained: False leaves the rows as they are: a buffer, which no optimizer sees. The state of
+            the optimizer lies beside the rows of one that is trained (`sum_R`, a number per row).
 
     Source: as `IdRows`.
     Deviations: none.
@@ -80,23 +81,13 @@ class IdTable(IdRows):
         start_RD = torch.cat([block for _, block in starting_rows(config)])
         if trained:
             self.weight = nn.Parameter(start_RD)
+            self.register_buffer("sum_R", torch.zeros(config.rows))
         else:
             self.register_buffer("weight", start_RD)
 
     def look_up(self, row_HN: Tensor) -> Tensor:
         """The vectors of rows, [H, N, D]."""
         return functional.embedding(row_HN, self.weight, sparse=self.weight.requires_grad)
-
-    @torch.no_grad()
-    def erase(self, key_N: Tensor) -> Tensor:
-        """Make nothing of what was learned of ids; the rows [M] that are zeros now.
-
-        Whoever shares a row with them begins anew, as they would.
-        """
-        row_M: Tensor = torch.unique(self.rows_of(key_N))
-        self.weight[row_M] = 0.0
-        self.count_R[row_M] = 0
-        return row_M
 
 
 def starting_rows(config: IdTableConfig) -> Iterator[tuple[int, Tensor]]:

@@ -14,7 +14,7 @@ from models.pinnerformer.config import PinnerFormerConfig
 from models.pinnerformer.model import PinnerFormer
 from models.protocol import Batch, Metric, Objective
 from models.training.distributed import gather, gather_with_gradient, sum_over_ranks
-from models.training.pairs import PairMetrics
+from models.training.pair_metrics import PairMetrics
 
 TASK = "positive"
 

@@ -14,6 +14,7 @@ from models.training.checkpoint import Tensors
 from models.training.distributed import gather, world
 
 _SUM, _READ = "row_sum", "row_read"
+_TINY = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,12 +23,14 @@ class _Table:
 
     Attributes:
         read_R: how often each row was read; of no rows where that says nothing.
+        kept: whether the module keeps the state.
     """
 
     weight_RD: nn.Parameter
     sum_R: Tensor
     read_R: Tensor
     how: RowWise
+    kept: bool
 
 
 class RowWiseAdagrad:
@@ -46,13 +49,15 @@ class RowWiseAdagrad:
     """
 
     def __init__(self, module: nn.Module, tables: Mapping[str, RowWise]) -> None:
-        named = dict(module.named_parameters())
+        named, buffers = dict(module.named_parameters()), dict(module.named_buffers())
         self._tables = {}
         for name, how in tables.items():
-            weight_RD = named[name]
-            sum_R = weight_RD.detach().new_zeros(len(weight_RD))
+            weight_RD, kept = named[name], bool(how.sums)
+            sum_R = buffers[how.sums] if kept else weight_RD.detach().new_zeros(len(weight_RD))
             read_R = sum_R.new_zeros(len(sum_R) if how.by_frequency else 0, dtype=torch.int64)
-            self._tables[name] = _Table(weight_RD=weight_RD, sum_R=sum_R, read_R=read_R, how=how)
+            self._tables[name] = _Table(
+                weight_RD=weight_RD, sum_R=sum_R, read_R=read_R, how=how, kept=kept
+            )
 
     def zero_grad(self) -> None:
         """Forget the gradients of the last step."""
@@ -72,10 +77,15 @@ class RowWiseAdagrad:
             if table.how.by_frequency:
                 pace_N = pace_N * by_frequency(table.read_R[row_N], table.read_R.max())
             table.weight_RD.index_add_(0, row_N, -pace_N[:, None] * grad_ND)
+            if table.how.max_norm:
+                moved_ND = table.weight_RD[row_N]
+                norm_N1 = moved_ND.norm(dim=1, keepdim=True).clamp(min=_TINY)
+                table.weight_RD[row_N] = moved_ND * (table.how.max_norm / norm_N1).clamp(max=1.0)
 
     def tensors(self) -> Tensors:
         """The state on the CPU, named `row_sum/<parameter>`, and `row_read/...` where it counts."""
-        found = {f"{_SUM}/{name}": t.sum_R.cpu().clone() for name, t in self._tables.items()}
+        mine = {name: table for name, table in self._tables.items() if not table.kept}
+        found = {f"{_SUM}/{name}": table.sum_R.cpu().clone() for name, table in mine.items()}
         counted = {n: t for n, t in self._tables.items() if t.how.by_frequency}
         return found | {f"{_READ}/{n}": t.read_R.cpu().clone() for n, t in counted.items()}
 

@@ -125,7 +125,10 @@ class GraphConfig:
         embedding_dim: width of a node's vector; complex scores take it as half as many numbers.
         max_norm: of a node's vector, held after every step; 0 sets no bound.
         table_learning_rate: of the nodes (Adagrad, one accumulator per node).
-        learning_rate: of everything else (Adam).
+        learning_rate: of everything else (Adam); as an upstream, the training's own.
+        least_degree: as an upstream, a node that fewer edges touch is left out.
+        passes, first_passes: as an upstream, over the graph of a day that continues, and of one
+            that begins.
     """
 
     score: ScoreConfig = field(default_factory=ScoreConfig)
@@ -135,8 +138,14 @@ class GraphConfig:
     max_norm: float = 1.0
     table_learning_rate: float = 0.1
     learning_rate: float = 1e-3
+    least_degree: int = 3
+    passes: int = 2
+    first_passes: int = 20
 
     def __post_init__(self) -> None:
+        for name in ("least_degree", "passes", "first_passes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected >= 1, found {getattr(self, name)}")
         if self.embedding_dim < 1 or (self.score.name in _COMPLEX and self.embedding_dim % 2):
             raise ValueError(
                 f"embedding_dim: expected >= 1, and even for {' and '.join(_COMPLEX)}, "

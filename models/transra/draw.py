@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.reading.numbered import RelationChunks
 from models.transra.config import DrawConfig
 from models.transra.graph import SIDES, Graph, Ints, KnownAnswers, Shares, Side
 
@@ -82,58 +83,34 @@ class Draw:
         self.graph, self.config = graph, config
         self._known = KnownAnswers(graph.triples, len(graph), len(graph.relations))
         self._shares = Shares(graph.triples, len(graph), len(graph.relations))
-        relation_K = graph.triples.relation_K
-        self._order_K = np.argsort(relation_K, kind="stable")
-        self._count_R = np.bincount(relation_K, minlength=len(graph.relations))
-        self._first_R = np.cumsum(self._count_R) - self._count_R
-        used = {graph.type_of(int(r), s) for r in np.flatnonzero(self._count_R) for s in SIDES}
+        self.chunks = RelationChunks(
+            graph.triples.relation_K,
+            len(graph.relations),
+            size=config.chunk_rows,
+            power=config.relation_power,
+        )
+        there_R = np.flatnonzero(self.chunks.count_R)
+        used = {graph.type_of(int(r), s) for r in there_R for s in SIDES}
         self._types = sorted(used)
         self._types_of = {side: graph.types_of(side) for side in SIDES}
-
-    def per_pass(self) -> Ints:
-        """How many triples of each relation a pass draws; together as many as there are."""
-        weight_R = self._count_R.astype(np.float64) ** self.config.relation_power
-        weight_R[self._count_R == 0] = 0.0
-        wanted_R = len(self.graph.triples) * weight_R / max(weight_R.sum(), 1.0)
-        drawn_R: Ints = np.floor(wanted_R).astype(np.int64)
-        missing = len(self.graph.triples) - int(drawn_R.sum())
-        drawn_R[np.argsort(drawn_R - wanted_R, kind="stable")[:missing]] += 1
-        return drawn_R
 
     def batches(self, *seed: int) -> Iterator[Drawn]:
         """The batches of one pass."""
         random = np.random.default_rng(seed)
-        rows_GC, valid_GC = self._chunks(random)
+        rows_GC, valid_GC = self.chunks.draw(random)
         for first in range(0, len(rows_GC), self.config.chunks):
             chosen = slice(first, first + self.config.chunks)
-            yield self._batch(rows_GC[chosen], valid_GC[chosen], random)
+            yield self.batch(rows_GC[chosen], valid_GC[chosen], random)
 
-    def _chunks(self, random: np.random.Generator) -> tuple[Ints, npt.NDArray[np.bool_]]:
-        """Rows of triples [G, C] of a pass, in random order, and which of them count."""
-        size = self.config.chunk_rows
-        rows, valid = [], []
-        for relation in np.flatnonzero(self.per_pass()):
-            drawn = self._rows_of(int(relation), random)
-            filled = -len(drawn) % size
-            rows.append(np.concatenate([drawn, np.repeat(drawn[:1], filled)]).reshape(-1, size))
-            counts = np.ones(rows[-1].size, bool)
-            counts[len(drawn) :] = False
-            valid.append(counts.reshape(-1, size))
-        if not rows:
-            return np.empty((0, size), np.int64), np.empty((0, size), bool)
-        order = random.permutation(sum(map(len, rows)))
-        return np.concatenate(rows)[order], np.concatenate(valid)[order]
-
-    def _rows_of(self, relation: int, random: np.random.Generator) -> Ints:
-        """Triples of a relation, each as often as any other, give or take one."""
-        first, count = int(self._first_R[relation]), int(self._count_R[relation])
-        drawn = int(self.per_pass()[relation])
-        rounds = [random.permutation(count) for _ in range(-(-drawn // count))]
-        return self._order_K[first + np.concatenate(rounds)[:drawn]]
-
-    def _batch(
+    def batch(
         self, rows_GC: Ints, valid_GC: npt.NDArray[np.bool_], random: np.random.Generator
     ) -> Drawn:
+        """A batch of triples whose rows are given.
+
+        Args:
+            rows_GC: each chunk of one relation.
+            valid_GC: which of them count.
+        """
         triples = self.graph.triples
         relation_G = triples.relation_K[rows_GC[:, 0]]
         drawn = {t: self._negatives(t, random) for t in self._types}

@@ -75,8 +75,24 @@ class GraphModel(nn.Module):
     @torch.no_grad()
     def everybody(self) -> npt.NDArray[np.float32]:
         """The vectors [N, D] of all nodes."""
-        found: npt.NDArray[np.float32] = self.vectors(torch.arange(len(self.table))).numpy()
+        found: npt.NDArray[np.float32] = (
+            self.vectors(torch.arange(len(self.table), device=self.table.vector_ND.device))
+            .cpu()
+            .numpy()
+        )
         return found
+
+    def resize(self, nodes: int) -> None:
+        """Room for another number of nodes; what was there is gone."""
+        self.table.resize(nodes)
+        self.type_N = self.type_N.new_zeros(nodes)
+        if self.config.score.anchor == "snapshot":
+            self.before_ND = self.before_ND.new_zeros(nodes, self.config.embedding_dim)
+            self.known_before_N = self.known_before_N.new_zeros(nodes)
+
+    def tensor(self, array: npt.NDArray) -> Tensor:
+        """An array where the model is."""
+        return torch.from_numpy(array).to(self.table.vector_ND.device)
 
     def forward(self, drawn: Drawn, found_UD: Tensor) -> dict[str, Tensor]:
         """The losses of a batch: `total`, and what it is the sum of.
@@ -84,8 +100,8 @@ class GraphModel(nn.Module):
         Args:
             found_UD: the rows of the table for `drawn.node_U`.
         """
-        vector_UD = self.vectors(torch.from_numpy(drawn.node_U), found_UD)
-        weight_GC = torch.from_numpy(drawn.weight_GC)
+        vector_UD = self.vectors(self.tensor(drawn.node_U), found_UD)
+        weight_GC = self.tensor(drawn.weight_GC)
         by_side = _Questions(self, drawn, vector_UD)
         of_triple_GC = by_side.loss("head") + by_side.loss("tail")
         fit = (of_triple_GC * weight_GC).sum() / weight_GC.sum().clamp(min=1e-9) / 2
@@ -101,7 +117,7 @@ class GraphModel(nn.Module):
         """What the snapshot anchor adds: squared distances to yesterday, by its weight."""
         if self.config.score.anchor != "snapshot":
             return found_UD.new_zeros(())
-        node_U = torch.from_numpy(drawn.node_U)
+        node_U = self.tensor(drawn.node_U)
         known_U1 = self.known_before_N[node_U][:, None]
         away_UD = (found_UD - self.before_ND[node_U]) * known_U1
         mean = away_UD.square().sum() / max(len(node_U), 1)
@@ -113,9 +129,9 @@ class GraphModel(nn.Module):
         Source: Lacroix et al. 2018, equation 5.
         """
         relation = dict(self.score.named_parameters()).get("relation")
-        parts = [vector_UD[torch.from_numpy(drawn.ends(side))] for side in SIDES]
+        parts = [vector_UD[self.tensor(drawn.ends(side))] for side in SIDES]
         if relation is not None:
-            chosen_GCD = relation[torch.from_numpy(drawn.relation_G)][:, None]
+            chosen_GCD = relation[self.tensor(drawn.relation_G)][:, None]
             parts.append(chosen_GCD.expand_as(parts[0]))
         cubed = [_squared_moduli(part).pow(1.5).sum(-1) for part in parts]
         summed = (torch.stack(cubed).sum(0) * weight_GC).sum()
@@ -127,9 +143,9 @@ class _Questions:
 
     def __init__(self, model: GraphModel, drawn: Drawn, vector_UD: Tensor) -> None:
         self._model, self._drawn, self._vector_UD = model, drawn, vector_UD
-        self._relation_G = torch.from_numpy(drawn.relation_G)
+        self._relation_G = model.tensor(drawn.relation_G)
         self._end = {
-            side: nn.functional.embedding(torch.from_numpy(drawn.ends(side)), vector_UD)
+            side: nn.functional.embedding(self._model.tensor(drawn.ends(side)), vector_UD)
             for side in SIDES
         }
         self._hit_GC = model.score.triples(self._end["head"], self._relation_G, self._end["tail"])
@@ -141,7 +157,7 @@ class _Questions:
         out = torch.zeros_like(self._hit_GC)
         for (of_side, of_type), asked in self._drawn.asked.items():
             if of_side == side:
-                chosen_K = torch.from_numpy(asked.chunk_K)
+                chosen_K = self._model.tensor(asked.chunk_K)
                 found = self._of_type(question_GCE[chosen_K], asked, side, of_type)
                 out = out.index_copy(0, chosen_K, found)
         return out
@@ -149,11 +165,11 @@ class _Questions:
     def _of_type(self, question_KCE: Tensor, asked: Asked, side: Side, of_type: int) -> Tensor:
         """The loss_KC of chunks whose candidates are of one type."""
         model, pool = self._model, self._drawn.pools[of_type]
-        chosen_K = torch.from_numpy(asked.chunk_K)
+        chosen_K = self._model.tensor(asked.chunk_K)
         hit_KC, relation_K = self._hit_GC[chosen_K], self._relation_G[chosen_K]
-        pool_PD = nn.functional.embedding(torch.from_numpy(pool.at_P), self._vector_UD)
+        pool_PD = nn.functional.embedding(self._model.tensor(pool.at_P), self._vector_UD)
         candidate = model.score.candidate(pool_PD, relation_K)
-        masked = torch.from_numpy(asked.known)
+        masked = self._model.tensor(asked.known)
         if model.config.loss.name != "softmax":
             return self._ranked(hit_KC, question_KCE, candidate, masked)
         scale = model.log_scale.exp()
@@ -179,9 +195,9 @@ class _Questions:
     ) -> Tensor:
         """Softmax over drawn nodes and those of the chunk, each by how likely it is a candidate."""
         rows_K1 = (self._drawn.weight_GC[asked.chunk_K] > 0).sum(1, keepdims=True)
-        masked = (torch.from_numpy(asked.known), self._repeated(asked.chunk_K))
+        masked = (self._model.tensor(asked.known), self._repeated(asked.chunk_K))
         log_q = [
-            torch.from_numpy(np.log(drawn_share + (rows_K1 - 1) * share).astype(np.float32))
+            self._model.tensor(np.log(drawn_share + (rows_K1 - 1) * share).astype(np.float32))
             for share in (asked.share_KP, asked.share_KC)
         ]
         others = [
@@ -201,7 +217,7 @@ class _Questions:
         for side in SIDES:
             at_KC = drawn.ends(side)[chunks_K]
             masked = masked | (at_KC[:, :, None] == at_KC[:, None, :])
-        return torch.from_numpy(np.flatnonzero(masked))
+        return self._model.tensor(np.flatnonzero(masked))
 
     def _ranked(
         self, hit_KC: Tensor, question_KCE: Tensor, candidate: Tensor, masked: Tensor

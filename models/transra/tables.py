@@ -12,7 +12,7 @@ _TINY = 1e-10
 class NodeTable(nn.Module):
     """A vector per node, and Adagrad's accumulator, one number per node.
 
-    Both are buffers: an optimizer that goes over all parameters would touch every row each step.
+    No optimizer that goes over all parameters may have it: it would touch every row each step.
 
     Args:
         nodes: N.
@@ -26,10 +26,9 @@ class NodeTable(nn.Module):
     def __init__(self, nodes: int, width: int) -> None:
         super().__init__()
         start_ND = nn.functional.normalize(torch.randn(nodes, width), dim=-1)
-        self.register_buffer("vector_ND", start_ND)
+        self.vector_ND = nn.Parameter(start_ND)
         self.register_buffer("squares_N", torch.zeros(nodes))
 
-    vector_ND: Tensor
     squares_N: Tensor
 
     def __len__(self) -> int:
@@ -37,7 +36,13 @@ class NodeTable(nn.Module):
 
     def gather(self, node_U: Tensor) -> Tensor:
         """The vector_UD of some nodes as a leaf of their own, which gathers a gradient."""
-        return self.vector_ND[node_U].requires_grad_()
+        return self.vector_ND.detach()[node_U].requires_grad_()
+
+    def resize(self, nodes: int) -> None:
+        """Room for another number of nodes; what was there is gone."""
+        wide = self.vector_ND.new_zeros(nodes, self.vector_ND.shape[1])
+        self.vector_ND = nn.Parameter(wide)
+        self.squares_N = self.squares_N.new_zeros(nodes)
 
     @torch.no_grad()
     def update(self, node_U: Tensor, found_UD: Tensor, *, rate: float, max_norm: float) -> None:
@@ -58,5 +63,5 @@ class NodeTable(nn.Module):
             moved_UD *= (max_norm / moved_UD.norm(dim=1, keepdim=True).clamp(min=_TINY)).clamp(
                 max=1.0
             )
-        self.vector_ND.index_copy_(0, node_U, moved_UD)
+        self.vector_ND.data.index_copy_(0, node_U, moved_UD)
         self.squares_N.index_copy_(0, node_U, squares_U)

@@ -36,7 +36,8 @@ class GraphTrainer:
 
     def __init__(self, model: GraphModel, graph: Graph, *, seed: int) -> None:
         self.model, self.draw, self.seed = model, Draw(graph, model.config.draw), seed
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=model.config.learning_rate)
+        dense = [p for p in model.parameters() if p is not model.table.vector_ND]
+        self.optimizer = torch.optim.Adam(dense, lr=model.config.learning_rate)
 
     def train(self, number: int, *, batches: int | None = None, rate: float = 1.0) -> GraphPass:
         """One pass.

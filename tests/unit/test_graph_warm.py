@@ -66,8 +66,8 @@ def test_a_warm_day_moves_less_than_a_cold_one() -> None:
         GraphTrainer(started, graph, seed=1).train(0)
 
     def cosine(found) -> float:
-        pairs = found.table.vector_ND, before.table.vector_ND
-        return float(torch.cosine_similarity(*pairs).mean())
+        pairs = found.everybody(), before.everybody()
+        return float(torch.cosine_similarity(*map(torch.from_numpy, pairs)).mean())
 
     assert cosine(warm) > 0.9
     assert cosine(cold) < 0.5

@@ -1,5 +1,6 @@
 """Id tables: rows of ids, the loss against a plain loop, what a step moves, what a pass learns."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -7,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch.nn import functional
 
 from feature_store.contracts.errors import InputError
 from feature_store.lake.buckets import stable_hash
@@ -91,14 +91,20 @@ def test_two_hashes_are_the_sum_of_two_rows_and_count_less_too_much() -> None:
     assert wrong[1] == pytest.approx((1 - (1 - 1 / 100) ** 80) ** 2, abs=0.06)
 
 
-def test_what_is_erased_is_nobodys_row_again() -> None:
-    made = table(min_count=1, hashes=2)
-    made.count(keys("ada", "bob"))
-    rows = made.erase(keys("ada"))
-    assert not made.weight[rows].any()
-    assert not made.known(keys("ada"))
-    assert torch.isfinite(functional.normalize(made(keys("ada")))).all()
-    assert made.known(keys("bob")), "who shares no row keeps their own"
+def test_what_is_forgotten_is_nobodys_row_again() -> None:
+    torch.manual_seed(0)
+    made = IdTablesObjective(dataclasses.replace(TINY, hashes=2, min_count=1))
+    trained(made, [batch(12, random=6)])
+    seen = torch.from_numpy(batch(12)["key:user"])
+    gone, kept = seen[:1], seen[seen != seen[0]]
+    before = made.embed("user", {"key:user": kept}).detach()
+    left, rows = FAMILY.without(made.config, made.state_dict(), "user", gone.numpy())
+    assert rows == 2
+    assert FAMILY.without(made.config, left, "user", gone.numpy())[1] == 0
+    made.load_state_dict(left)
+    assert not made.table["user"].known(gone)
+    assert torch.isfinite(made.embed("user", {"key:user": gone})).all()
+    assert torch.equal(made.embed("user", {"key:user": kept}), before)
 
 
 @pytest.mark.parametrize("pool", ["in_batch", "random", "mixed"])

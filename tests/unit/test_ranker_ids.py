@@ -86,6 +86,7 @@ def test_frozen_tables_stay_and_others_move(rate: float) -> None:
     for table in objective.model.ids.facets.table.values():
         table.count_R.fill_(1)
     before = {n: x.clone() for n, x in objective.state_dict().items() if ".ids." in n}
+    assert any(name.endswith("sum_R") for name in before) == (rate > 0)
     arrays = {name: x.numpy() for name, x in rows.items()}
     trainer = Trainer(
         objective,

@@ -66,10 +66,16 @@ class IdFacets(nn.Module):
 
     def tables(self) -> dict[str, RowWise]:
         """The weights of the tables that are trained, by name, and how."""
-        how = RowWise(
-            learning_rate=self.config.learning_rate, by_frequency=self.config.by_frequency
-        )
-        return {f"table.{n}.weight": how for n in self.table if self.config.learning_rate > 0}
+        config = self.config
+        return {
+            f"table.{name}.weight": RowWise(
+                learning_rate=config.learning_rate,
+                by_frequency=config.by_frequency,
+                sums=f"model.ids.facets.table.{name}.sum_R",
+            )
+            for name in self.table
+            if config.learning_rate > 0
+        }
 
     @torch.no_grad()
     def load(self, facet: str, entity: Entity, weight_RD: Tensor, count_R: Tensor) -> None:
