@@ -81,6 +81,11 @@ class MarketOptions:
         return self.history + self.stalest
 
     @property
+    def counted(self) -> int:
+        """The first day whose impressions are counted."""
+        return max(0, self.begin - _COUNTED_BEFORE)
+
+    @property
     def days(self) -> int:
         """All that are simulated."""
         return self.begin + self.window + self.tested
@@ -122,7 +127,7 @@ class TablesWorld:
         self.spec = market.spec
         self._past: dict[int, dict[str, pa.Table]] = {}
         self._truth: list[pa.Table] = []
-        first, last = (shift_day(FIRST, n) for n in (options.begin - _COUNTED_BEFORE, options.days))
+        first, last = (shift_day(FIRST, n) for n in (options.counted, options.days))
         Home(dataset=options.data, recipe="toy", first_ds=first, start_ds=last, seed=seed).save(
             root
         )
@@ -132,7 +137,7 @@ class TablesWorld:
         for number in range(options.days):
             made = market.day(shift_day(FIRST, number))
             self._keep(number, made)
-            if number >= options.begin - _COUNTED_BEFORE:
+            if number >= options.counted:
                 self._write(shift_day(FIRST, number), made)
             if number >= options.begin + options.window:
                 self._truth.append(made.truth.select(["event_id", "p_click"]))

@@ -93,7 +93,9 @@ def test_two_hashes_are_the_sum_of_two_rows_and_count_less_too_much() -> None:
 
 def test_what_is_forgotten_is_nobodys_row_again() -> None:
     torch.manual_seed(0)
-    made = IdTablesObjective(dataclasses.replace(TINY, hashes=2, min_count=1))
+    # So many rows that nobody shares one with whom it is about.
+    config = dataclasses.replace(TINY, hashes=2, min_count=1, user_rows=4099)
+    made = IdTablesObjective(config)
     trained(made, [batch(12, random=6)])
     seen = torch.from_numpy(batch(12)["key:user"])
     gone, kept = seen[:1], seen[seen != seen[0]]
