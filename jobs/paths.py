@@ -26,6 +26,7 @@ class HomePaths:
         self.manifests = root / "manifests"
         self.attempts = root / "attempts"
         self.indexes = root / "index"
+        self.tables = root / "tables"
         self.releases = root / "releases"
         self.pointer = root / "releases" / "current"
         self.store_record = root / "releases" / "store"
@@ -45,6 +46,7 @@ class HomePaths:
         self.postgres = root / "services" / "airflow" / "postgres"
         self.redis = root / "services" / "redis"
         self.warm_socket = root / "services" / "warm" / "socket"
+        self.table_sockets = root / "services" / "tables"
         self.code = root / "services" / "code.json"
         self.pipeline_lock = root / "services" / "pipeline.lock"
 
@@ -59,6 +61,10 @@ class HomePaths:
     def ranker_pointer(self, name: str) -> Path:
         """What names the current export of a ranker."""
         return self.ranker("exports", name) / "current"
+
+    def shard_metrics(self, shard: int) -> Path:
+        """What a shard of the id tables says of itself, for a collector."""
+        return self.metrics.with_name(f"table_shard_{shard}.prom")
 
     def index(self, upstream: Upstream, identity: str) -> Path:
         """The folder of a Pin index."""

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
         spark_slots: of them, tasks that hold a JVM.
         last_ds: last day the schedule starts by itself; empty: until today.
         alert_webhook: where failures and late days are sent, as JSON by POST; empty: nowhere.
+        table_shards: where the shards of the id tables listen, in order, `tcp://host:port` or
+            `unix:///a/path`, with a comma between; empty: at sockets below `home`.
+        table_token: what those who publish tables must know; needed where shards listen on a port
+            that others reach.
         airflow_metrics: where Airflow's own metrics go: `statsd://host:port` (UDP) or
             `otlp://host:port` (OpenTelemetry over HTTP); empty: nowhere.
     """
@@ -76,6 +80,8 @@ class Settings(BaseSettings):
     spark_slots: int = Field(default=2, ge=1)
     last_ds: Day | Literal[""] = ""
     alert_webhook: SecretStr = SecretStr("")
+    table_shards: str = ""
+    table_token: SecretStr = SecretStr("")
     airflow_metrics: str = Field(default="", pattern=r"^((statsd|otlp)://[^:/\s]+:\d+)?$")
 
     @field_validator("redis_url")

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.contracts.base import Entity
 from feature_store.tables.writer import VersionWriter
 
 DIM = 8
+_ENTITIES: dict[str, Entity] = {"users": "user", "pins": "pin"}
 IDS = np.random.default_rng(3).permutation(np.arange(1, 2001, dtype=np.int64) * 7919 - 4_000_000)
 
 
@@ -40,7 +42,7 @@ def write_small(
     with VersionWriter(root, version=version, shards=shards, block_bytes=1024) as writer:
         for name in tables:
             with writer.table(
-                name, bits=bits, dim=DIM, default=default_of_version(number)
+                name, bits=bits, dim=DIM, default=default_of_version(number), entity=_ENTITIES[name]
             ) as table:
                 for ids in np.array_split(IDS, 7):
                     table.add(ids, rows_of_version(number, ids))

@@ -30,6 +30,7 @@ class Reference(str):
             where a space is trained from scratch; also where its pools start empty; of a ranker,
             and where its vectors are of another space.
         shared: other DAGs may wait for it.
+        read_by: made for upstreams that read this, and no others; for all where it is empty.
         below_home: it lies below the home, so that what is gone is seen; else in a store.
         upstream, entity: whose it is; None where it is nobody's, or stands for all.
     """
@@ -38,6 +39,7 @@ class Reference(str):
     pattern: ClassVar[str] = ""
     begins: ClassVar[Begins] = "pipeline"
     shared: ClassVar[bool] = False
+    read_by: ClassVar[str] = ""
     below_home: ClassVar[bool] = True
     upstream: Upstream | None
     entity: Entity | None
@@ -162,6 +164,14 @@ class Raw(_OfBoth):
     pattern = "lake:embeddings/{u}/{e}/raw"
 
 
+class NodeVectors(_OfUpstream):
+    """The vectors of nodes of a graph that are neither users nor Pins."""
+
+    __slots__ = ()
+    pattern = "lake:nodes/{u}"
+    read_by = "edges"
+
+
 class Daily(_OfBoth):
     """The last embedding of the day per entity."""
 
@@ -280,7 +290,7 @@ SOURCE = Mark("source")
 
 _PATTERNS: tuple[type[_OfUpstream | _OfBoth | _OfRanker | Counts], ...] = (
     *(Raw, Daily, Pool, Counts),
-    *(Snapshot, Verified, Index, Users),
+    *(NodeVectors, Snapshot, Verified, Index, Users),
     *(Assembled, Evaluated, RankerWeights, Calibrated, Exported),
 )
 _READERS = tuple(

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from feature_store.contracts.base import Upstream
 from feature_store.contracts.datasets import DatasetSpec
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.tables import Column, Table
@@ -99,6 +100,27 @@ def edge_kinds(spec: DatasetSpec) -> tuple[tuple[str, str, str], ...]:
     if campaigns_table(spec):
         found += [("pin", "promotes", "item"), ("advertiser", "owns", "pin")]
     return tuple(sorted(set(found)))
+
+
+def nodes_table(upstream: Upstream) -> Table:
+    """Vectors of nodes that are no entities, which nobody publishes."""
+    return Table(
+        name=f"nodes/{upstream}",
+        grain=f"one node of the {upstream} graph of the day that is neither a user nor a Pin",
+        key=("node_type", "node_id"),
+        partition_by=("ds", "bucket"),
+        columns=(
+            Column(name="node_type", dtype="string", meaning="what kind of node it is"),
+            Column(name="node_id", dtype="string", meaning="its id", is_id=True),
+            Column(
+                name="embedding",
+                dtype="binary",
+                meaning="packed little-endian vector; table properties derm.dtype and derm.dim",
+            ),
+            Column(name="snapshot_id", dtype="string", meaning="model snapshot that made it"),
+            Column(name="space_id", dtype="string", meaning="embedding space the vector lives in"),
+        ),
+    )
 
 
 def offsite_table(spec: DatasetSpec) -> Table | None:

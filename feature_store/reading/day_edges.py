@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.contracts.base import Entity, days_between
+from feature_store.contracts.base import ENTITIES, Entity, days_between
 from feature_store.contracts.edges import NODE_TYPES, EdgeInputs
 from feature_store.lake.lake import Lake
 from feature_store.reading.entities import Arrays, Lookup, Rows
@@ -27,17 +27,26 @@ _EPOCH = "1970-01-01"
 
 
 class NodeReader:
-    """The users or Pins of a graph; a node of too few edges is not known."""
+    """The nodes of a type of a graph; one of too few edges is not known."""
 
     embeds_unknown = False
 
-    def __init__(self, day: "DayEdges", entity: Entity) -> None:
-        self._day, self._entity = day, entity
+    def __init__(self, day: "DayEdges", of_type: str) -> None:
+        self._day, self._type = day, of_type
+
+    @cached_property
+    def _mine(self) -> npt.NDArray[np.bool_]:
+        mine: npt.NDArray[np.bool_] = self._day.graph.type_N == NODE_TYPES.index(self._type)
+        return mine
 
     @cached_property
     def _lookup(self) -> Lookup:
-        mine = self._day.graph.type_N == NODE_TYPES.index(self._entity)
-        return Lookup(self._day.keys[mine].view(np.uint64))
+        return Lookup(self._day.keys[self._mine].view(np.uint64))
+
+    @property
+    def ids(self) -> npt.NDArray[np.object_]:
+        """The id of each row."""
+        return self._day.graph.id_N[self._mine]
 
     def __len__(self) -> int:
         return len(self._lookup)
@@ -48,9 +57,7 @@ class NodeReader:
 
     def take(self, rows: Rows) -> Arrays:
         """The keys of chosen rows."""
-        hashes = np.empty(len(self), np.uint64)
-        hashes[self._lookup.order] = self._lookup.ascending
-        return {f"key:{self._entity}": hashes[rows].view(np.int64)}
+        return {f"key:{self._type}": self._day.keys[self._mine][rows]}
 
 
 class DayEdges:
@@ -67,10 +74,8 @@ class DayEdges:
         self.ds, self._lake, self._inputs = ds, lake, inputs
         self._since = len(days_between(_EPOCH, since)) - 1
         self._passes = inputs.first_passes if begins else inputs.passes
-        self.entities: dict[Entity, NodeReader] = {
-            "user": NodeReader(self, "user"),
-            "pin": NodeReader(self, "pin"),
-        }
+        self.nodes = {name: NodeReader(self, name) for name in NODE_TYPES}
+        self.entities: dict[Entity, NodeReader] = {e: self.nodes[e] for e in ENTITIES}
 
     @cached_property
     def graph(self) -> NumberedGraph:

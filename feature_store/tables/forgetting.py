@@ -5,13 +5,13 @@ next revision, the manifest follows, the old files go. Killed anywhere, the same
 """
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.contracts.base import Entity
 from feature_store.contracts.errors import DamagedFile
 from feature_store.tables.directory import DEFAULT_ROW, NOBODY, shard_of
 from feature_store.tables.manifest import (
@@ -42,12 +42,12 @@ class ForgottenRows:
 
 
 def forget_ids(
-    root: Path, ids: npt.NDArray[np.int64], tables: Sequence[str] | None = None
+    root: Path, ids: npt.NDArray[np.int64], entity: Entity | None = None
 ) -> tuple[ForgottenRows, ...]:
     """Zero the rows of ids [n] in every version below a folder, and prove it.
 
     Args:
-        tables: those that know these ids (users' or Pins'); None: all.
+        entity: whose ids they are; tables of the other entity are left alone. None: all.
 
     Returns:
         What was removed; a table that never held one of them is not named.
@@ -57,13 +57,13 @@ def forget_ids(
     """
     found: list[ForgottenRows] = []
     for version in known_versions(root):
-        found += _forget_in(root, version, ids, tables)
-        _prove(root, version, ids, tables)
+        found += _forget_in(root, version, ids, entity)
+        _prove(root, version, ids, entity)
     return tuple(found)
 
 
 def _forget_in(
-    root: Path, version: str, ids: npt.NDArray[np.int64], tables: Sequence[str] | None
+    root: Path, version: str, ids: npt.NDArray[np.int64], entity: Entity | None
 ) -> list[ForgottenRows]:
     manifest = read_version(root, version)
     _remove_strays(root / version, manifest)
@@ -75,7 +75,7 @@ def _forget_in(
             continue
         mapped = open_shard(root, version, shard)
         for number, table in enumerate(fresh):
-            if tables is not None and table.name not in tables:
+            if not _knows(table, entity):
                 continue
             rows = mapped.tables[table.name].directory.rows_of(mine)
             if len(rows := rows[rows != DEFAULT_ROW]):
@@ -128,9 +128,12 @@ def _remove_strays(folder: Path, manifest: VersionManifest) -> None:
                 path.unlink()
 
 
-def _prove(
-    root: Path, version: str, ids: npt.NDArray[np.int64], tables: Sequence[str] | None
-) -> None:
+def _knows(table: TableManifest, entity: Entity | None) -> bool:
+    """Whether a table may hold ids of an entity."""
+    return entity is None or table.entity in (entity, "")
+
+
+def _prove(root: Path, version: str, ids: npt.NDArray[np.int64], entity: Entity | None) -> None:
     """Read every id of a version, whatever its place, and every row that was nobody's.
 
     Raises:
@@ -139,9 +142,10 @@ def _prove(
     manifest = read_version(root, version)
     for shard in range(manifest.shards):
         mapped = open_shard(root, version, shard)
-        for table in mapped.tables.values():
-            if tables is not None and table.name not in tables:
+        for entry in manifest.tables:
+            if not _knows(entry, entity):
                 continue
+            table = mapped.tables[entry.name]
             held = table.directory.ids
             nobody = np.flatnonzero(held == NOBODY) + 1
             if np.isin(held, ids).any() or table.packed[nobody].any():

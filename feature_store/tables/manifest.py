@@ -4,11 +4,11 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from feature_store.contracts.base import Contract
+from feature_store.contracts.base import Contract, Entity
 from feature_store.contracts.errors import DamagedFile, ManifestCorrupt, MissingInput
 from feature_store.contracts.sealed import unsealed
 from feature_store.tables.rowwise import RowFormat
@@ -76,9 +76,14 @@ class TableShard(Contract):
 
 
 class TableManifest(Contract):
-    """One table; `rows` are those of all shards."""
+    """One table; `rows` are those of all shards.
+
+    Attributes:
+        entity: whose ids they are, `user` or `pin`; empty: not said, so that either may be.
+    """
 
     name: TableName
+    entity: Entity | Literal[""] = ""
     bits: int
     dim: int
     rows: int

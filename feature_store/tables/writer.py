@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.contracts.base import Entity
 from feature_store.contracts.errors import ContractViolation, InputError, StoreError
 from feature_store.contracts.hashing import mix64
 from feature_store.contracts.sealed import sealed
@@ -97,11 +98,20 @@ class VersionWriter:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self._lock_path.unlink(missing_ok=True)
 
-    def table(self, name: str, *, bits: int, dim: int, default: npt.NDArray) -> "TableWriter":
+    def table(
+        self,
+        name: str,
+        *,
+        bits: int,
+        dim: int,
+        default: npt.NDArray,
+        entity: Entity | Literal[""] = "",
+    ) -> "TableWriter":
         """A table of this version, to be filled in a `with` block of its own.
 
         Args:
             default: [D], what an id that is not in the table looks up.
+            entity: whose ids they are; `forget` goes by it.
 
         Raises:
             InputError: the name is none, or there is such a table already.
@@ -120,7 +130,7 @@ class VersionWriter:
                     f"two tables of version {self.version} have the name {name}",
                     hint="a table has one owner: give the second one a name of its own",
                 ) from error
-        return TableWriter(self, name, RowFormat(bits=bits, dim=dim), default)
+        return TableWriter(self, name, entity, RowFormat(bits=bits, dim=dim), default)
 
     def dense(self, source: Path) -> None:
         """Take a file of the ranker that was trained with these tables into the version.
@@ -134,7 +144,7 @@ class VersionWriter:
         with _typed(target):
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source, target)
-            _sync(target)
+            sync(target)
         self._dense.append(describe_file(self.folder, target, self.block_bytes))
 
     def add(self, table: TableManifest) -> None:
@@ -162,16 +172,21 @@ class VersionWriter:
             # A folder of this name has no manifest: it is no version.
             shutil.rmtree(self._final, ignore_errors=True)
             self.folder.rename(self._final)
-            _sync(self._final.parent)
+            sync(self._final.parent)
 
 
 class TableWriter:
     """Takes the rows of one table, in any order."""
 
     def __init__(
-        self, version: VersionWriter, name: str, form: RowFormat, default: npt.NDArray
+        self,
+        version: VersionWriter,
+        name: str,
+        entity: Entity | Literal[""],
+        form: RowFormat,
+        default: npt.NDArray,
     ) -> None:
-        self._version, self._name, self._form = version, name, form
+        self._version, self._name, self._entity, self._form = version, name, entity, form
         self._where = f"version {version.version}, table {name}"
         self._folder = version.folder / name
         self._default = form.encode(np.asarray(default)[None], where=f"{self._where}, default row")
@@ -234,6 +249,7 @@ class TableWriter:
         self._version.add(
             TableManifest(
                 name=self._name,
+                entity=self._entity,
                 bits=self._form.bits,
                 dim=self._form.dim,
                 rows=self._rows,
@@ -264,7 +280,7 @@ class TableWriter:
             for start in range(0, len(order), _COPIED_ROWS):
                 file.write(self._packed(shard, order[start : start + _COPIED_ROWS]))
         for part, path in paths.items():
-            _sync(path)
+            sync(path)
             self._spool(shard, part).unlink(missing_ok=True)
         folder, block_bytes = self._version.folder, self._version.block_bytes
         return TableShard(
@@ -292,12 +308,13 @@ def write_manifest(folder: Path, manifest: VersionManifest) -> None:
     """Write or replace the manifest of a version, whole."""
     draft = folder / f".{MANIFEST}"
     draft.write_text(sealed(manifest.model_dump_json()))
-    _sync(draft)
+    sync(draft)
     draft.replace(folder / MANIFEST)
-    _sync(folder)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's entries, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

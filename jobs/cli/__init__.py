@@ -194,6 +194,12 @@ COMMANDS: tuple[Command, ...] = (
         example="derm status --days 14",
     ),
     Command(
+        name="tables",
+        module="jobs.commands.tables",
+        summary="serve id tables from shards, publish a version of them, go back, look",
+        example="derm tables publish 2025-03-07",
+    ),
+    Command(
         name="up",
         module="jobs.commands.up",
         summary="start Airflow's UI and Redis, and leave them running",

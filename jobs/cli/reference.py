@@ -13,7 +13,7 @@ from typing import Any
 
 from feature_store.contracts import tables
 from feature_store.contracts.atomic import write_atomic
-from feature_store.contracts.edges import graph_table
+from feature_store.contracts.edges import graph_table, nodes_table
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.tables import Column, Table
 from jobs.cli import COMMANDS, build_parser
@@ -125,6 +125,7 @@ def _lake_tables() -> Iterator[Table]:
         if name.endswith("_table") and inspect.isfunction(declare):
             yield declare(*(example[p] for p in inspect.signature(declare).parameters))
     yield graph_table()
+    yield nodes_table("graph")
 
 
 def _table_section(table: Table) -> str:

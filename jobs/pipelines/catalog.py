@@ -187,6 +187,8 @@ class Pipeline:
             yield from what.of(None, ENTITIES)
             return
         for u in (upstream,) if upstream else self._makers(what):
+            if what.read_by not in ("", self.upstream(u).reads):
+                continue
             yield from what.of(u, self.upstream(u).entities)
 
     def producer(self, artifact: Reference) -> tuple[Step, Upstream | None]:

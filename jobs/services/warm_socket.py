@@ -1,17 +1,16 @@
 """What is said between a warm process and those who ask it for a copy. Standard library only.
 
-Messages are JSON, a line each. A socket's address holds a hundred characters, and homes may lie
-deeper: it is reached through a descriptor of its folder.
+Messages are JSON, a line each.
 """
 
-import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from feature_store.tables.address import short_name
 from jobs.paths import HomePaths
 
 _LONGEST = 1 << 20
@@ -28,7 +27,7 @@ def listen(at: Path) -> socket.socket:
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        with _address(at) as address:
+        with short_name(at) as address:
             server.bind(address)
     finally:
         os.umask(before)
@@ -45,7 +44,7 @@ def connect(at: Path, timeout_s: float) -> socket.socket:
     asker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     asker.settimeout(timeout_s)
     try:
-        with _address(at) as address:
+        with short_name(at) as address:
             asker.connect(address)
     except OSError:
         asker.close()
@@ -82,12 +81,3 @@ def receive(asker: socket.socket) -> tuple[dict[str, Any], tuple[int, ...]]:
         line += more
     message: dict[str, Any] = json.loads(line.splitlines()[0])
     return message, tuple(pipes)
-
-
-@contextlib.contextmanager
-def _address(at: Path) -> Iterator[str]:
-    folder = os.open(at.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{at.name}"
-    finally:
-        os.close(folder)

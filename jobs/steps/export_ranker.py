@@ -1,8 +1,9 @@
 """Export a ranker: the day's ranker and its calibration in one folder, for whoever serves it.
 
 Reads the ranker and its calibration. Writes `rankers/exports/<name>/<id>/` (safetensors and JSON,
-nothing that could be executed), then its name into `rankers/exports/<name>/current`. A refused day
-has no export, and the one before it stays current.
+nothing that could be executed), then its name into `rankers/exports/<name>/current`. A ranker of
+all surfaces also leaves a program for each of them in `surfaces/`. A refused day has no export, and
+the one before it stays current.
 """
 
 import shutil
@@ -15,7 +16,7 @@ from jobs.engine.context import Outcome, RunContext
 from jobs.engine.presence import bytes_in
 from jobs.ranking import reading
 from jobs.steps.calibrate import FILE
-from models.rankers import calibration, export
+from models.rankers import calibration, export, programs
 
 
 def run(ctx: RunContext) -> Outcome:
@@ -42,6 +43,7 @@ def run(ctx: RunContext) -> Outcome:
     shutil.rmtree(draft, ignore_errors=True)
     weights = store.read(manifest, reading.weights_of("with")[0])
     export.write(draft, description, weights, calibration.read(ctx.root / calibrated.uri / FILE))
+    surfaces = programs.write(draft)
     shutil.rmtree(folder, ignore_errors=True)
     draft.replace(folder)
     _point_to(ctx, folder.name)
@@ -53,7 +55,7 @@ def run(ctx: RunContext) -> Outcome:
         size=bytes_in(folder),
         uri=folder.relative_to(ctx.root).as_posix(),
     )
-    return Outcome(outputs=(artifact,), metrics={"export": folder.name})
+    return Outcome(outputs=(artifact,), metrics={"export": folder.name, "programs": surfaces})
 
 
 def _point_to(ctx: RunContext, export_name: str) -> None:

@@ -2,7 +2,8 @@
 
 Reads the day's events and snapshot tables; writes `embeddings/{u}/{e}/raw`, one row per impression
 in which an entity occurs (or only the last one per entity: `InferenceConfig.rows`), already
-bucketed, and sorted by (entity_id, ts, event_id) within a bucket.
+bucketed, and sorted by (entity_id, ts, event_id) within a bucket. An upstream that reads edges also
+writes `nodes/{u}`, every node of the day's graph that is neither a user nor a Pin.
 
 Features are as of the start of the day, so an entity has one embedding a day: the last row is
 chosen, and each distinct entity embedded once, before the forward pass. Only impressions are
@@ -15,6 +16,7 @@ tables and one bucket, not by the day.
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +25,16 @@ import torch
 from torch import Tensor
 
 from feature_store.contracts.artifacts import Snapshot
-from feature_store.contracts.base import Entity
+from feature_store.contracts.base import ENTITIES, Entity
+from feature_store.contracts.edges import nodes_table
 from feature_store.contracts.manifests import Artifact, Metrics, SnapshotManifest
 from feature_store.contracts.tables import Table, raw_table
 from feature_store.lake.buckets import bucket_of, stable_hash
 from feature_store.lake.filing import impressions
+from feature_store.lake.layout import Layout
 from feature_store.lake.schemas import arrow_schema, pack
 from feature_store.lake.staging import StagedFile, sort_rows, stage_file
+from feature_store.reading.day_edges import DayEdges
 from feature_store.reading.examples import read_share
 from feature_store.reading.readers import EntityReader, Reader
 from jobs.engine.context import Outcome, RunContext
@@ -106,9 +111,13 @@ class Embedder:
 
     @torch.no_grad()
     def embed(
-        self, entity: Entity, features: EntityReader, rows: npt.NDArray[np.int64]
+        self, entity: str, features: EntityReader, rows: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
-        """The embeddings [n, dim] of rows of a snapshot table."""
+        """The embeddings [n, dim] of rows of a snapshot table.
+
+        Args:
+            entity: or another type of node, where the upstream reads edges.
+        """
         out = np.empty((len(rows), self.snapshot.embedding_dim), "<f4")
         for start in range(0, len(rows), self.batch_rows):
             part = slice(start, start + self.batch_rows)
@@ -116,7 +125,7 @@ class Embedder:
                 name: torch.from_numpy(array).to(self.device)
                 for name, array in features.take(rows[part]).items()
             }
-            out[part] = self.objective.embed(entity, batch).float().cpu().numpy()
+            out[part] = self.objective.embed(cast("Entity", entity), batch).float().cpu().numpy()
         return out
 
 
@@ -128,7 +137,8 @@ def infer_day(
     With the newest snapshot over the days of a window this is back inference.
 
     Returns:
-        The artifacts of the two tables, users first, and what was measured.
+        The artifacts of the two tables, users first, and, of a graph, that of its other nodes; and
+        what was measured.
     """
     day = reader(ctx.at(ds), ds)
     with scratch_folder(ctx.root, "infer") as spill:
@@ -139,7 +149,46 @@ def infer_day(
             artifact, cold = _embed_buckets(ctx, embedder, table, entity, day, spill)
             artifacts.append(artifact)
             metrics |= {f"rows_{entity}": artifact.rows, f"cold_rows_{entity}": cold}
+        if isinstance(day, DayEdges):
+            rows = other_nodes(embedder, day, nobody=nobody)
+            artifacts.append(_commit_nodes(ctx, embedder, day.ds, rows))
+            metrics["rows_nodes"] = len(rows)
     return tuple(artifacts), {"snapshot_id": embedder.snapshot.snapshot_id, **metrics}
+
+
+def other_nodes(embedder: Embedder, day: DayEdges, *, nobody: bool = False) -> pa.Table:
+    """The vectors of the nodes of a graph that are neither users nor Pins; rows of `nodes_table`.
+
+    Args:
+        nobody: none of them.
+    """
+    snapshot = embedder.snapshot
+    schema = arrow_schema(nodes_table(snapshot.upstream))
+    parts = [schema.empty_table()]
+    for name, nodes in day.nodes.items() if not nobody else ():
+        if name in ENTITIES:
+            continue
+        vectors = embedder.embed(name, nodes, np.arange(len(nodes)))
+        columns = {
+            "node_type": pa.repeat(pa.scalar(name), len(nodes)),
+            "node_id": pa.array(nodes.ids, pa.string()),
+            "embedding": pack(vectors),
+            "snapshot_id": pa.repeat(pa.scalar(snapshot.snapshot_id), len(nodes)),
+            "space_id": pa.repeat(pa.scalar(snapshot.space_id), len(nodes)),
+        }
+        parts.append(pa.table([columns[field] for field in schema.names], schema=schema))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _commit_nodes(ctx: RunContext, embedder: Embedder, ds: str, rows: pa.Table) -> Artifact:
+    table, buckets = nodes_table(embedder.snapshot.upstream), ctx.recipe.layout.pin_buckets
+    bucket = bucket_of(rows["node_id"], buckets)
+    staged = [
+        stage_file(ctx.lake.root, table, ds, rows.filter(pa.array(bucket == b)), bucket=b)
+        for b in range(buckets)
+    ]
+    layout = Layout(dim=embedder.snapshot.embedding_dim, buckets=buckets)
+    return ctx.lake.commit(table, ds, staged, properties=layout.properties())
 
 
 def last_rows(events: pa.Table) -> pa.Table:

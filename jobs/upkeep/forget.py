@@ -2,11 +2,11 @@
 
 Removed from: events, feature snapshots (their rows, and their ids inside lists and sequences),
 late rows, quarantine, raw, daily and every retained pool, every slot of the online store with its
-drafts and saved files, for Pins the index, models that have a row for each of them, and what killed
-steps have left. Partitions are
-rewritten in place, a bucket at a time, and manifests take their new digests, so nothing has to be
-recomputed. Then the tables are read by column, and everything else below the home by a scanner
-that knows nothing of the layout. What nobody here can look into is said (`leftovers.UNSEEN`).
+drafts and saved files, for Pins the index, models that have a row for each of them, id tables that
+are served, and what killed steps have left. Partitions are rewritten in place, a bucket at a time,
+and manifests take their new digests, so nothing has to be recomputed. Then the tables are read by
+column, and everything else below the home by a scanner that knows nothing of the layout. What
+nobody here can look into is said (`leftovers.UNSEEN`).
 It has the pipeline alone; killed anywhere, the same command finishes it, and no day begins before.
 """
 
@@ -38,6 +38,7 @@ from jobs.upkeep import forget_rows, leftovers
 from jobs.upkeep.asked import UNCONFIRMED, confirm, read_ids
 from jobs.upkeep.scanner import Trace
 from jobs.upkeep.scrub import keys_of, known, lists_of, prove_gone, scrub_day, tables_of
+from jobs.upkeep.served_tables import forget_served
 from jobs.upkeep.unpublish import published, unpublish
 
 _NAMED = 10
@@ -49,7 +50,7 @@ class Forgotten(Contract):
     Attributes:
         unknown: those of the ids that the home did not know.
         found: rows (or list elements) removed, by table and day.
-        online: keys removed, by slot.
+        online: keys removed, by slot; rows, by version and table that is served.
         masked: logs in which an id was overwritten.
         left: files that forget does not rewrite, and that still hold an id.
         unproved: what could not be looked at or rewritten here.
@@ -160,6 +161,7 @@ def forget(
     renamed = [(was, now) for was in begun.partitions if (now := _as_it_is(ctx, was)) != was]
     ctx.manifests.relabel(renamed)
     online, unproved = unpublish(ctx, entity, gone, {was.digest: now for was, now in renamed})
+    served, unseen_there = forget_served(ctx.settings, entity, ids)
     for table in tables:
         if ctx.lake.exists(table.name):
             tidy(ctx.lake, table.name, orphan_hours=0)
@@ -175,10 +177,10 @@ def forget(
         at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         unknown=tuple(i for i in begun.ids if i not in set(begun.known)),
         found=found,
-        online=online,
+        online={**online, **served},
         masked=masked,
         left=left,
-        unproved=(*unproved, *unseen),
+        unproved=(*unproved, *unseen_there, *unseen),
     )
 
 
@@ -196,7 +198,7 @@ def _excused(
         if not partition or not trace.file.startswith(root):
             return False
         if name not in names:
-            return name.startswith(("embeddings/", "counts/"))
+            return name.startswith(("embeddings/", "counts/", "nodes/"))
         return trace.where not in (*columns, "bytes")
 
     return excused

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from feature_store.contracts.base import ENTITIES, Entity, Upstream
-from feature_store.contracts.edges import graph_table
+from feature_store.contracts.edges import graph_table, nodes_table
 from feature_store.contracts.errors import InputError
 from feature_store.contracts.manifests import Artifact
 from feature_store.contracts.tables import Table, daily_table, pool_table, raw_table
@@ -65,6 +65,8 @@ def _rebucket_all(ctx: RunContext) -> None:
         for entity in upstream.entities:
             for declare in (raw_table, daily_table, pool_table):
                 _rebucket(ctx, declare(upstream.name, entity), entity)
+        if upstream.reads == "edges":
+            _rebucket(ctx, nodes_table(upstream.name), "pin")
     for entity in ENTITIES:
         _rebucket(ctx, ctx.spec.counts_table(entity), entity)
     # Most heads of edges are users.

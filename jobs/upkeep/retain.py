@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from feature_store.config import RetentionConfig
 from feature_store.contracts.artifacts import in_lake
 from feature_store.contracts.base import ENTITIES, Entity, Upstream, days_between
 from feature_store.contracts.datasets import DatasetSpec, counts_name
-from feature_store.contracts.edges import graph_table
+from feature_store.contracts.edges import graph_table, nodes_table
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.sealed import unsealed
@@ -162,7 +162,7 @@ def scoring_days(spec: DatasetSpec) -> int:
 
 def expired_days(
     lake: Lake,
-    upstreams: Iterable[UpstreamDeclaration],
+    upstreams: Collection[UpstreamDeclaration],
     config: RetentionConfig,
     protected: frozenset[str],
 ) -> dict[str, tuple[str, ...]]:
@@ -176,7 +176,9 @@ def expired_days(
                 if gone:
                     expired[table(upstream.name, entity).name] = tuple(sorted(gone))
     kept = dict.fromkeys(map(counts_name, ENTITIES), config.counts_days)
-    for name, number in (kept | {graph_table().name: config.daily_pools}).items():
+    nodes = [nodes_table(u.name).name for u in upstreams if u.reads == "edges"]
+    kept |= dict.fromkeys((graph_table().name, *nodes), config.daily_pools)
+    for name, number in kept.items():
         there = lake.days(name)
         if gone := set(there) - newest(there, number) - protected:
             expired[name] = tuple(sorted(gone))

@@ -9,6 +9,7 @@ from models.nn.config import (
     SequenceConfig,
     TokensConfig,
 )
+from models.rankers.parts.sizes import RelationsConfig
 from models.rankers.unified.config import UnifiedConfig
 from models.training.config import TrainingConfig
 
@@ -25,6 +26,7 @@ class CtrConfig:
         sequence_dim: width of what is left of a sequence.
         projection: width of the embedding block before the crosses; 0 leaves it as wide as it is.
         tower: hidden widths of each task's tower.
+        relations: what it makes of a graph's vectors, beside reading them.
         ids: tables of hashed ids.
     """
 
@@ -36,6 +38,7 @@ class CtrConfig:
         default_factory=lambda: ExpertsConfig(num_experts=4, cross_layers=2, hidden=(64, 32))
     )
     tower: tuple[int, ...] = (32,)
+    relations: RelationsConfig = field(default_factory=RelationsConfig)
     ids: IdFacetsConfig = field(default_factory=IdFacetsConfig)
 
 

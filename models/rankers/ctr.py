@@ -16,6 +16,7 @@ from models.rankers.parts.blocks import ScopeBlock
 from models.rankers.parts.ids import IdBlock
 from models.rankers.parts.inputs import RankingInputs
 from models.rankers.parts.rates import base_logits
+from models.rankers.parts.relations import RelationViews
 from models.rankers.parts.vectors import VectorBlock
 
 _PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S)
@@ -39,7 +40,10 @@ class CtrRanker(nn.Module):
         self.time = TimeEncoding(_PERIODS_S, with_log=False)
         self.vectors = VectorBlock(inputs.vectors, config.projection) if inputs.vectors else None
         self.ids = IdBlock(config.ids) if config.ids.names else None
-        blocks = (self.user, self.pin, self.context, self.time, self.vectors, self.ids)
+        compares = bool(inputs.vectors and config.relations.upstream)
+        self.relations = RelationViews(inputs.vectors, config.relations) if compares else None
+        further = (self.vectors, self.relations, self.ids)
+        blocks = (self.user, self.pin, self.context, self.time, *further)
         width = config.categorical_dim + sum(b.out_dim for b in blocks if b is not None)
         gates = len(inputs.tasks) if config.experts.gate == "per_task" else 1
         self.experts = ExpertMixture(width, gates, config.experts)
@@ -63,8 +67,8 @@ class CtrRanker(nn.Module):
             self.surface(batch["surface"]),
             self.time(batch["ts"]),
         ]
-        more = (self.context, self.vectors, self.ids)
-        parts += [block(batch) for block in more if block is not None]
+        further = (self.context, self.vectors, self.relations, self.ids)
+        parts += [block(batch) for block in further if block is not None]
         mixed_GBH = self.experts(torch.cat(parts, dim=1))
         tasks = len(self.inputs.tasks)
         logits_TB1 = self.towers(mixed_GBH.expand(tasks, *mixed_GBH.shape[1:]))

@@ -27,6 +27,7 @@ from models.rankers.calibration import Floats
 from models.rankers.config import CtrConfig, CvrConfig, RankerConfig
 from models.rankers.objective import RankingObjective
 from models.rankers.parts.inputs import RankingInputs
+from models.rankers.parts.sizes import RelationsConfig
 from models.rankers.unified.config import HistoryConfig, TreeConfig, UnifiedConfig
 from models.training.checkpoint import Tensors, read_tensors, write_tensors
 
@@ -38,6 +39,7 @@ _KINDS: dict[str, type[CtrConfig | CvrConfig | UnifiedConfig]] = {
 }
 _PARTS: dict[str, Any] = {
     "sequence": SequenceConfig,
+    "relations": RelationsConfig,
     "experts": ExpertsConfig,
     "dhen": DhenConfig,
     "ids": IdFacetsConfig,

@@ -88,7 +88,17 @@ def test_an_alert_speaks_before_its_guard_stops_the_day(
 
 def test_every_number_behind_an_alert_is_named_as_the_pipeline_writes_it() -> None:
     steps = {step.name for step in catalog.every_step()}
-    state = ("release_day_end", "step_", "probe_", "store_", "disk_", "refused_", "dag_", "ranker_")
+    state = (
+        "release_day_end",
+        "step_",
+        "probe_",
+        "store_",
+        "disk_",
+        "refused_",
+        "dag_",
+        "tables_",
+        "ranker_",
+    )
     for rule in RULES:
         for number in re.findall(r"\bderm_(\w+)", rule["expr"]):
             assert number.startswith(state) or number.split("_")[0] in steps, number

@@ -1,12 +1,17 @@
 """Days of the unified ranker on a tiny world: learned by surface, continued, exported."""
 
+import shutil
+
 import pytest
 import torch
 
 from feature_store.contracts.base import shift_day
+from feature_store.contracts.sealed import sealed
 from feature_store.reading.examples import Order
 from jobs.ranking import reading
 from models.rankers import export as exports
+from models.rankers import programs
+from models.rankers.unified import artifact
 from tests.model_fixtures.ranked import NAME, RankedWorld
 from tests.model_fixtures.world import FIRST
 
@@ -41,6 +46,23 @@ def test_a_day_says_how_much_each_surface_pulls(world):
     assert found["gradient_home"] > 0
     assert found["gradient_search"] > 0
     assert found["gradient_other"] == 0
+
+
+def test_an_export_holds_a_program_for_each_surface(world, tmp_path):
+    root = world.root / "rankers" / "exports" / NAME
+    folder = tmp_path / "export"
+    shutil.copytree(root / (root / "current").read_text().strip(), folder)
+    description = exports.load(folder).description
+    config = description.config | {"programs": True}
+    (folder / exports.DESCRIPTION).write_text(
+        sealed(description.model_copy(update={"config": config}).model_dump_json())
+    )
+    assert programs.write(folder) == 2
+    for number, surface in enumerate(("home", "search"), 1):
+        at = folder / programs.FOLDER / programs.folder_of(number, surface)
+        schema = artifact.load(at).schema
+        assert (schema["surface"], schema["ds"]) == (surface, DAYS[-1])
+        assert schema["tasks"] == list(description.tasks)
 
 
 def test_an_export_knows_which_features_are_whose(world):

@@ -30,6 +30,7 @@ SMALL = UnifiedConfig(
 ABLE = dataclasses.replace(
     SMALL,
     projection=0,
+    programs=False,
     experts=dataclasses.replace(SMALL.experts, hidden=(16, 8)),
     tree=TreeConfig(hidden=(8,)),
 )

@@ -25,15 +25,9 @@ from tests.model_fixtures.modules import CASES, D
 # Without weights, or not a function of rows: tested where they are used.
 ELSEWHERE = {
     *("CountMinSketch", "Dropout", "NumericNormalizer", "SampledSoftmax", "DermObjective"),
-    *("RankingObjective", "NextAction", "SequenceElements", "IdTable"),
-    *(
-        "IdRows",
-        "IdFacets",
-        "SamplingProbability",
-        "UnifiedRanker",
-        "OwnFeatures",
-        "SurfaceBalance",
-    ),
+    *("RankingObjective", "NextAction", "SequenceElements"),
+    *("IdTable", "IdRows", "IdFacets", "SamplingProbability"),
+    *("UnifiedRanker", "OwnFeatures", "SurfaceBalance", "SurfaceProgram", "SurfaceCalibration"),
 }
 
 

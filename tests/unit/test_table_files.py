@@ -316,7 +316,7 @@ def test_forgetting_zeroes_rows_in_every_version(tmp_path: Path) -> None:
         write_small(tmp_path, version, number, tables=("users", "pins"))
     before = open_shard(tmp_path, "v1", 0).tables["users"]
     gone, stays = IDS[:5], IDS[5:]
-    done = forgetting.forget_ids(tmp_path, np.append(gone, 10**15), ["users"])
+    done = forgetting.forget_ids(tmp_path, np.append(gone, 10**15), "user")
     assert [(d.version, d.table, d.rows, d.revision) for d in done] == [
         ("v1", "users", 5, 1),
         ("v2", "users", 5, 1),
@@ -336,7 +336,7 @@ def test_forgetting_zeroes_rows_in_every_version(tmp_path: Path) -> None:
     # Who had the files mapped reads what was there until told otherwise.
     mine = gone[shard_of(gone, 2) == 0]
     assert before.find(mine)[1].all()
-    assert forgetting.forget_ids(tmp_path, gone, ["users"]) == ()
+    assert forgetting.forget_ids(tmp_path, gone, "user") == ()
 
 
 def test_a_forget_that_was_killed_is_finished_by_the_same_call(tmp_path: Path) -> None:

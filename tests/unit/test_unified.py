@@ -13,6 +13,7 @@ from feature_store.contracts.datasets import DatasetSpec
 from models.nn.cross import CrossNetwork
 from models.rankers.unified.candidates import CandidateAttention, Grid
 from models.rankers.unified.history import Projection
+from models.rankers.unified.requests import Requests, TooManyUsers
 from tests.model_fixtures import unified
 from tests.model_fixtures.batches import take
 from tests.model_fixtures.world import spec
@@ -272,3 +273,38 @@ def test_features_of_a_surface_are_declared_once_and_exist(own, said):
     declared = spec().model_dump() | {"surface_features": own}
     with pytest.raises(ValidationError, match=said):
         DatasetSpec.model_validate(declared)
+
+
+def _of_requests(rows, users):
+    """Rows of a few users each, who agree on themselves."""
+    at = torch.arange(rows) % users
+    repeated, _ = unified.of_users(unified.batch(rows), at)
+    return repeated | {"key:user": 100 - at}
+
+
+@pytest.mark.parametrize("part", ["nothing", "candidate", "history"])
+def test_requests_with_each_user_once_equal_row_by_row(part):
+    ranker = unified.ranker(unified.WITHOUT.get(part, unified.SMALL))
+    rows = _of_requests(12, 5)
+    requests = Requests(unified.inputs(), 5)
+    once = requests.once(rows)
+    assert len(once["country"]) == 5
+    torch.testing.assert_close(ranker(once)["logits"], ranker(rows)["logits"], **CLOSE)
+    naive = torch.autograd.grad(ranker(rows)["logits"].square().sum(), ranker.trunk.parameters())
+    found = torch.autograd.grad(ranker(once)["logits"].square().sum(), ranker.trunk.parameters())
+    for want, got in zip(naive, found, strict=True):
+        torch.testing.assert_close(want, got, **CLOSE)
+
+
+def test_a_request_of_too_many_users_is_refused_or_split():
+    rows, ranker = _of_requests(12, 5), unified.ranker().eval()
+    requests = Requests(unified.inputs(), 2)
+    with pytest.raises(TooManyUsers, match="too many users"):
+        requests.once(rows)
+    found = torch.full((12, 2), float("nan"))
+    sizes = []
+    for at, some in requests.split(rows):
+        found[at] = ranker(some)["logits"]
+        sizes.append(len(some["country"]))
+    assert sizes == [2, 2, 1]
+    torch.testing.assert_close(found, ranker(rows)["logits"], **CLOSE)

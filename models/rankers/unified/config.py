@@ -69,6 +69,7 @@ class UnifiedConfig:
         distillation: weight of the loss against the ranker before, where one begins anew beside
             it; never on a further day, which overfits.
         max_users: users of one request, at most.
+        programs: whether every surface is also exported as a program that needs none of this code.
     """
 
     categorical_dim: int = 8
@@ -85,6 +86,7 @@ class UnifiedConfig:
     weights: Literal["root", "even"] = "root"
     distillation: float = 0.0
     max_users: int = 4096
+    programs: bool = True
 
     def __post_init__(self) -> None:
         if self.distillation < 0:

@@ -4,6 +4,7 @@ Shapes: B rows, b rows of one surface, X width of the trunk's inputs, V width of
 surfaces know, T tasks.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -75,6 +76,13 @@ class OwnFeatures(nn.Module):
     def dim_of(self, surface: int) -> int:
         """The width of what a surface knows; 0 where it is nothing."""
         return len(self.missing[str(surface)]) if str(surface) in self.missing else 0
+
+    def only(self, surface: int) -> "OwnFeatures":
+        """The same without what other surfaces know; their missing tokens stay."""
+        left = copy.deepcopy(self)
+        for key in [k for k in left.blocks if k != str(surface)]:
+            del left.blocks[key]
+        return left
 
     def read(self, batch: Batch, surface: int, rows_b: Tensor) -> Tensor | None:
         """What a surface knows of its rows; None where it has no features of its own."""
