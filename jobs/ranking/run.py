@@ -18,6 +18,7 @@ from models.training.loop import Trainer
 from models.training.paired_auc import PairedAuc
 from models.training.prefetch import to_device
 
+_COARSE = 2**10
 _MEASURED = ("auc", "auc_se", "pr_auc", "logloss", "ne", "base_rate", "ece")
 
 
@@ -47,7 +48,8 @@ def score(ctx: RunContext, parent: SnapshotManifest) -> tuple[Metrics, LogitCoun
     tasks = trainers[0].objective.tasks
     metrics = trainers[0].objective.metrics()
     counts = LogitCounts(len(tasks), len(ctx.spec.surfaces))
-    paired = PairedAuc(config.draws, ctx.home.seed) if len(trainers) > 1 else None
+    compared = tasks if len(trainers) > 1 else ()
+    paired = {task: _paired(ctx, first=not i) for i, task in enumerate(compared)}
     for batch in day.batches(Order(batch_rows=config.training.batch_rows)):
         predicted = [trainer.predict(batch) for trainer in trainers]
         (told,) = to_device([batch], torch_device("cpu"), ahead=0)
@@ -55,17 +57,27 @@ def score(ctx: RunContext, parent: SnapshotManifest) -> tuple[Metrics, LogitCoun
         counts.update(predicted[0], targets_BT, told["surface"], told["late"])
         for index, task in enumerate(tasks):
             metrics[task].update(predicted[0][:, index], targets_BT[:, index], told)
-        if paired:
-            shown_B = ~told["late"]
-            logits_AB = torch.stack([logit_BT[:, 0] for logit_BT in predicted])
-            users = told["key:user"][shown_B]
-            paired.update(logits_AB[:, shown_B], targets_BT[shown_B, 0], users)
+        shown_B = ~told["late"]
+        logits_ABT, users_B = torch.stack(predicted)[:, shown_B], told["key:user"][shown_B]
+        for index, pair in enumerate(paired.values()):
+            pair.update(logits_ABT[:, :, index], targets_BT[shown_B, index], users_B)
     found = {task: metric.result() for task, metric in metrics.items()}
     primary, *others = tasks
     named: Metrics = {name: found[primary][name] for name in _MEASURED}
     named |= {f"auc_{task}": found[task]["auc"] for task in others}
     named["scored_rows"] = found[primary]["rows"]
-    return named | (paired.result() if paired else {}), counts
+    for index, (task, pair) in enumerate(paired.items()):
+        suffix = f"_{task}" if index else ""
+        named |= {f"{name}{suffix}": value for name, value in pair.result().items()}
+    return named, counts
+
+
+def _paired(ctx: RunContext, *, first: bool) -> PairedAuc:
+    """What compares the arms on one task: the primary one more finely than the others."""
+    draws = reading.ranking(ctx).draws
+    if first:
+        return PairedAuc(draws, ctx.home.seed)
+    return PairedAuc(draws, ctx.home.seed, bins=_COARSE)
 
 
 def train(
