@@ -23,9 +23,8 @@ from jobs.engine.snapshots import BEST, CHECKPOINT, MODEL, OPTIMIZER, SnapshotSt
 from jobs.engine.training_watch import watcher_of
 from jobs.steps.maturity import matured
 from jobs.steps.model_inputs import examples, family_of, introduce, new_objective, reader
-from jobs.steps.training_guard import auc_metrics
+from jobs.steps.training_guard import auc_metrics, better, scored
 from jobs.steps.training_plan import Pass, Plan, model_digest
-from jobs.steps.training_scores import better, scored
 from models.nn.tokens import NumericRange
 from models.protocol import FirstWindow
 from models.training.checkpoint import (

@@ -183,11 +183,16 @@ class Trainer:
 
 
 def _leave_out_tables(module: nn.Module, objective: Objective) -> None:
-    """Keep DDP from exchanging tables: their optimizer exchanges the rows that were touched."""
-    named = dict(objective.named_parameters())
-    tables = {id(named[name]) for name in objective.tables()}
+    """Keep DDP from exchanging tables, and what is kept beside them: their optimizer does.
+
+    Of a sharded table every rank has other rows, and not as many.
+    """
+    named = dict((*objective.named_parameters(), *objective.named_buffers()))
+    declared = objective.tables()
+    apart = {id(named[n]) for name, how in declared.items() for n in (name, how.sums) if n}
     # A compiled module gives its parameters other names.
-    names = [name for name, p in module.named_parameters() if id(p) in tables]
+    there = (*module.named_parameters(), *module.named_buffers())
+    names = [name for name, x in there if id(x) in apart]
     ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
     ignore(module, names)
 

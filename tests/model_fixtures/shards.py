@@ -17,7 +17,7 @@ from models.nn.config import NegativesConfig
 from models.training.checkpoint import write_tensors
 from models.training.config import TrainingConfig
 from models.training.distributed import gather
-from models.training.loop import Trainer
+from models.training.loop import PassState, Trainer
 from tests.model_fixtures.pairs import batch
 
 STEPS = 20
@@ -32,10 +32,10 @@ CONFIG = IdTablesConfig(
 NAMES = ("table.user.weight", "table.pin.weight")
 
 
-def trained(rank: int, ranks: int, *, sharded: bool, steps: int = STEPS) -> tuple[Trainer, list]:
-    """A trainer after some steps over its share of the batches, and the loss of every step."""
+def trained(rank: int, ranks: int, *, sharded: bool, dies_after: int = 0) -> tuple[Trainer, list]:
+    """A trainer after all steps over its share of the batches, and the loss of every step."""
     torch.manual_seed(0)
-    whole = [batch(24, random=8, seed=step) for step in range(steps)]
+    whole = [batch(24, random=8, seed=step) for step in range(STEPS)]
     mine = [
         {name: x[len(x) * rank // ranks : len(x) * (rank + 1) // ranks] for name, x in b.items()}
         for b in whole
@@ -48,7 +48,13 @@ def trained(rank: int, ranks: int, *, sharded: bool, steps: int = STEPS) -> tupl
         empty={name: x[:0] for name, x in mine[0].items()},
     )
     losses: list[float] = []
-    trainer.train(mine, seed=(1,), on_step=lambda state: losses.append(state.latest["total"]))
+
+    def keep(state: PassState) -> None:
+        losses.append(state.latest["total"])
+        if state.steps == dies_after:
+            os._exit(0)
+
+    trainer.train(mine, seed=(1,), on_step=keep)
     return trainer, losses
 
 
@@ -105,11 +111,10 @@ def _copy(root: Path, rank: int, ranks: int) -> None:
 def _lose(root: Path, rank: int, ranks: int) -> None:
     """The second rank dies between two steps; what the first one notices, and when."""
     if rank == 1:
-        trained(rank, ranks, sharded=True, steps=2)
-        os._exit(0)
+        trained(rank, ranks, sharded=True, dies_after=2)
     started = time.monotonic()
     try:
-        trained(rank, ranks, sharded=True, steps=STEPS)
+        trained(rank, ranks, sharded=True)
     except RuntimeError as error:
         told = {"error": str(error), "seconds": time.monotonic() - started}
         (root / "lost").write_text(json.dumps(told))
