@@ -43,7 +43,7 @@ class ShardedIdTable(IdRows):
         """The rows of all ranks, [H, N, D]."""
         distinct_U, at = torch.unique(row_HN, return_inverse=True)
         found: Tensor = _Exchange.apply(distinct_U, self.weight)  # type: ignore[no-untyped-call]
-        return found.index_select(0, at.flatten()).view(*row_HN.shape, -1)
+        return found.index_select(0, at.flatten()).view(*row_HN.shape, self.config.dim)
 
 
 class _Exchange(torch.autograd.Function):
