@@ -71,7 +71,7 @@ Facet = Mapping[Entity, Rows]
 
 
 @lru_cache(maxsize=1)
-def world_of(options: MarketOptions, seed: int) -> TablesWorld:
+def tables_world(options: MarketOptions, seed: int) -> TablesWorld:
     """The market of a seed; a process keeps the last one, for the next variant."""
     return TablesWorld(options, seed)
 
@@ -82,7 +82,7 @@ def pretrained(
 ) -> dict[str, Facet]:
     """Both facets by name, of the days that end so long before the ranker's."""
     make_deterministic(threads=1)
-    world = world_of(options, seed)
+    world = tables_world(options, seed)
     with TemporaryDirectory(prefix="experiment-past-") as folder:
         lake, ds = world.past(stale, Path(folder))
         return {

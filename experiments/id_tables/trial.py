@@ -17,7 +17,7 @@ from experiments.id_tables.facets import (
     one_for_all,
     pretrained,
     shuffled,
-    world_of,
+    tables_world,
 )
 from experiments.id_tables.worlds import MarketOptions
 from experiments.truth import expected_auc
@@ -74,7 +74,7 @@ def measured(variant: TablesVariant, seed: int, options: TrialOptions) -> dict[s
     kept = [table.weight.detach().clone() for table in tables]
     if variant.bits != 32:
         _quantise(tables, variant.bits)
-    tested = world_of(options.world, seed).tested
+    tested = tables_world(options.world, seed).tested
     logit_N = np.concatenate([trainer.predict(b)[:, 0].numpy() for b in tested.batches])
     with torch.no_grad():
         for table, weight_RD in zip(tables, kept, strict=True):
@@ -93,7 +93,7 @@ def measured(variant: TablesVariant, seed: int, options: TrialOptions) -> dict[s
 def _trained(variant: TablesVariant, seed: int, options: TrialOptions) -> Trainer:
     """The ranker of a variant; the last one is kept, for the same at other bits."""
     make_deterministic(threads=1)
-    world, how = world_of(options.world, seed), options.facets
+    world, how = tables_world(options.world, seed), options.facets
     ids = IdFacetsConfig(
         facets=variant.facets,
         combine=variant.combine,
