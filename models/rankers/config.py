@@ -3,7 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig, TokensConfig
+from models.nn.config import (
+    DhenConfig,
+    ExpertsConfig,
+    IdFacetsConfig,
+    SequenceConfig,
+    TokensConfig,
+)
 from models.rankers.parts.sizes import RelationsConfig
 from models.rankers.unified.config import UnifiedConfig
 from models.training.config import TrainingConfig
@@ -22,6 +28,7 @@ class CtrConfig:
         projection: width of the embedding block before the crosses; 0 leaves it as wide as it is.
         tower: hidden widths of each task's tower.
         relations: what it makes of a graph's vectors, beside reading them.
+        ids: tables of hashed ids.
     """
 
     categorical_dim: int = 8
@@ -33,6 +40,7 @@ class CtrConfig:
     )
     tower: tuple[int, ...] = (32,)
     relations: RelationsConfig = field(default_factory=RelationsConfig)
+    ids: IdFacetsConfig = field(default_factory=IdFacetsConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +54,7 @@ class CvrConfig:
         next_action: weight of the auxiliary loss that predicts the newest action of the user's
             sequence from those before it; 0 turns it off.
         temperature: initial, of that loss.
+        ids: tables of hashed ids.
     """
 
     dhen: DhenConfig = field(default_factory=DhenConfig)
@@ -54,6 +63,7 @@ class CvrConfig:
     head: tuple[int, ...] = (32,)
     next_action: float = 0.0
     temperature: float = 0.07
+    ids: IdFacetsConfig = field(default_factory=IdFacetsConfig)
 
     @property
     def tokens(self) -> TokensConfig:
