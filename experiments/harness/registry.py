@@ -37,6 +37,7 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
         "experiments.id_tables.grids",
         "pretrained tables of ids in a click ranker: facets, fine-tuning, staleness, bits",
     ),
+    "unified": ("experiments.surfaces.grid", "one ranker for all surfaces against one for each"),
     "upstream": ("experiments.upstream", "ways to build or train the upstream model"),
 }
 

@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("dags",),
     ("experiments/id_tables", "experiments/ranking"),
     ("experiments",),
-    ("experiments/graph", "experiments/next_item"),
+    ("experiments/graph", "experiments/next_item", "experiments/surfaces"),
     ("experiments/harness", "experiments/playing"),
     ("jobs/cli",),
     ("jobs/commands",),
