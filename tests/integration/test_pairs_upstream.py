@@ -23,8 +23,6 @@ from models.training.loop import Trainer
 from tests.model_fixtures.pairs import keys
 from tests.model_fixtures.world import FIRST, World, small_recipe
 
-pytestmark = pytest.mark.integration
-
 DAYS = tuple(shift_day(FIRST, i) for i in range(4))
 *_, WINDOW_END, NEXT = DAYS
 IDS = UpstreamDeclaration(

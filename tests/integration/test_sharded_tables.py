@@ -13,9 +13,6 @@ from models.training.checkpoint import read_tensors
 from tests.model_fixtures.shards import CONFIG, NAMES, STEPS, play, trained
 
 
-pytestmark = pytest.mark.integration
-
-
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Steps are so small that threads would only wait for each other."""
