@@ -79,7 +79,7 @@ lock: ## pin every package again, from requirements/*.in
 
 clean: ## remove environments, caches and everything runs wrote
 	@if [ -x $(DERM) ]; then $(DERM) down; fi
-	@rm -rf .venv .venv-airflow .venv-s3 .venv-bench .venv-feast .derm .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf .venv .venv-airflow .venv-s3 .venv-bench .venv-feast .venv-fuxictr .derm .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	    .import_linter_cache derm.egg-info
 
 # An environment is made again when its lock changes: infra/environment.py, with uv or with pip. What

@@ -1,1 +1,1 @@
-"""Benchmarks of rankers."""
+"""How fast rankers learn and score."""

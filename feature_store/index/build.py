@@ -15,7 +15,7 @@ import numpy.typing as npt
 import xxhash
 
 from feature_store.config import IndexConfig
-from feature_store.contracts.errors import Broken, GuardFailed, StoreError
+from feature_store.contracts.errors import Broken, GuardFailed, ManifestCorrupt, StoreError
 from feature_store.contracts.sealed import sealed
 from feature_store.index.graph import Nodes, build, distinct, flat, replace_vectors
 from feature_store.index.index import (
@@ -27,6 +27,7 @@ from feature_store.index.index import (
     IndexManifest,
     PinIndex,
     column_file,
+    read_manifest,
 )
 from feature_store.index.search import NodeSearch, Vectors, expand
 
@@ -249,6 +250,16 @@ def _replace(folder: Path, draft: Path) -> None:
         folder.rename(old)
     draft.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def damages(folder: Path) -> tuple[str, ...]:
+    """Names of the files of an index folder that are gone, or not what was written."""
+    try:
+        files = read_manifest(folder).files
+    except (StoreError, ManifestCorrupt):
+        return (MANIFEST,)
+    paths = ((folder / name, digest) for name, digest in files.items())
+    return tuple(p.name for p, digest in paths if not p.exists() or file_xxh3(p) != digest)
 
 
 def file_xxh3(path: Path) -> str:

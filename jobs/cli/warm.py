@@ -132,7 +132,7 @@ class _Parent:
         if program.name != "derm" or program.parent != Path(sys.executable).parent:
             return f"{program} is another program"
         given, own = request["environment"], self._environment
-        names = sorted(n for n in given.keys() | own.keys() if _is_read_early(n))
+        names = sorted(n for n in given.keys() | own.keys() if is_read_early(n))
         different = [n for n in names if given.get(n) != own.get(n)]
         return f"another environment: {' '.join(different)}" if different else ""
 
@@ -171,14 +171,14 @@ def _become(asker: socket.socket, pipe: int, request: Mapping[str, Any]) -> NoRe
         os.chdir(request["folder"])
         sys.argv = list(request["arguments"])
         _rename([sys.executable, *sys.argv])
-        code = _run(sys.argv[1:])
+        code = run_to_its_end(sys.argv[1:])
     finally:
         with contextlib.suppress(OSError):
             warm_socket.send(asker, {"code": code})
         os._exit(code)
 
 
-def _run(arguments: Sequence[str]) -> int:
+def run_to_its_end(arguments: Sequence[str]) -> int:
     """The command, to the end of a process: what was registered for it, and flushed output."""
     try:
         code = cli.main(arguments)
@@ -203,7 +203,7 @@ def _rename(words: Sequence[str]) -> None:
         ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
 
 
-def _is_read_early(name: str) -> bool:
+def is_read_early(name: str) -> bool:
     """Whether a variable may have been read while modules were imported, or before.
 
     Our own are read when a command begins, but for the number of threads, which a command sets for

@@ -1,7 +1,8 @@
 """`derm daily`: days of the pipeline through Airflow's own scheduler, from nothing to a report.
 
 Makes the home when it is new, prepares the days before the first published one, starts what the
-machine lacks, lets Airflow run the days in order, and stops everything it started.
+machine lacks, lets Airflow run the days in order, and stops everything it started. With `--rank`
+each release begins a ranking too, as it does where `derm_ranking` is unpaused.
 """
 
 import argparse
@@ -9,14 +10,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
 from rich.console import Console
 
 from feature_store.contracts.base import shift_day
 from feature_store.contracts.errors import DermError
-from jobs.commands import preparation, status
+from jobs.commands import follow_ranking, preparation, status
 from jobs.engine import locks
 from jobs.engine.runner import open_context
 from jobs.engine.staleness import standings
@@ -37,6 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--days", type=_positive, default=7, help="days to publish, from the home's first (7)"
     )
+    parser.add_argument(
+        "--rank", action="store_true", help="let the rankers learn the released days, and wait"
+    )
 
 
 def main(args: argparse.Namespace, settings: Settings) -> int:
@@ -52,15 +56,23 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         f"{home.dataset}, recipe {home.recipe}: {days[0]} to {days[-1]} into {settings.home}"
     )
     prepare(settings, home, console)
+    ranked = True
     with _stopped_afterwards(settings, console):
         api = local.start(settings)
         login = f"{api.user} / {api.password}"
         console.print(f"Airflow, while this runs: {api.url}  {login}", soft_wrap=True)
-        with watch.terminal(console, days, len(tasks.tasks(catalog.pipeline_of(home)))) as display:
-            failed = run_days(api, settings, days, display)
-        if failed:
-            watch.explain(api, DAG_ID, failed, console)
+        number = len(tasks.tasks(catalog.pipeline_of(home)))
+        with follow_ranking.listening(api) if args.rank else nullcontext():
+            with watch.terminal(console, days, number) as display:
+                failed = run_days(api, settings, days, display)
+            if failed:
+                watch.explain(api, DAG_ID, failed, console)
+            elif args.rank:
+                ranked = follow_ranking.follow(api, settings, days[-1], console)
     status.show(settings)
+    if not failed and not ranked:
+        sys.stderr.write(f"derm: the days are published, a ranker did not learn {days[-1]}\n")
+        return 1
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     if failed:
         sys.stderr.write(f"derm: {failed.run.ds} failed, after {minutes} min {seconds} s\n")

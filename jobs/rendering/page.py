@@ -163,12 +163,28 @@ def _card(panel: Panel, days: Sequence[DaySummary], upstream: Upstream) -> dict[
 
 def _worth(days: Sequence[DaySummary], ranker: Ranker) -> dict[str, Any]:
     """What the embeddings are worth to a ranker on the newest day that it was scored on."""
-    names = ("worth", "worth_low", "worth_high", "auc_with", "auc_without")
     for day in reversed(days):
-        found = {name: day.number("evaluate", name, ranker) for name in names}
+        found = _worth_of(day, ranker, "")
         if found["worth"] is not None:
-            return {"ranker": ranker, "ds": day.ds, **found}
-    return {"ranker": ranker, "ds": "", **dict.fromkeys(names)}
+            tasks = [_worth_of(day, ranker, task) for task in _compared(day, ranker)]
+            measured = [task for task in tasks if task["worth"] is not None]
+            return {"ranker": ranker, "ds": day.ds, **found, "tasks": measured}
+    return {"ranker": ranker, "ds": ""}
+
+
+def _worth_of(day: DaySummary, ranker: Ranker, task: str) -> dict[str, Any]:
+    """The numbers of one task; of the primary one without a name."""
+    names = ("worth", "worth_low", "worth_high", "auc_with", "auc_without")
+    suffix = f"_{task}" if task else ""
+    found = {name: day.number("evaluate", f"{name}{suffix}", ranker) for name in names}
+    return {"task": task, **found}
+
+
+def _compared(day: DaySummary, ranker: Ranker) -> list[str]:
+    """The tasks, beside the primary one, that were scored with embeddings and without."""
+    prefix, manifest = "auc_with_", day.steps.get(("evaluate", ranker))
+    metrics = manifest.metrics if manifest else {}
+    return [name.removeprefix(prefix) for name in metrics if name.startswith(prefix)]
 
 
 def _chart(

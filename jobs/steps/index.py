@@ -20,7 +20,7 @@ from feature_store.contracts.digests import content_digest
 from feature_store.contracts.errors import MissingInput, SpaceMismatch
 from feature_store.contracts.manifests import Acceptance, Artifact
 from feature_store.contracts.tables import pool_table
-from feature_store.index.build import Coded, Lineage, PinTable, build_checked, write
+from feature_store.index.build import Coded, Lineage, PinTable, build_checked, damages, write
 from feature_store.index.graph import normalise
 from feature_store.index.index import IndexManifest, PinIndex, read_manifest
 from feature_store.lake.buckets import stable_hash
@@ -38,7 +38,8 @@ _READ_ROWS = 65_536
 def run(ctx: RunContext) -> Outcome:
     """Build the index of one upstream and day, unless the same inputs already made it.
 
-    Forced, it is built from nothing that is there, yesterday's graph included.
+    One that is there and damaged is made again as it was, bit for bit: readers may be using it.
+    Otherwise, when forced, it is built from nothing that is there, yesterday's graph included.
 
     Raises:
         GuardFailed: its recall stays below the bound.
@@ -46,10 +47,12 @@ def run(ctx: RunContext) -> Outcome:
     """
     upstream = ctx.own_upstream
     lineage, digest = _lineage(ctx, upstream)
-    parent = None if ctx.force else _parent(ctx, upstream, lineage)
-    folder = ctx.paths.index(upstream, content_digest(digest, parent.digest if parent else ""))
+    parent = _parent(ctx, upstream, lineage)
+    folder = _folder(ctx, upstream, digest, parent)
     accepted = guards.accepted(ctx.root, ctx.ds, upstream, "index.recall_at_10")
-    if (folder / "index.json").exists() and not ctx.force:
+    if ctx.force and not (folder.exists() and damages(folder)):
+        parent, folder = None, _folder(ctx, upstream, digest, None)
+    elif folder.exists() and not damages(folder):
         return _outcome(ctx, folder, read_manifest(folder), parent, accepted, built_s=0.0)
     started = time.perf_counter()
     pins = _pin_table(ctx, upstream)
@@ -64,6 +67,10 @@ def run(ctx: RunContext) -> Outcome:
     build_s = time.perf_counter() - started - read_s
     manifest = write(folder, built, pins, lineage)
     return _outcome(ctx, folder, manifest, parent, accepted, built_s=build_s)
+
+
+def _folder(ctx: RunContext, upstream: Upstream, digest: str, parent: Artifact | None) -> Path:
+    return ctx.paths.index(upstream, content_digest(digest, parent.digest if parent else ""))
 
 
 def _queries(ctx: RunContext, upstream: Upstream, pins: PinTable) -> npt.NDArray[np.float32]:

@@ -21,7 +21,7 @@ from jobs.rendering.exposition import write_metrics
 from jobs.rendering.published import read_published
 from jobs.services import airflow, redis
 from jobs.settings import Settings
-from jobs.steps.audit_users import check_held, compare, lost, lost_way_back
+from jobs.steps.audit_users import check_held, compare, has_pool, lost, lost_way_back
 
 log = logging.getLogger("derm")
 
@@ -95,7 +95,8 @@ def _store(
     try:
         store = open_store(url, ctx.recipe.publishing)
         held = check_held(store, release)
-        for entry in release.upstreams:
+        # A pool that was made again since tells nothing about what was published from another.
+        for entry in (e for e in release.upstreams if has_pool(view, release, e)):
             turn = int(now.timestamp()) // _EVERY_S
             sample = compare(view, store, entry, buckets=_BUCKETS, rows=_ROWS, turn=turn)
             compared += sample.compared

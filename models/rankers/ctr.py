@@ -13,6 +13,7 @@ from models.nn.time_encoding import DAY_S, TimeEncoding
 from models.protocol import Batch, FirstWindow
 from models.rankers.config import CtrConfig
 from models.rankers.parts.blocks import ScopeBlock
+from models.rankers.parts.ids import IdBlock
 from models.rankers.parts.inputs import RankingInputs
 from models.rankers.parts.rates import base_logits
 from models.rankers.parts.relations import RelationViews
@@ -38,9 +39,11 @@ class CtrRanker(nn.Module):
         self.surface = nn.Embedding(inputs.num_surfaces + 1, config.categorical_dim)
         self.time = TimeEncoding(_PERIODS_S, with_log=False)
         self.vectors = VectorBlock(inputs.vectors, config.projection) if inputs.vectors else None
+        self.ids = IdBlock(config.ids) if config.ids.names else None
         compares = bool(inputs.vectors and config.relations.upstream)
         self.relations = RelationViews(inputs.vectors, config.relations) if compares else None
-        blocks = (self.user, self.pin, self.context, self.time, self.vectors, self.relations)
+        further = (self.vectors, self.relations, self.ids)
+        blocks = (self.user, self.pin, self.context, self.time, *further)
         width = config.categorical_dim + sum(b.out_dim for b in blocks if b is not None)
         gates = len(inputs.tasks) if config.experts.gate == "per_task" else 1
         self.experts = ExpertMixture(width, gates, config.experts)
@@ -64,7 +67,7 @@ class CtrRanker(nn.Module):
             self.surface(batch["surface"]),
             self.time(batch["ts"]),
         ]
-        further = (self.context, self.vectors, self.relations)
+        further = (self.context, self.vectors, self.relations, self.ids)
         parts += [block(batch) for block in further if block is not None]
         mixed_GBH = self.experts(torch.cat(parts, dim=1))
         tasks = len(self.inputs.tasks)

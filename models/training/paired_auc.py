@@ -14,7 +14,6 @@ from torch import Tensor
 from models.training.auc_error import auc_of_each
 
 _GROUPS = 128
-_BINS = 2**14
 _LOGIT_BOUND = 12.0
 # Draws whose histograms are in memory together.
 _AT_ONCE = 32
@@ -27,13 +26,14 @@ class PairedAuc:
     Args:
         draws: of groups of users, with repetition.
         seed: of the draws.
+        bins: of the logit, C; memory grows with them.
 
     Source: the bootstrap over users, a group of users at a time (Field and Welsh 2007).
     """
 
-    def __init__(self, draws: int, seed: int) -> None:
-        self._draws, self._seed = draws, seed
-        self._hist_A2GC = torch.zeros(2, 2, _GROUPS, _BINS, dtype=torch.float64)
+    def __init__(self, draws: int, seed: int, *, bins: int = 2**14) -> None:
+        self._draws, self._seed, self._bins = draws, seed, bins
+        self._hist_A2GC = torch.zeros(2, 2, _GROUPS, bins, dtype=torch.float64)
 
     def update(self, logit_AB: Tensor, label_B: Tensor, user_B: Tensor) -> None:
         """Count scored rows; those with a NaN label are left out.
@@ -45,9 +45,12 @@ class PairedAuc:
         label_B, group_B = label_B[known_B].long(), user_B[known_B] % _GROUPS
         one_B = torch.ones(len(label_B), dtype=torch.float64)
         for hist_2GC, logit_B in zip(self._hist_A2GC, logit_AB, strict=True):
-            scaled_B = (logit_B[known_B].double() + _LOGIT_BOUND) * (_BINS / (2 * _LOGIT_BOUND))
-            bin_B = scaled_B.long().clamp(0, _BINS - 1)
-            hist_2GC.view(-1).index_add_(0, (label_B * _GROUPS + group_B) * _BINS + bin_B, one_B)
+            scaled_B = (logit_B[known_B].double() + _LOGIT_BOUND) * (
+                self._bins / (2 * _LOGIT_BOUND)
+            )
+            bin_B = scaled_B.long().clamp(0, self._bins - 1)
+            at_B = (label_B * _GROUPS + group_B) * self._bins + bin_B
+            hist_2GC.view(-1).index_add_(0, at_B, one_B)
 
     def result(self) -> dict[str, float | None]:
         """The AUC of both, their difference, and the 95 % interval of it.

@@ -35,6 +35,7 @@ from tests.chaos.stage import Stage
 
 _SIZE = little.Size(members=240, offers=120, rows=900)
 _WEEK = 7
+_PATIENCE = 20
 
 
 def main(arguments: list[str]) -> int:
@@ -79,9 +80,13 @@ def _operated(stage: Stage, ds: str, number: int, rng: random.Random, kills: flo
 
 
 def _until_done(stage: Stage, rng: random.Random, kills: float, *command: str) -> int:
-    """Give a command until it succeeds; how often something was killed."""
+    """Give a command until it succeeds; how often something was killed.
+
+    Raises:
+        RuntimeError: it fails again and again, and nobody strikes it.
+    """
     struck = 0
-    while True:
+    for _ in range(_PATIENCE):
         copy = start(stage.home, *command)
         if rng.random() < kills / (1 + struck):
             struck += _strike(stage, copy, rng)
@@ -91,6 +96,7 @@ def _until_done(stage: Stage, rng: random.Random, kills: float, *command: str) -
             _say(f"{' '.join(command)}: exit code {copy.code}: {copy.said()[-400:]}")
             # What a person does whose store was killed: the message says so.
             start(stage.home, "restore").wait()
+    raise RuntimeError(f"{' '.join(command)} does not succeed:\n{copy.said()}")
 
 
 def _strike(stage: Stage, copy: Copy, rng: random.Random) -> int:

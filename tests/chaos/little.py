@@ -39,7 +39,7 @@ DECLARATION = """
 name = "little"
 first_day = "2025-06-01"
 history_days = 1
-daily_rows = [1, 500]
+daily_rows = [1, 5000]
 
 [guards]
 min_effective_rank = 1.01

@@ -66,6 +66,9 @@ def _play(
     differing = [""]
     for order in orders:
         differing = differences(_in_turn(stage, state, order, known), found)
+        if b in READERS:
+            # That somebody looked is on record.
+            differing = [name for name in differing if not name.endswith(" audit ")]
         if not differing:
             break
     result.wrong += differing[:10]

@@ -20,6 +20,7 @@ from jobs.pipelines import tasks
 from jobs.services import local, processes
 from jobs.settings import PROJECT, Settings
 from tests.airflow_fixtures import AIRFLOW_PYTHON
+from tests.brief_recipe import BRIEF
 from tests.pipelines import PIPELINE
 
 pytestmark = [
@@ -37,7 +38,7 @@ FIRST, SECOND, THIRD = "2025-03-08", "2025-03-09", "2025-03-10"
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("daily")
-    made = _derm(folder, "init", "--dataset", "simulated")
+    made = _derm(folder, "init", "--dataset", "simulated", "--recipe", BRIEF)
     assert made.returncode == 0, made.stderr
     yield folder
     local.stop(Settings(home=folder))
@@ -54,8 +55,8 @@ def test_a_run_that_is_stopped_leaves_nothing_behind(home: Path) -> None:
                 break
         time.sleep(1)  # into the first training
         run.send_signal(signal.SIGTERM)
-        run.communicate(timeout=120)
-    assert run.returncode == 128 + signal.SIGTERM
+        said = run.communicate(timeout=120)
+    assert run.returncode == 128 + signal.SIGTERM, said
     assert _leftovers(home) == []
 
 
@@ -116,11 +117,27 @@ def test_a_corrupt_day_stops_the_run_and_shows_why(home: Path) -> None:
     assert _leftovers(home) == []
 
 
-def test_once_the_source_is_repaired_the_run_goes_on(home: Path) -> None:
+def test_once_the_source_is_repaired_the_run_goes_on_and_its_release_begins_a_ranking(
+    home: Path,
+) -> None:
     assert _derm(home, "simulate", "--ds", THIRD, "--force").returncode == 0
-    run = _derm(home, "daily", "--days", "3")
+    run = _derm(home, "daily", "--days", "3", "--rank")
     assert run.returncode == 0, run.stdout + run.stderr
     assert _published_day(home) == THIRD
+    told = re.findall(r"^ranking +(\S+) +success", run.stdout, re.MULTILINE)
+    rankers = ("ctr_ranker", "cvr_ranker")
+    every = [f"{r}.{step.name}" for r in rankers for step in PIPELINE.ranking]
+    assert sorted(told) == sorted([*every, "catch_up", *(f"{r}.draw" for r in rankers)])
+    # Nobody asked for a day: the asset's event said which.
+    logs = home / "services" / "airflow" / "logs"
+    (begun,) = logs.glob("dag_id=derm_ranking/run_id=asset_triggered__*")
+    (log,) = (begun / "task_id=catch_up").glob("*.log")
+    assert f"derm rank --ds {THIRD} --earlier" in log.read_text()
+    for ranker in rankers:
+        assert (home / "rankers" / "exports" / ranker / "current").read_text().startswith(THIRD)
+    page = (home / "report" / "index.html").read_text()
+    assert "What are the embeddings worth" in page
+    assert _leftovers(home) == []
 
 
 def test_the_commands_of_the_readme_work_as_they_stand(home: Path, tmp_path: Path) -> None:

@@ -4,9 +4,6 @@ The oracle is the recursion of the moving average as its definition reads, one e
 other, fed from the daily tables alone.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +27,7 @@ from jobs.services.redis import ensure_redis, stop_redis
 from jobs.settings import Settings
 from tests.brief_recipe import BRIEF
 from tests.data_fixtures import real_data
+from tests.derm_process import derm
 from tests.pipelines import UPSTREAMS
 from tests.reference_pool import State, as_rows, step, table_rows
 
@@ -37,9 +35,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.redis, pyt
 
 AGGREGATION = AggregationConfig(heuristic="ma", w=0.8, inactive_days=90)
 DAYS = days_between("2022-04-08", "2022-04-14")
-
-
-_DERM = "import sys; from jobs.cli import main; sys.exit(main())"
 
 
 @dataclass(frozen=True)
@@ -50,16 +45,7 @@ class Pipeline:
 
     def derm(self, *arguments: str) -> str:
         """Run a command in this home; it must succeed."""
-        environment = {**os.environ, "DERM_HOME": str(self.home), "DERM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", _DERM, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-        return done.stdout
+        return derm(self.home, *arguments)
 
     @property
     def lake(self) -> Lake:

@@ -108,6 +108,24 @@ def test_unchanged_pins_are_warm_started_and_rebuilt_after_a_week(world):
         assert warm == (day not in (0, 7))
 
 
+@pytest.mark.parametrize("file", ["graph.faiss", "ids.npy", "index.json"])
+def test_a_damaged_index_is_made_again_as_it_was(world, file):
+    """Readers may be using it, so that the one of the day alone, from nothing, is no repair."""
+    world.grow(DAYS[0])
+    world.publish(DAYS[0])
+    world.grow(DAYS[1], prune=0.0, fresh=0.0)
+    made = world.step("index", DAYS[1], "ctr")
+    assert made.metrics["warm"]
+    [artifact] = made.outputs
+    path = world.root / artifact.uri / file
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    again = world.step("index", DAYS[1], "ctr", force=True)
+    assert path.read_bytes() == whole
+    assert again.outputs[0].digest == artifact.digest
+    assert world.step("index", DAYS[1], "ctr", force=True).metrics["warm"] == 0
+
+
 def test_a_new_space_is_published_beside_the_old_one_then_the_old_one_is_freed(world):
     world.grow(DAYS[0])
     world.publish(DAYS[0])

@@ -20,7 +20,7 @@ from jobs.rendering.exposition import ONLY_WHEN_RANKED, exposition, newest_manif
 from jobs.rendering.state import read_state
 from jobs.rendering.terminal import print_status
 from jobs.settings import PROJECT
-from jobs.upkeep import integrity
+from jobs.upkeep import integrity, scanner
 from jobs.upkeep.retain_folders import expired_folders
 from tests.model_fixtures.ranked import NAME, RankedWorld
 from tests.model_fixtures.world import FIRST
@@ -157,6 +157,30 @@ def test_status_says_what_was_refused_and_how_to_begin(world, tmp_path):
     assert days[1]["metrics"]["evaluate"]["worth"] is not None
     for name in ("attempts", "manifests"):
         shutil.rmtree(world.root / name / later)
+
+
+def test_a_rolled_back_release_takes_nothing_back_from_rankers(world):
+    """They join by day with what the lake holds, whichever day readers see."""
+    before, pointer = digests(world), world.settings.paths.pointer
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    pointer.write_text(f"{DAYS[1]}-1234abcd\n")
+    try:
+        assert ranking.due(world.context(DAYS[-1]), NAME) == DAYS[-1:]
+        assert command.main(asked(DAYS[-1]), world.settings) == 0
+        assert digests(world) == before
+        exports = world.root / "rankers" / "exports" / NAME
+        assert (exports / "current").read_text().startswith(DAYS[-1])
+    finally:
+        pointer.unlink()
+
+
+def test_nothing_of_a_ranker_names_anybody(world):
+    """So that a forget has nothing to remove from it."""
+    users = world.lake.read(world.spec.events_table(), DAYS[-1])["user_id"].unique().to_pylist()
+    files = [p for p in (world.root / "rankers").rglob("*") if p.is_file()]
+    assert len(users) > 10
+    assert len(files) > 20
+    assert list(scanner.scan(files, scanner.Wanted(users))) == []
 
 
 def test_a_ranker_that_never_learned_is_no_gap(tmp_path, world):

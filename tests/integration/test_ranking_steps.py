@@ -54,6 +54,9 @@ def test_it_says_what_embeddings_are_worth_before_it_learns_the_day(world):
         assert found["worth"] == pytest.approx(found["auc_with"] - found["auc_without"])
         assert found["worth_low"] <= found["worth"] <= found["worth_high"]
         assert found["auc_with"] == pytest.approx(found["auc"], abs=5e-3)
+        other = found["auc_with_good_click"] - found["auc_without_good_click"]
+        assert found["worth_good_click"] == pytest.approx(other)
+        assert found["auc_with_good_click"] == pytest.approx(found["auc_good_click"], abs=1e-2)
     assert world.metrics("evaluate", DAYS[-1])["auc"] > 0.6
 
 
@@ -96,6 +99,25 @@ def test_an_export_predicts_what_the_ranker_says_calibrated(world):
     with pytest.raises(ManifestCorrupt, match="damaged"):
         exports.load(folder)
     world.step("export_ranker", DAYS[-1])
+
+
+def test_a_surface_that_was_never_seen_is_predicted_as_all_together(world):
+    root = world.root / "rankers" / "exports" / NAME
+    ranker, ctx = (
+        exports.load(root / (root / "current").read_text().strip()),
+        world.context(DAYS[-1], NAME),
+    )
+    batch = next(reading.examples(ctx, DAYS[-1]).batches(Order(batch_rows=32)))
+    tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+    tensors["surface"] = torch.zeros_like(tensors["surface"])
+    told = ranker.predict(tensors, reading.spaces(ctx))
+    assert torch.isfinite(told).all()
+    scale, shift = ranker.calibration_TS2[0, 0]
+    logits = ranker.objective.eval().predict(tensors)[:, 0]
+    torch.testing.assert_close(told[:, 0], torch.sigmoid(scale * logits + shift))
+    # All surfaces together lie between the surfaces, not at nothing.
+    of_each = ranker.calibration_TS2[0, 1:, 1]
+    assert of_each.min() - 0.05 <= shift <= of_each.max() + 0.05
 
 
 def test_a_day_without_the_pools_it_needs_is_refused(tmp_path):

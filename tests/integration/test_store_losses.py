@@ -230,6 +230,12 @@ def test_a_pool_that_was_recomputed_since_is_not_passed_off_as_the_released_one(
     assert f"derm publish --ds {NEXT} --force" in said
 
 
+def test_a_pool_that_was_recomputed_since_is_no_loss_of_the_store(store):
+    store.world.grow(NEXT, change=0.9)
+    code, said, _ = store.derm("probe")
+    assert (code, "nothing is wrong" in said) == (0, True)
+
+
 def test_nothing_published_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DERM_HOME", str(tmp_path))
     World(tmp_path)

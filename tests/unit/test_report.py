@@ -121,6 +121,8 @@ def test_page_is_well_formed_and_fetches_nothing(home: Path) -> None:
 def test_page_says_what_embeddings_are_worth(home: Path) -> None:
     days = _summaries(home)
     numbers = {"worth": 0.0123, "worth_low": -0.001, "worth_high": 0.0247, "auc": 0.7}
+    numbers |= {"auc_with_good_click": 0.71, "worth_good_click": 0.0042}
+    numbers |= {"worth_low_good_click": -0.0311, "auc_with_hide": None, "worth_hide": None}
     scored = (
         days[-1]
         .steps["train", "ctr"]
@@ -132,6 +134,10 @@ def test_page_says_what_embeddings_are_worth(home: Path) -> None:
     assert "+0.0123 AUC" in page
     assert "2025-03-03, 95 % between -0.0010 and +0.0247" in page
     assert "not scored yet, or not compared" in page
+    assert re.search(
+        r"<dt>good click</dt>\s*<dd>\+0.0042</dd>\s*<dd class=.moved.>-0.0311 \.\.", page
+    )
+    assert "<dt>hide</dt>" not in page, "a task of one class has no worth"
     assert "<h3>Worth of the embeddings</h3>" in page
 
 
