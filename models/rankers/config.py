@@ -1,6 +1,7 @@
 """What the rankers are made of. Imports no torch: recipes are read without it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from models.nn.config import (
     DhenConfig,
@@ -92,6 +93,7 @@ class RankingConfig:
         late_days: a label that arrives later than this many days after its impression is not
             learned: the pools of its impression's day may be gone.
         prior_rows: how many rows of a day the calibration of the day before weighs.
+        calibration: a scale and a shift for each surface and task, or the scale alone.
         draws: of users, for the interval of what embeddings are worth.
         declaration: what one ranker is declared to be, as JSON.
     """
@@ -100,6 +102,7 @@ class RankingConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(window_days=7))
     late_days: int = 3
     prior_rows: int = 1000
+    calibration: Literal["platt", "temperature"] = "platt"
     draws: int = 1000
     declaration: str = ""
 
