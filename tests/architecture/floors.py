@@ -14,9 +14,9 @@ from tests.architecture.sources import PACKAGES, ROOT, python_files, relative, t
 # From the top. Rooms of one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("dags",),
-    ("experiments/id_tables", "experiments/ranking"),
+    ("experiments/id_tables", "experiments/ranking", "experiments/surfaces"),
     ("experiments",),
-    ("experiments/graph", "experiments/next_item", "experiments/surfaces"),
+    ("experiments/graph", "experiments/next_item"),
     ("experiments/harness", "experiments/playing"),
     ("jobs/cli",),
     ("jobs/commands",),
