@@ -15,7 +15,7 @@ from models.rankers.unified.config import UnifiedConfig
 from models.training.config import TrainingConfig
 
 # Changes with the architecture: weights of another one cannot be continued.
-ARCHITECTURE = 1
+ARCHITECTURE = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,8 @@ from models.rankers.parts.rates import base_logits
 from models.rankers.parts.relations import RelationViews
 from models.rankers.parts.vectors import VectorBlock
 
+# Products of matrices whose rows begin off the bounds of a vector register take half as long again.
+_ALIGNED = 16
 _PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S)
 
 
@@ -27,7 +29,7 @@ class CtrRanker(nn.Module):
 
     Source: DERM (arXiv 2509.04337), section 3.2.
     Deviations: the transformer does not see the candidate, so it runs once per user and not once
-    per row.
+    per row. Zeros fill the width up to a multiple of 16.
     """
 
     def __init__(self, inputs: RankingInputs, config: CtrConfig) -> None:
@@ -46,7 +48,8 @@ class CtrRanker(nn.Module):
         blocks = (self.user, self.pin, self.context, self.time, *further)
         width = config.categorical_dim + sum(b.out_dim for b in blocks if b is not None)
         gates = len(inputs.tasks) if config.experts.gate == "per_task" else 1
-        self.experts = ExpertMixture(width, gates, config.experts)
+        self.padding = -width % _ALIGNED
+        self.experts = ExpertMixture(width + self.padding, gates, config.experts)
         tasks = len(inputs.tasks)
         self.towers = ParallelMLP(tasks, (self.experts.out_dim, *config.tower, 1))
         self.bias_T = nn.Parameter(torch.zeros(tasks))
@@ -69,6 +72,7 @@ class CtrRanker(nn.Module):
         ]
         further = (self.context, self.vectors, self.relations, self.ids)
         parts += [block(batch) for block in further if block is not None]
+        parts.append(parts[0].new_zeros(len(parts[0]), self.padding))
         mixed_GBH = self.experts(torch.cat(parts, dim=1))
         tasks = len(self.inputs.tasks)
         logits_TB1 = self.towers(mixed_GBH.expand(tasks, *mixed_GBH.shape[1:]))

@@ -1,6 +1,7 @@
 """Tables over several ranks: as on one, read by any number of them, and a death is an error."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ from feature_store.contracts.errors import ManifestCorrupt
 from models.id_tables.sharded import read_shard
 from models.training.checkpoint import read_tensors
 from tests.model_fixtures.shards import CONFIG, NAMES, STEPS, play, trained
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps are so small that threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +32,11 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_four_and_two_ranks_learn_what_one_learns(played: Path) -> None:
     one, losses = trained(0, 1, sharded=False)
     alone, alone_losses = trained(0, 1, sharded=True)
-    assert alone_losses == losses
+    assert alone_losses == pytest.approx(losses, rel=1e-5)
     expected = dict(one.objective.named_parameters())
     assert len(losses) == STEPS
     for name, found in alone.objective.named_parameters():
-        assert torch.equal(found, expected[name])
+        torch.testing.assert_close(found, expected[name], rtol=1e-5, atol=1e-5)
     for ranks in (2, 4):
         found = json.loads((played / f"losses-{ranks}").read_text())
         assert found == pytest.approx(losses, rel=1e-5)
