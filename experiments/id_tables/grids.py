@@ -25,6 +25,11 @@ class Options:
     tested: int = 3
     width: int = 16
     passes: int = 3
+    trainings: int = 3
+
+    def __post_init__(self) -> None:
+        if self.trainings < 1:
+            raise ValueError(f"trainings: expected >= 1, found {self.trainings}")
 
     def trial(self) -> TrialOptions:
         """The same, by what they are of."""
@@ -37,7 +42,8 @@ class Options:
             window=self.window,
             tested=self.tested,
         )
-        return TrialOptions(world=world, facets=FacetOptions(width=self.width, passes=self.passes))
+        facets = FacetOptions(width=self.width, passes=self.passes)
+        return TrialOptions(world=world, facets=facets, trainings=self.trainings)
 
 
 def variants(stalest: int) -> tuple[TablesVariant, ...]:
@@ -111,9 +117,9 @@ width {options.width} are pretrained on {options.history} days: **pairs**, the c
 (`models/id_tables`, {options.passes} passes), and **graph**, vectors of TransRA
 (`models/transra`). A click ranker with all declared features learns the {options.window} days that
 follow, from scratch, once, every variant the same rows in the same order, and is asked about
-{options.tested} days after them. Its tables go on learning at a tenth of the rate from scratch,
-unless a name says otherwise. What is *days old* was pretrained on as many days, which ended so long
-before the window.
+{options.tested} days after them; {options.trainings} trainings from other weights are averaged. Its
+tables go on learning at a tenth of the rate from scratch, unless a name says otherwise. What is
+*days old* was pretrained on as many days, which ended so long before the window.
 
 How large the worlds are was decided before any model had seen one: so that ids repeat. Of a world
 that is in no experiment (seed 1000, the sizes that nobody sets), the median Pin of 21 days has 17

@@ -61,15 +61,30 @@ class TablesVariant(Variant):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialOptions:
-    """What decides a cell beside its variant."""
+    """What decides a cell beside its variant.
+
+    Attributes:
+        trainings: of the ranker, each from other weights; what they measure is averaged, for a
+            small world tells two trainings of the same thing apart.
+    """
 
     world: MarketOptions
     facets: FacetOptions
+    trainings: int = 3
 
 
 def measured(variant: TablesVariant, seed: int, options: TrialOptions) -> dict[str, float]:
     """Train the ranker of a variant, and ask it about the days after its window."""
-    trainer = _trained(dataclasses.replace(variant, name="", placebo=False, bits=32), seed, options)
+    found = [_once(variant, seed, number, options) for number in range(options.trainings)]
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+
+def _once(
+    variant: TablesVariant, seed: int, number: int, options: TrialOptions
+) -> dict[str, float]:
+    """What one training measures."""
+    of_any_bits = dataclasses.replace(variant, name="", placebo=False, bits=32)
+    trainer = _trained(of_any_bits, seed, number, options)
     tables = _tables(trainer)
     kept = [table.weight.detach().clone() for table in tables]
     if variant.bits != 32:
@@ -89,9 +104,9 @@ def measured(variant: TablesVariant, seed: int, options: TrialOptions) -> dict[s
     }
 
 
-@lru_cache(maxsize=1)
-def _trained(variant: TablesVariant, seed: int, options: TrialOptions) -> Trainer:
-    """The ranker of a variant; the last one is kept, for the same at other bits."""
+@lru_cache(maxsize=8)
+def _trained(variant: TablesVariant, seed: int, number: int, options: TrialOptions) -> Trainer:
+    """A ranker of a variant; the last ones are kept, for the same at other bits."""
     make_deterministic(threads=1)
     world, how = tables_world(options.world, seed), options.facets
     ids = IdFacetsConfig(
@@ -104,7 +119,7 @@ def _trained(variant: TablesVariant, seed: int, options: TrialOptions) -> Traine
         learning_rate=variant.rate * how.rate,
         by_frequency=variant.by_frequency,
     )
-    seed_torch(seed, "ranker")
+    seed_torch(seed, "ranker", number)
     inputs = RankingInputs.of(world.spec, "ctr", ())
     objective = RankingObjective(inputs, CtrConfig(ids=ids))
     objective.fit(world.window)
@@ -119,7 +134,7 @@ def _trained(variant: TablesVariant, seed: int, options: TrialOptions) -> Traine
         learning_rate=1e-3,
         empty=world.empty(),
     )
-    trainer.train(world.learned, seed=(seed, "ranker"))
+    trainer.train(world.learned, seed=(seed, "ranker", number))
     return trainer
 
 

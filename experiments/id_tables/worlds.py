@@ -39,7 +39,7 @@ FIRST = "2025-03-01"
 UPSTREAM: Upstream = "ctr"
 POSITIVE = ("closeup", "click", "save")
 _COUNTED_BEFORE = 7
-_BATCH_ROWS = 512
+_BATCH_ROWS = 256
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,7 +9,9 @@ from experiments.harness.design import Cell
 from experiments.id_tables.facets import Rows, one_for_all, shuffled
 from experiments.id_tables.grids import MEASURES, Options, design, variants
 
-TINY = Options(users=30, pins=40, history=3, stalest=0, window=1, tested=1, width=4, passes=1)
+TINY = Options(
+    users=20, pins=30, history=3, stalest=0, window=1, tested=1, width=4, passes=1, trainings=1
+)
 
 
 def test_cells_measure_everything_and_bits_are_another_look_at_the_same_ranker() -> None:
