@@ -5,10 +5,10 @@ from typing import cast
 
 from experiments.harness.design import Cell, Design, Hypothesis, Measure, Measured
 from experiments.surfaces.trial import Part, measured
-from experiments.surfaces.worlds import MarketOptions
+from experiments.surfaces.worlds import SurfaceDays
 from simulator.market.config import MARKETS, SURFACES
 
-Options = MarketOptions
+Options = SurfaceDays
 
 VARIANTS = (
     Part(name="a ranker for each", apart=True),
@@ -102,7 +102,7 @@ to 256.
 """
 
 
-def design(options: MarketOptions) -> Design:
+def design(options: SurfaceDays) -> Design:
     """The experiment."""
 
     def run(cell: Cell) -> Mapping[str, Measured]:

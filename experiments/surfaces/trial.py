@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from experiments.harness.design import Variant
-from experiments.surfaces.worlds import LEARNS, Floats, MarketDays, MarketOptions, market_days
+from experiments.surfaces.worlds import LEARNS, Floats, MarketDays, SurfaceDays, market_days
 from experiments.truth import expected_auc
 from feature_store.reading.entities import Arrays
 from jobs.steps.training_run import first_window
@@ -88,7 +88,7 @@ class Part(Variant):
 TRAINING = TrainingConfig(learning_rate=2e-3, weight_decay=0.01, prefetch_batches=0)
 
 
-def measured(variant: Part, dataset: str, seed: int, days: MarketOptions) -> Metrics:
+def measured(variant: Part, dataset: str, seed: int, days: SurfaceDays) -> Metrics:
     """What a ranker is worth on a day that it has not learned, surface by surface."""
     make_deterministic(threads=1)
     world = market_days(dataset, seed, days)

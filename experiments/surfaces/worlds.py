@@ -31,7 +31,7 @@ _SHOWN_ROWS = 2048
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MarketOptions:
+class SurfaceDays:
     """Which days of a world are used.
 
     Attributes:
@@ -67,7 +67,7 @@ class MarketOptions:
 class MarketDays:
     """A lake with the days of one market; the folder goes with it."""
 
-    def __init__(self, dataset: str, seed: int, days: MarketOptions) -> None:
+    def __init__(self, dataset: str, seed: int, days: SurfaceDays) -> None:
         self._folder = TemporaryDirectory(prefix="experiment-")
         self.root, self.days, self.seed = Path(self._folder.name), days, seed
         used = (*days.learned, *days.held_out)
@@ -116,6 +116,6 @@ class MarketDays:
 
 
 @lru_cache(maxsize=1)
-def market_days(dataset: str, seed: int, days: MarketOptions) -> MarketDays:
+def market_days(dataset: str, seed: int, days: SurfaceDays) -> MarketDays:
     """The days of a world; a process keeps the last ones, for the next variant."""
     return MarketDays(dataset, seed, days)

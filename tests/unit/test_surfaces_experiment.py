@@ -7,10 +7,10 @@ import pytest
 
 from experiments.surfaces import trial
 from experiments.surfaces.grid import MEASURES, VARIANTS, design
-from experiments.surfaces.worlds import MarketOptions, market_days
+from experiments.surfaces.worlds import SurfaceDays, market_days
 from tests.architecture.sources import ROOT
 
-TINY = MarketOptions(recipe=f"{ROOT}/tests/model_fixtures/tiny_market.py:build", before=2, learn=1)
+TINY = SurfaceDays(recipe=f"{ROOT}/tests/model_fixtures/tiny_market.py:build", before=2, learn=1)
 OF = {v.name: v for v in VARIANTS}
 
 
