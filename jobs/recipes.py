@@ -48,10 +48,13 @@ class GuardConfig:
     Attributes:
         max_late_auc: how well the declared features may tell late labels from those of the same
             days that were not late; .5 is not at all.
+        max_calibration_off: how far a ranker's predicted positives may be from the observed ones,
+            on any surface, as the logarithm of their ratio.
     """
 
     max_late_auc: float = 0.6
     max_auc_drop: float = 0.05
+    max_calibration_off: float = 1.0
     min_effective_rank: float = 1.2
     min_day_to_day_cosine: float = 0.2
     min_coverage: float = 0.0

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from feature_store.contracts.base import Entity, Upstream
 from feature_store.contracts.datasets import DatasetSpec, Feature
 from feature_store.contracts.edges import EdgeInputs
-from feature_store.contracts.sequences import SequenceInputs
+from feature_store.contracts.sequences import PairInputs, SequenceInputs
 from feature_store.reading.numbered import NumberedGraph
 from models.nn.tokens import NumericRange
 
@@ -44,6 +44,10 @@ class RowWise:
     Attributes:
         learning_rate: of row-wise Adagrad, which slows down by itself.
         epsilon: keeps the first step of a row finite.
+        by_frequency: a row that was read n times learns log(n + 1) / log(n_max + 1) as fast, n_max
+            that of the row that was read most.
+        sharded: the rows lie with several ranks, and the gradient of a rank's rows is already that
+            of all ranks; otherwise every rank has all rows.
         max_norm: of a row, held after every step that moves it; 0 sets no bound.
         sums: a buffer [rows] of the objective for the optimizer's state, where the objective has to
             keep it beside the rows; the optimizer keeps it otherwise.
@@ -51,6 +55,8 @@ class RowWise:
 
     learning_rate: float = 0.05
     epsilon: float = 1e-8
+    by_frequency: bool = False
+    sharded: bool = False
     max_norm: float = 0.0
     sums: str = ""
 
@@ -93,6 +99,9 @@ class Objective(nn.Module):
 
     def begin_day(self) -> None:
         """A new day of data begins; what was counted before may be made to weigh less."""
+
+    def begin_again(self) -> None:
+        """Days that were gone through begin once more; what was counted is not counted again."""
 
     def predict(self, batch: Batch) -> Tensor:
         """What it predicts of every row for every task, [B, T]."""
@@ -162,18 +171,29 @@ class Family(Protocol):
         """What is read of timelines; asked of families that read them."""
         ...
 
+    def pairs(self, spec: DatasetSpec, config: Any) -> PairInputs:
+        """What makes a pair; asked of families that read pairs."""
+        ...
+
     def edges(self, spec: DatasetSpec, config: Any) -> EdgeInputs:
         """What is read of the graph of a day; asked of families that read edges."""
         ...
 
     def without(
-        self, weights: Mapping[str, Tensor], entity: Entity, key_M: npt.NDArray[np.int64]
-    ) -> dict[str, Tensor] | None:
-        """A snapshot's weights without the rows of some users or Pins; None where it has none.
+        self,
+        config: Any,
+        weights: Mapping[str, Tensor],
+        entity: Entity,
+        key_M: npt.NDArray[np.int64],
+    ) -> tuple[dict[str, Tensor], int]:
+        """A snapshot's weights without what they hold of some users or Pins.
 
-        Asked of families that read edges: theirs have a row for each of them, by `key_N`.
+        Asked of families that read edges or pairs: theirs have a row for each of them.
 
         Args:
             key_M: hashed ids.
+
+        Returns:
+            The weights, and how many rows were taken out; 0 where there was none of them.
         """
         ...

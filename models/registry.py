@@ -34,7 +34,7 @@ def default_config(name: str) -> Any:
 
 
 def reads(name: str) -> str:
-    """What a family learns from: rows, timelines or edges. Imports no torch.
+    """What a family learns from: rows, timelines, edges or pairs. Imports no torch.
 
     Raises:
         InputError: there is no such family, or it cannot be imported.

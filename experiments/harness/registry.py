@@ -33,6 +33,10 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
     ),
     "next_item": ("experiments.next_item.losses", "losses of a next-item model on public data"),
     "projection": ("experiments.ranking.projection", "widths of a ranker's embedding block"),
+    "tables": (
+        "experiments.id_tables.grids",
+        "pretrained tables of ids in a click ranker: facets, fine-tuning, staleness, bits",
+    ),
     "upstream": ("experiments.upstream", "ways to build or train the upstream model"),
 }
 

@@ -15,6 +15,8 @@ class Bounds(Contract):
     Attributes:
         max_late_auc: how well the features may tell late labels from those that were not late.
         max_auc_drop: how far the AUC may fall below the last day that knew its own.
+        max_calibration_off: how far a ranker's predicted positives may be from the observed ones,
+            on any surface, as the logarithm of their ratio.
         min_effective_rank: lowest effective rank of embeddings; 1 is a collapse.
         min_day_to_day_cosine: lowest mean cosine of a pool to yesterday's.
         min_coverage: lowest share of the day's rows, and of its entities, that yesterday knew.
@@ -23,6 +25,7 @@ class Bounds(Contract):
 
     max_late_auc: float | None = Field(default=None, ge=0.5, le=1)
     max_auc_drop: float | None = Field(default=None, ge=0)
+    max_calibration_off: float | None = Field(default=None, ge=0)
     min_effective_rank: float | None = Field(default=None, ge=1)
     min_day_to_day_cosine: float | None = Field(default=None, ge=-1, le=1)
     min_coverage: float | None = Field(default=None, ge=0, le=1)

@@ -63,3 +63,16 @@ class SequenceInputs:
 def names_in(text: str) -> tuple[str, ...]:
     """Names that are separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairInputs:
+    """What makes a pair of a user and a Pin, and what each of it weighs.
+
+    Attributes:
+        labels: that are 1, of impressions and of what is told of them later.
+        actions: of impressions.
+    """
+
+    labels: dict[str, float]
+    actions: dict[str, float]

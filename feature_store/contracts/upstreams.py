@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from feature_store.contracts.base import ENTITIES, Contract, Entity, Upstream
 
-Reads = Literal["rows", "timelines", "edges"]
+Reads = Literal["rows", "timelines", "edges", "pairs"]
 Heuristic = Literal["acc", "ma", "ap"]
 ModelOption = bool | int | float | str
 
@@ -24,9 +24,10 @@ class UpstreamDeclaration(Contract):
         family: the folder of `models/` that knows how to train it and how to embed with it, or the
             absolute path of a folder elsewhere.
         entities: what it embeds.
-        reads: what it learns from: rows of events, timelines of users, or edges of a graph.
+        reads: what it learns from: rows of events, timelines of users, edges of a graph, or pairs
+            of a user and a Pin.
         history_days: days of events that are read to learn from a day or to embed it, the day
-            itself among them; for timelines.
+            itself among them; for timelines and pairs.
         learns_as: another upstream whose labels it learns; None: those declared for its own name.
         pools: upstreams whose pools it reads as features, as of the end of yesterday. They are
             merged before it can run on the next day, and are made of another day's snapshot.
@@ -37,6 +38,8 @@ class UpstreamDeclaration(Contract):
         inactive_days: days without an event after which an entity is pruned; None: the recipe's.
         every_days: it learns and embeds on every n-th day from the first published one; in between
             its vectors are carried over.
+        passes: over the days of a training from scratch, at most: it ends with the one after which
+            the newest day is predicted no better, and goes back to the one before.
         published: whether rankers read it. What is not published is merged and verified, for other
             upstreams.
     """
@@ -53,6 +56,7 @@ class UpstreamDeclaration(Contract):
     w: float | None = Field(default=None, gt=0.0, lt=1.0)
     inactive_days: int | None = Field(default=None, ge=1)
     every_days: int = Field(default=1, ge=1)
+    passes: int = Field(default=1, ge=1)
     published: bool = True
 
     @model_validator(mode="after")
@@ -64,10 +68,10 @@ class UpstreamDeclaration(Contract):
                 f"upstream {self.name}: what is published embeds {' and '.join(ENTITIES)}, "
                 f"entities are {' and '.join(self.entities)}: published = false, or both"
             )
-        if self.reads != "timelines" and self.history_days > 1:
+        if self.reads in ("rows", "edges") and self.history_days > 1:
             raise ValueError(
-                f"upstream {self.name}: history_days is for timelines; rows are those of the day, "
-                "and its graph remembers the days before it"
+                f"upstream {self.name}: history_days is for timelines and pairs; rows are those of "
+                "the day, and its graph remembers the days before it"
             )
         if len(set(self.pools)) < len(self.pools):
             raise ValueError(f"upstream {self.name}: pools names an upstream twice")

@@ -142,7 +142,7 @@ class DayExamples:
         counts = np.zeros(_DAY_MINUTES, np.int64)
         columns = ["ts", "arrived_at"]
         for batch in self._dataset().to_batches(columns=columns, batch_size=_CHUNK_ROWS):
-            counts += np.bincount(_minutes(batch), minlength=_DAY_MINUTES)
+            counts += np.bincount(minutes_of(batch), minlength=_DAY_MINUTES)
         return int(np.searchsorted(np.cumsum(counts), counts.sum() / 2) + 1)
 
     def _batch(
@@ -248,7 +248,7 @@ class DayExamples:
                 in_time = pc.greater_equal(chunk.column("ts"), self._late_from)
                 taught = pc.and_(taught, pc.or_(pc.invert(is_late(chunk)), in_time))
             if order.minutes != (0, _DAY_MINUTES):
-                minute = _minutes(chunk)
+                minute = minutes_of(chunk)
                 inside = (minute >= order.minutes[0]) & (minute < order.minutes[1])
                 taught = pc.and_(taught, pa.array(inside))
             yield chunk if taught.true_count == len(chunk) else chunk.filter(taught)
@@ -299,7 +299,7 @@ def _midnight(ds: str) -> pa.Scalar:
     return pa.scalar(dt.datetime.fromisoformat(f"{ds}T00:00:00Z"), _TIME)
 
 
-def _minutes(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
+def minutes_of(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
     """The minute of the day at which each row became known."""
     times = filed_at(rows).cast(pa.int64()).to_numpy()
     minutes: npt.NDArray[np.int64] = times // _MINUTE_US % _DAY_MINUTES

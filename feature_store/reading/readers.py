@@ -1,4 +1,4 @@
-"""What every reader of a day has, whatever it reads: rows of events, timelines or edges."""
+"""What every reader of a day has, whatever it reads: rows of events, timelines, edges or pairs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol

@@ -72,6 +72,8 @@ class Directory:
 
     def rows_of(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The row [n] of each id: place + 1, or the default row where it is not known."""
+        if len(ids) <= _BLOCK:
+            return self._rows_of(ids)
         rows = np.empty(len(ids), np.int64)
         for start in range(0, len(ids), _BLOCK):
             rows[start : start + _BLOCK] = self._rows_of(ids[start : start + _BLOCK])
@@ -109,16 +111,16 @@ class Directory:
             before = int(mixed[-1]) if len(at) else before
 
     def _rows_of(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        rows = np.full(len(ids), DEFAULT_ROW)
         if not len(self.ids):
-            return np.zeros(len(ids), np.int64)
+            return rows
         bucket = (mix64(ids) >> np.uint64(64 - self.bucket_bits)).astype(np.int64)
         place_nK = self.starts[bucket].astype(np.int64)[:, None] + np.arange(self.window)
         np.minimum(place_nK, len(self.ids) - 1, out=place_nK)
-        hit_nK = self.ids[place_nK] == ids[:, None]
-        best = hit_nK.argmax(axis=1)
-        row = np.arange(len(ids))
-        known = hit_nK[row, best] & (ids != NOBODY)
-        return np.where(known, place_nK[row, best] + 1, DEFAULT_ROW)
+        found, at = np.nonzero(self.ids[place_nK] == ids[:, None])
+        rows[found] = place_nK[found, at] + 1
+        rows[ids == NOBODY] = DEFAULT_ROW
+        return rows
 
 
 def _starts(mixed: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np.int64]:

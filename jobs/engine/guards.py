@@ -34,6 +34,8 @@ def names(spec: DatasetSpec) -> tuple[str, ...]:
         *(f"verify.{number}_{e}" for number in (*_POOL, "pool") for e in ENTITIES),
         "index.recall_at_10",
         "evaluate.auc",
+        *(f"evaluate.auc_on_{surface}" for surface in spec.surfaces),
+        "calibrate.calibration_off",
     )
 
 

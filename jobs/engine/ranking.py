@@ -8,8 +8,9 @@ are kept.
 import logging
 from collections.abc import Callable
 
+from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import days_between, shift_day
-from feature_store.contracts.errors import DermError
+from feature_store.contracts.errors import DermError, MissingInput
 from feature_store.contracts.rankers import Ranker
 from jobs.engine.context import RunContext
 from jobs.engine.runner import StepResult, open_context, run_step
@@ -60,6 +61,30 @@ def rank(
             log.warning("%s stopped: %s", ranker, error.what)
             failures.append(error)
     return tuple(failures)
+
+
+def revert(ctx: RunContext, ranker: Ranker) -> str:
+    """Make the newest export of a day before the context's current again; the next day moves on.
+
+    Returns:
+        Its name.
+
+    Raises:
+        MissingInput: there is none any more.
+    """
+    last, pointer = ctx.pipeline.ranking[-1].name, ctx.paths.ranker_pointer(ranker)
+    for ds in sorted((d for d in ctx.manifests.days() if d < ctx.ds), reverse=True):
+        recorded = ctx.manifests.get(last, ds, ranker)
+        named = str(recorded.metrics["export"]) if recorded else ""
+        if named and (pointer.parent / named).is_dir():
+            write_atomic(pointer, named + "\n")
+            return named
+    raise MissingInput(
+        f"ranker {ranker} has no export of a day before {ctx.ds}",
+        where=str(pointer.parent),
+        expected="the folder of an export",
+        hint="retention keeps them as long as pools",
+    )
 
 
 def repair(settings: Settings, ds: str, report: Callable[[StepResult], None]) -> None:

@@ -23,7 +23,7 @@ from models.training.checkpoint import Tensors, read_tensors, write_tensors
 
 _MANIFEST = "manifest.json"
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 # In a draft that a forced attempt has begun: the repair that it is part of, if any.
 _ANEW = "anew"
 
@@ -149,7 +149,8 @@ class SnapshotStore:
         digests = {name: file_sha256(draft / name) for name in sorted(files)}
         complete = manifest.model_copy(update={"files": digests})
         write_atomic(draft / _MANIFEST, sealed(complete.model_dump_json()))
-        (draft / CHECKPOINT).unlink(missing_ok=True)
+        for name in (CHECKPOINT, BEST):
+            (draft / name).unlink(missing_ok=True)
 
     def begin_anew(self, snapshot_id: str, repair: str) -> None:
         """Discard what earlier attempts have left of a draft, but for those of the same repair."""

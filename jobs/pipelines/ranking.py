@@ -85,10 +85,10 @@ STEPS: tuple[Step, ...] = (
         ),
         outputs=(Calibrated(),),
         per_ranker=True,
-        recipe_parts=("ranking",),
+        recipe_parts=("ranking", "guards"),
         task="calibrate",
-        failure="The calibration could not be written.",
-        remedy=_AGAIN,
+        failure="Predicted and observed positives are far apart on a surface.",
+        remedy="The message names the number and its bound; yesterday's export stays in use.",
     ),
     Step(
         name="export_ranker",

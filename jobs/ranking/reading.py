@@ -10,9 +10,12 @@ from feature_store.reading.examples import DayExamples
 from feature_store.reading.pools import PoolInput
 from jobs.engine.context import RunContext
 from jobs.engine.snapshots import SnapshotStore
+from models.rankers import export
 from models.rankers.config import ARCHITECTURE, RankerConfig, RankingConfig
+from models.rankers.export import ExportedRanker
 from models.rankers.objective import RankingObjective
 from models.rankers.parts.inputs import RankingInputs
+from models.rankers.unified.config import UnifiedConfig
 from models.training.loop import Trainer
 
 # The ranker that is exported, and the one beside it that reads no vectors.
@@ -27,6 +30,11 @@ def ranking(ctx: RunContext) -> RankingConfig:
 def config_of(ctx: RunContext) -> RankerConfig:
     """What the step's ranker is made of."""
     return ranking(ctx).families[ctx.own_ranker.family]
+
+
+def surfaces(ctx: RunContext) -> tuple[str, ...]:
+    """The surfaces that the step's ranker is guarded on one by one: those that it keeps apart."""
+    return ctx.spec.surfaces if isinstance(config_of(ctx), UnifiedConfig) else ()
 
 
 def arms(ctx: RunContext) -> tuple[Arm, ...]:
@@ -94,6 +102,29 @@ def yesterdays(ctx: RunContext) -> SnapshotManifest | None:
         return None
     found = store(ctx).of(recorded)
     return found if found.recipe == ranker_digest(ctx) else None
+
+
+def teacher(ctx: RunContext) -> ExportedRanker | None:
+    """The export before, which a ranker that begins anew is held to where its recipe says so.
+
+    None where it is of another space, surfaces or tasks, or reads what is there no more: what it
+    would say of the new rows means nothing.
+
+    Raises:
+        ManifestCorrupt: it cannot be read back.
+    """
+    config, pointer = config_of(ctx), ctx.paths.ranker_pointer(ctx.own_ranker.name)
+    if not isinstance(config, UnifiedConfig) or not config.distillation or not pointer.exists():
+        return None
+    found = export.load(pointer.parent / pointer.read_text().strip())
+    said, offered = found.description, inputs(ctx, "with")
+    known = all(set(read) <= set(getattr(offered, scope)) for scope, read in said.features.items())
+    same = (said.spaces, said.tasks, said.surfaces) == (
+        spaces(ctx),
+        offered.tasks,
+        offered.surfaces,
+    )
+    return found if known and same and said.ds < ctx.ds else None
 
 
 def ranker_digest(ctx: RunContext) -> str:

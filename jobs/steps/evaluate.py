@@ -38,10 +38,14 @@ def run(ctx: RunContext) -> Outcome:
         found, counts = runs.score(ctx, parent)
         tensors["counts_TS2C"] = counts.counts_TS2C
         metrics = found | auc_metrics(_before(ctx), found, ctx.recipe.guards)
+        for surface in reading.surfaces(ctx):
+            metrics |= _on(ctx, f"auc_on_{surface}", found)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / SCORES, tensors)
     what = "yesterday's ranker is refused on the new day"
-    accepted = hold(ctx.root, "evaluate", ctx.ds, ctx.upstream, _checks(metrics), what)
+    accepted = hold(
+        ctx.root, "evaluate", ctx.ds, ctx.upstream, checks(metrics, reading.surfaces(ctx)), what
+    )
     artifact = Artifact(
         name=Evaluated(ctx.own_ranker.name),
         ds=ctx.ds,
@@ -64,12 +68,24 @@ def _before(ctx: RunContext) -> Metrics | None:
     return manifest.metrics if manifest else None
 
 
-def _checks(metrics: Metrics) -> tuple[Check, ...]:
-    found, bound = metrics.get("auc"), metrics.get("auc_bound")
-    return (
+def _on(ctx: RunContext, name: str, found: Metrics) -> Metrics:
+    """The lowest AUC that may follow on one surface, and what the next day is compared with."""
+    before = _before(ctx) or {}
+    fields = ("auc_reference", "auc_reference_se")
+    said = {field: before.get(field.replace("auc", name, 1)) for field in fields}
+    new = {"auc": found[name], "auc_se": found[f"{name}_se"]}
+    bounds = auc_metrics(said, new, ctx.recipe.guards)
+    return {field.replace("auc", name, 1): value for field, value in bounds.items()}
+
+
+def checks(metrics: Metrics, surfaces: tuple[str, ...]) -> tuple[Check, ...]:
+    """What is held against its bound: the AUC, and that on each of some surfaces."""
+    numbers = ("auc", *(f"auc_on_{surface}" for surface in surfaces))
+    return tuple(
         Check(
-            number="auc",
-            found=found if isinstance(found, float) else None,
-            bound=bound if isinstance(bound, float) else None,
-        ),
+            number=number,
+            found=found if isinstance(found := metrics.get(number), float) else None,
+            bound=bound if isinstance(bound := metrics.get(f"{number}_bound"), float) else None,
+        )
+        for number in numbers
     )

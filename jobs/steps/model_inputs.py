@@ -6,6 +6,7 @@ from functools import partial
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.reading.day_edges import DayEdges
 from feature_store.reading.examples import DayExamples
+from feature_store.reading.positives import DayPairs, PairDays
 from feature_store.reading.readers import Reader
 from feature_store.reading.sequences import DaySequences, Source
 from jobs.engine.context import RunContext
@@ -27,7 +28,7 @@ def new_objective(ctx: RunContext) -> Objective:
 
 
 def reader(ctx: RunContext, ds: str, *, from_scratch: bool = False) -> Reader:
-    """A day as the step's upstream reads it: rows of its events, sequences of timelines, or edges.
+    """A day as the step's upstream reads it: rows, sequences of timelines, edges, or pairs.
 
     Args:
         from_scratch: see `examples`.
@@ -41,10 +42,16 @@ def reader(ctx: RunContext, ds: str, *, from_scratch: bool = False) -> Reader:
         inputs = family.edges(ctx.spec, model)
         return DayEdges(ctx.lake, ds, inputs, since=since, begins=from_scratch)
     begin = max(shift_day(ds, 1 - declared.history_days), ctx.home.first_ds)
+    history = days_between(begin, ds)
+    if declared.reads == "pairs":
+        wanted = family.pairs(ctx.spec, model)
+        # A training from scratch goes through the days of its window one by one.
+        days = (ds,) if from_scratch else history
+        return DayPairs(PairDays(lake=ctx.lake, spec=ctx.spec, inputs=wanted, days=days))
     source = Source(
         lake=ctx.lake,
         spec=ctx.spec,
-        history=days_between(begin, ds),
+        history=history,
         scratch=partial(scratch_folder, ctx.root, declared.reads),
         buckets=ctx.recipe.layout.user_buckets,
     )

@@ -94,6 +94,8 @@ def _window(ctx: RunContext, days: tuple[str, ...]) -> FirstWindow:
 def _digest(ctx: RunContext, parent: SnapshotManifest | None, days: tuple[str, ...]) -> str:
     """What decides the weights: the day's join, the window, the parent, the recipe, the code."""
     before = [ctx.at(ds).artifact(Events()).digest for ds in days[:-1]]
+    if parent is None and (taught_by := reading.teacher(ctx)):
+        before += taught_by.description.files.values()
     return content_digest(
         reading.ranker_digest(ctx),
         str(ctx.home.seed),

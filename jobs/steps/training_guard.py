@@ -1,4 +1,4 @@
-"""The gate after training: is the new snapshot fit to embed with?"""
+"""What a day scored before it was trained on, and the gate after: may the snapshot be used?"""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -12,8 +12,13 @@ from jobs.engine.context import RunContext
 from jobs.engine.guards import hold
 from jobs.recipes import GuardConfig
 from jobs.steps.training_plan import Plan
+from models.training.loop import Scores
 
 _NORM_TOLERANCE = 1e-3
+_PRIMARY = (
+    *("auc", "auc_se", "pr_auc", "logloss", "ne", "base_rate"),
+    *("calibration", "calibration_arrived", "ece"),
+)
 
 
 def check_health(ctx: RunContext, plan: Plan, metrics: Metrics) -> tuple[Acceptance, ...]:
@@ -86,6 +91,31 @@ def auc_metrics(parent: Metrics | None, new: Metrics, guards: GuardConfig) -> Me
             ("auc_reference_se", before_se),
         )
     }
+
+
+def scored(scores: Scores, tasks: tuple[str, ...]) -> Metrics:
+    """Every number of the primary task by its name; of others AUC, or all where there is none.
+
+    Nothing where nothing was scored: there are no tasks, or no day before the first graph.
+    """
+    if not scores:
+        return {}
+    primary, *others = tasks
+    known = {name: scores[primary][name] for name in _PRIMARY if name in scores[primary]}
+    metrics: Metrics = {**known, **scores[primary], "scored_rows": scores[primary]["rows"]}
+    del metrics["rows"]
+    for task in others:
+        found = {n: x for n, x in scores[task].items() if n == "auc" or "auc" not in scores[task]}
+        metrics |= {f"{name}_{task}": x for name, x in found.items()}
+    return metrics
+
+
+def better(scores: Scores, before: Scores, tasks: tuple[str, ...]) -> bool:
+    """Whether the primary task's AUC has risen; never where it is not known."""
+    if not tasks:
+        return False
+    now, was = (found.get(tasks[0], {}).get("auc") for found in (scores, before))
+    return now is not None and (was is None or now > was)
 
 
 def _number(metrics: Metrics, name: str) -> float:

@@ -23,12 +23,14 @@ class Pass:
     """One pass over one day, or over a part of it.
 
     Attributes:
-        minutes: of the day, [first, last).
+        half: of the day, by when its rows became known.
+        number: how often the training has gone over its days before.
     """
 
     kind: Literal["train", "score"]
     ds: str
     half: Literal["all", "first", "second"] = "all"
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +57,7 @@ def plan_training(ctx: RunContext, store: SnapshotStore) -> Plan:
     """
     recorded = ctx.previous(Snapshot(ctx.upstream))
     parent = store.of(recorded) if recorded else None
+    passes = ctx.pipeline.upstream(ctx.own_upstream).passes if parent is None else 1
     days: tuple[str, ...]
     if parent:
         _check_parent(ctx, parent)
@@ -64,13 +67,15 @@ def plan_training(ctx: RunContext, store: SnapshotStore) -> Plan:
         read = [ctx.artifact(Graph())]
     else:
         days = _days_since(ctx, parent) if parent else window_days(ctx)
-        phases = _phases(days, parent)
+        phases = _phases(days, parent, passes)
         read = [
             *_referred_to(ctx, days[0]),
             *_looked_back_on(ctx, days[0]),
             *(a for d in days for a in _tables_of(ctx, d)),
         ]
     inputs = [f"{a.name}:{a.ds}:{a.digest}" for a in (*read, *_pools_of(ctx))]
+    if passes > 1:
+        inputs.append(f"passes:{passes}")
     digest = content_digest(
         ctx.own_recipe.digest(("model", "training")),
         model_digest(ctx),
@@ -131,17 +136,21 @@ def _one_phase(ds: str, parent: SnapshotManifest | None) -> tuple[Pass, ...]:
     return (Pass(kind="score", ds=ds), learned) if parent else (learned,)
 
 
-def _phases(days: tuple[str, ...], parent: SnapshotManifest | None) -> tuple[Pass, ...]:
+def _phases(
+    days: tuple[str, ...], parent: SnapshotManifest | None, passes: int
+) -> tuple[Pass, ...]:
+    """Train on all but the newest day, score that one, as often as asked for; then train on it."""
     *earlier, today = days
-    if parent or earlier:
-        train = [Pass(kind="train", ds=d) for d in earlier]
-        return (*train, Pass(kind="score", ds=today), Pass(kind="train", ds=today))
-    # The only day there is: its second half stands for the day that follows.
-    return (
-        Pass(kind="train", ds=today, half="first"),
-        Pass(kind="score", ds=today, half="second"),
-        Pass(kind="train", ds=today, half="second"),
-    )
+    # Of the only day there is, the second half stands for the day that follows.
+    alone = not parent and not earlier
+    scored: Literal["all", "second"] = "second" if alone else "all"
+    found: list[Pass] = []
+    for number in range(passes):
+        if alone:
+            found.append(Pass(kind="train", ds=today, half="first", number=number))
+        found += [Pass(kind="train", ds=ds, number=number) for ds in earlier]
+        found.append(Pass(kind="score", ds=today, half=scored, number=number))
+    return (*found, Pass(kind="train", ds=today, half=scored))
 
 
 def _check_parent(ctx: RunContext, parent: SnapshotManifest) -> None:

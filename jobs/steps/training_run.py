@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,11 +19,11 @@ from feature_store.reading.examples import Order
 from feature_store.reading.readers import Reader
 from feature_store.reading.summaries import summarize
 from jobs.engine.context import RunContext
-from jobs.engine.snapshots import CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
+from jobs.engine.snapshots import BEST, CHECKPOINT, MODEL, OPTIMIZER, SnapshotStore
 from jobs.engine.training_watch import watcher_of
 from jobs.steps.maturity import matured
 from jobs.steps.model_inputs import examples, family_of, introduce, new_objective, reader
-from jobs.steps.training_guard import auc_metrics
+from jobs.steps.training_guard import auc_metrics, better, scored
 from jobs.steps.training_plan import Pass, Plan, model_digest
 from models.nn.tokens import NumericRange
 from models.protocol import FirstWindow
@@ -40,10 +41,6 @@ from models.training.watchers import Watcher
 
 _DAY_MINUTES = 1440
 _SAMPLE_ROWS = 8192
-_PRIMARY = (
-    *("auc", "auc_se", "pr_auc", "logloss", "ne", "base_rate"),
-    *("calibration", "calibration_arrived", "ece"),
-)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -55,6 +52,7 @@ class TrainingProgress:
         rows: of all ranks, trained on in the phases before it.
         current: state of the pass under way.
         last: state of the last finished pass.
+        passes: over the days before the newest one, that were finished.
     """
 
     phase: int = 0
@@ -62,6 +60,7 @@ class TrainingProgress:
     current: PassState = dataclasses.field(default_factory=PassState)
     last: PassState = dataclasses.field(default_factory=PassState)
     scores: Scores = dataclasses.field(default_factory=dict)
+    passes: int = 0
 
 
 class TrainingRun:
@@ -111,8 +110,7 @@ class TrainingRun:
     def _carry_out(self, phase: Pass) -> None:
         progress = self.progress
         if phase.kind == "score":
-            progress.scores = self.trainer.score(self._batches(phase))
-            progress.phase += 1
+            self._score(phase)
             return
         day = self._examples(phase.ds)
         if isinstance(day, DayEdges):
@@ -126,6 +124,7 @@ class TrainingRun:
             state=progress.current,
             on_step=self._on_step,
             new_day=phase.half != "second",
+            again=phase.number > 0,
         )
         self.watcher.end()
         message = "%s %s: %d rows, loss %.4f"
@@ -136,13 +135,33 @@ class TrainingRun:
         if self.config.checkpoint_steps and progress.phase < len(self.plan.phases):
             self._save(progress)
 
+    def _score(self, phase: Pass) -> None:
+        """Score the newest day; where it is no better than after the pass before, go back there."""
+        progress, rest = self.progress, self.plan.phases[self.progress.phase + 1 :]
+        scores = self.trainer.score(self._batches(phase))
+        if phase.number and not better(scores, progress.scores, self.trainer.objective.tasks):
+            self._load(read_tensors(self._best)[0])
+            progress.phase = len(self.plan.phases) - 1
+            return
+        progress.scores, progress.passes = scores, phase.number + 1
+        progress.phase += 1
+        if len(rest) > 1 and world()[0] == 0:
+            self._best.parent.mkdir(parents=True, exist_ok=True)
+            write_tensors(self._best, {**self._weights(), **self._moments()})
+
+    @property
+    def _best(self) -> Path:
+        """The weights after the best pass so far, while another one is under way."""
+        return self.store.draft(self.plan.snapshot_id) / BEST
+
     def _batches(self, phase: Pass) -> Iterator[Arrays]:
         day = self._examples(phase.ds)
         minutes = (0, _DAY_MINUTES)
         if phase.half != "all":
             middle = day.middle_minute()
             minutes = (0, middle) if phase.half == "first" else (middle, _DAY_MINUTES)
-        seed = seed_for(self.ctx.home.seed, self.upstream, phase.ds, "shuffle")
+        again = (phase.number,) if phase.number else ()
+        seed = seed_for(self.ctx.home.seed, self.upstream, phase.ds, "shuffle", *again)
         training = phase.kind == "train"
         family, model = family_of(self.ctx), self.ctx.own_recipe.model
         order = Order(
@@ -221,7 +240,7 @@ class TrainingRun:
     def _metrics(self) -> Metrics:
         """Progressive validation, losses of the day, health of the embeddings."""
         progress, objective = self.progress, self.trainer.objective
-        metrics = _scored(progress.scores, objective.tasks)
+        metrics = scored(progress.scores, objective.tasks)
         parent, guards = self.plan.parent, self.ctx.recipe.guards
         return {
             **metrics,
@@ -233,6 +252,9 @@ class TrainingRun:
             **matured(self.ctx, self.store),
             "rows": progress.rows,
             "days": len(self.plan.days),
+            **(
+                {"passes": progress.passes} if len({p.number for p in self.plan.phases}) > 1 else {}
+            ),
         }
 
     def _health(self) -> Metrics:
@@ -316,23 +338,6 @@ def _sample(ctx: RunContext, days: tuple[str, ...]) -> dict[str, torch.Tensor]:
         before = rows_of(days[-2])
         rows |= {f.name: before[f.name] for f in ctx.spec.features_of("context")}
     return {name: torch.from_numpy(array) for name, array in rows.items()}
-
-
-def _scored(scores: Scores, tasks: tuple[str, ...]) -> Metrics:
-    """Every number of the primary task by its name; of others AUC, or all where there is none.
-
-    Nothing where nothing was scored: there are no tasks, or no day before the first graph.
-    """
-    if not scores:
-        return {}
-    primary, *others = tasks
-    known = {name: scores[primary][name] for name in _PRIMARY if name in scores[primary]}
-    metrics: Metrics = {**known, **scores[primary], "scored_rows": scores[primary]["rows"]}
-    del metrics["rows"]
-    for task in others:
-        found = {n: x for n, x in scores[task].items() if n == "auc" or "auc" not in scores[task]}
-        metrics |= {f"{name}_{task}": x for name, x in found.items()}
-    return metrics
 
 
 def _progress(saved: dict) -> TrainingProgress:

@@ -1,7 +1,8 @@
-"""Taking users or Pins out of models that have a row for each of them: those that learn from edges.
+"""Taking users or Pins out of models that have a row for each: those that learn edges or pairs.
 
 Rows go by the hash of the id, which nobody who looks for the id itself would find. A snapshot is
-written again without them, in the place of the one that was, and goes by the same id.
+written again without them, in the place of the one that was, and goes by the same id. Drafts, which
+trainings that were killed have left, go.
 """
 
 from collections.abc import Iterator
@@ -47,19 +48,19 @@ def forget_rows(ctx: RunContext, entity: Entity, gone: pa.Array) -> dict[str, di
     found: dict[str, dict[str, int]] = {}
     for upstream in _with_rows(ctx):
         store, known = _store(ctx, upstream.name), family(upstream.family)
+        model = ctx.recipe.of(upstream).model
+        _finish(store)
         for manifest in _snapshots(store):
-            weights = store.read(manifest, MODEL)
-            left = known.without(weights, entity, key_M)
-            if left is None:
+            left, removed = known.without(model, store.read(manifest, MODEL), entity, key_M)
+            if not removed:
                 continue
             files = {MODEL: left, OPTIMIZER: store.read(manifest, OPTIMIZER)}
             store.write_draft(manifest, files)
             store.promote(manifest.snapshot_id)
-            removed = len(weights["key_N"]) - len(left["key_N"])
             of_upstream = found.setdefault(Snapshot(upstream.name), {})
             of_upstream[manifest.ds] = of_upstream.get(manifest.ds, 0) + removed
         for manifest in _snapshots(store):
-            if known.without(store.read(manifest, MODEL), entity, key_M) is not None:
+            if known.without(model, store.read(manifest, MODEL), entity, key_M)[1]:
                 raise DermError(
                     "a model still has a row of somebody who was to be forgotten",
                     where=str(store.folder(manifest.snapshot_id)),
@@ -71,11 +72,21 @@ def forget_rows(ctx: RunContext, entity: Entity, gone: pa.Array) -> dict[str, di
 
 
 def _with_rows(ctx: RunContext) -> tuple[UpstreamDeclaration, ...]:
-    return tuple(u for u in ctx.pipeline.upstreams if u.reads == "edges")
+    return tuple(u for u in ctx.pipeline.upstreams if u.reads in ("edges", "pairs"))
 
 
 def _store(ctx: RunContext, upstream: str) -> SnapshotStore:
     return SnapshotStore(ctx.root, upstream)
+
+
+def _finish(store: SnapshotStore) -> None:
+    """Rename what a forget before this one had written; discard all other drafts."""
+    for draft in sorted(store.root.glob(".*.draft")):
+        snapshot_id = draft.name[1:].removesuffix(".draft")
+        if store.draft_manifest(snapshot_id) and store.manifest(snapshot_id) is None:
+            store.promote(snapshot_id)
+        else:
+            store.discard(snapshot_id)
 
 
 def _snapshots(store: SnapshotStore) -> Iterator[SnapshotManifest]:

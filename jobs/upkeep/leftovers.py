@@ -30,7 +30,7 @@ UNSEEN = (
     "backups and snapshots of disks; earlier versions of objects in an object store",
     "replicas of the online store, and caches in rankers until their next release",
     "logs that were sent elsewhere: of Airflow's broker, of collectors, of rankers",
-    "what models learned: snapshots list no ids",
+    "what models learned of features: snapshots list no ids, and rows of ids were erased",
 )
 
 

@@ -1,41 +1,12 @@
 """What PinnerFormer is made of. Imports no torch: recipes are read without it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from feature_store.contracts.sequences import SamplingConfig, names_in
+from models.nn.config import NegativesConfig
 
 # Changes with the architecture: weights of another one cannot be continued.
 ARCHITECTURE = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NegativesConfig:
-    """What the positive is compared with.
-
-    Attributes:
-        pool: targets of the batch, random Pins of the day, or both in one pool.
-        max_in_batch: targets of all ranks in the pool, at most.
-        random: Pins that every rank draws with a batch.
-        correct: subtract log Q from logits (sampling probability correction).
-        q_mode: of a pool of both: `per_source`, each entry by the counts of its own source;
-            `mixture`, by both sources together.
-        positive_q: how the positive is corrected: conditional on its user, like a negative, or not.
-        temperature: initial; trained, never below 0.01.
-        sketch_depth, sketch_width: of the count-min sketches behind Q.
-        sketch_keep: what a count of the days before weighs at the start of a new one.
-    """
-
-    pool: Literal["in_batch", "random", "mixed"] = "mixed"
-    max_in_batch: int = 1024
-    random: int = 256
-    correct: bool = True
-    q_mode: Literal["per_source", "mixture"] = "per_source"
-    positive_q: Literal["conditional", "marginal", "none"] = "conditional"
-    temperature: float = 0.07
-    sketch_depth: int = 2
-    sketch_width: int = 2**14
-    sketch_keep: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

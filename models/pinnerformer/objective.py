@@ -8,24 +8,14 @@ import torch
 from torch import Tensor
 
 from feature_store.contracts.base import Entity
-from models.nn.count_min import CountMinSketch
-from models.nn.sampled_softmax import (
-    NO_USER,
-    Pool,
-    Positives,
-    SampledSoftmax,
-    concatenate,
-    log_q_linear,
-    log_q_of_either,
-)
-from models.pinnerformer.config import NegativesConfig, PinnerFormerConfig
+from models.nn.mixed_negatives import SamplingProbability
+from models.nn.sampled_softmax import Positives, SampledSoftmax
+from models.pinnerformer.config import PinnerFormerConfig
 from models.pinnerformer.model import PinnerFormer
 from models.protocol import Batch, Metric, Objective
 from models.training.distributed import gather, gather_with_gradient, sum_over_ranks
 from models.training.pair_metrics import PairMetrics
 
-# One key of a (user, Pin) pair, as released with OmniSearchSage.
-_PAIR = 17
 TASK = "positive"
 
 
@@ -54,16 +44,18 @@ class PinnerFormerObjective(Objective):
         drawn_N = gather(batch.get("random:key:pin", item_Q[:0]))
         if self.training:
             self.sampling.count(item_G, user_G, drawn_N)
-        pools = self._pools(batch, gather_with_gradient(item_QD), item_G, user_G, drawn_N)
+        sizes = self.sampling.sizes(len(item_G), len(drawn_N))
         positives = Positives(
             query_RD=query_QD,
             item_RD=item_QD,
             item_id_R=item_Q,
             user_id_R=user_Q,
-            log_q_R=self.sampling.of_positives(item_Q, user_Q, (_size(pools[0]), _size(pools[1]))),
+            log_q_R=self.sampling.of_positives(item_Q, user_Q, sizes),
         )
-        first, second = pools
-        pool = first if second is None else second if first is None else concatenate(first, second)
+        drawn = None
+        if self.config.pool != "in_batch":
+            drawn = (gather_with_gradient(self.model.pins(batch["random:content"])), drawn_N)
+        pool = self.sampling.pool((gather_with_gradient(item_QD), item_G, user_G), drawn)
         each_Q = self.softmax(positives, pool)
         weight_Q = _user_equal(batch["weight"], user_Q)
         return {"total": (weight_Q * each_Q).sum() / sum_over_ranks(weight_Q.sum()).clamp(min=1e-9)}
@@ -100,99 +92,6 @@ class PinnerFormerObjective(Objective):
         """The query_QD and the item_QD of every pair."""
         query_QD = self.model(batch)[batch["row"]]
         return query_QD, self.model.pins(batch["content"][batch["target"]])
-
-    def _pools(
-        self, batch: Batch, item_GD: Tensor, item_G: Tensor, user_G: Tensor, drawn_N: Tensor
-    ) -> tuple[Pool | None, Pool | None]:
-        """Targets of all ranks, and Pins drawn for all ranks."""
-        size = min(self.config.max_in_batch, len(item_G)) if self._uses("in_batch") else 0
-        # The same on every rank: the step's seed is.
-        kept = torch.randperm(len(item_G), device=item_G.device)[:size]
-        drawn = len(drawn_N) if self._uses("random") else 0
-        sizes = (size, drawn)
-        first = second = None
-        if self._uses("in_batch"):
-            log_q = self.sampling.of_negatives(item_G[kept], sizes, source=0)
-            first = Pool(
-                item_PD=item_GD[kept],
-                item_id_P=item_G[kept],
-                user_id_P=user_G[kept],
-                log_q_P=log_q,
-            )
-        if self._uses("random"):
-            item_ND = gather_with_gradient(self.model.pins(batch["random:content"]))
-            second = Pool(
-                item_PD=item_ND,
-                item_id_P=drawn_N,
-                user_id_P=torch.full_like(drawn_N, NO_USER),
-                log_q_P=self.sampling.of_negatives(drawn_N, sizes, source=1),
-            )
-        return first, second
-
-    def _uses(self, source: str) -> bool:
-        return self.config.pool in (source, "mixed")
-
-
-class SamplingProbability(torch.nn.Module):
-    """Log Q of what is in the pool, and of positives, from faded counts.
-
-    Source: OmniSearchSage (counts by source, totals summed, m the size of the whole pool); mixed
-    negative sampling, Yang et al. 2020 (`mixture`).
-    Deviations: none.
-    """
-
-    def __init__(self, config: NegativesConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.item, self.drawn, self.pair, self.user = (
-            CountMinSketch(config.sketch_depth, config.sketch_width) for _ in range(4)
-        )
-
-    def count(self, item_G: Tensor, user_G: Tensor, drawn_N: Tensor) -> None:
-        """Count the targets, their users and the drawn Pins of all ranks."""
-        self.item.update(item_G)
-        self.user.update(user_G)
-        self.pair.update(item_G + _PAIR * user_G)
-        self.drawn.update(drawn_N)
-
-    def fade(self) -> None:
-        """Let what was counted so far weigh less."""
-        for sketch in (self.item, self.drawn, self.pair, self.user):
-            sketch.fade(self.config.sketch_keep)
-
-    def of_negatives(self, item_P: Tensor, sizes: tuple[int, int], *, source: int) -> Tensor:
-        """Log Q of entries that came from the batch (0) or were drawn (1).
-
-        Args:
-            sizes: entries of either source in the pool.
-        """
-        if not self.config.correct:
-            return torch.zeros(len(item_P), device=item_P.device)
-        if self.config.q_mode == "mixture":
-            parts = [
-                log_q_linear(sketch.count(item_P), sketch.total.clamp(min=1), size)
-                for sketch, size in zip((self.item, self.drawn), sizes, strict=True)
-                if size
-            ]
-            return parts[0] if len(parts) == 1 else log_q_of_either(*parts, exact=False)
-        used = [s for s, size in zip((self.item, self.drawn), sizes, strict=True) if size]
-        total = torch.stack([s.total for s in used]).sum() if used else self.item.total
-        counts = (self.item, self.drawn)[source].count(item_P).clamp(min=1)
-        return log_q_linear(counts, total.clamp(min=1), sum(sizes))
-
-    def of_positives(self, item_Q: Tensor, user_Q: Tensor, sizes: tuple[int, int]) -> Tensor:
-        """Log Q of the positives: how often their user has them, or as if they were negatives."""
-        kind = self.config.positive_q if self.config.correct else "none"
-        if kind == "none":
-            return torch.zeros(len(item_Q), device=item_Q.device)
-        if kind == "marginal":
-            return self.of_negatives(item_Q, sizes, source=0)
-        pairs = self.pair.count(item_Q + _PAIR * user_Q).clamp(min=1)
-        return (pairs.log() - self.user.count(user_Q).clamp(min=1).log()).float()
-
-
-def _size(pool: Pool | None) -> int:
-    return 0 if pool is None else len(pool.item_id_P)
 
 
 def _user_equal(weight_Q: Tensor, user_Q: Tensor) -> Tensor:

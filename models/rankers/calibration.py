@@ -4,6 +4,7 @@ Shapes: T tasks, S surfaces (0: one that was never seen), C bins of the logit, B
 """
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from torch import Tensor
 from models.training.checkpoint import read_tensors, write_tensors
 
 Floats = npt.NDArray[np.float64]
+Method = Literal["platt", "temperature"]
 
 BINS = 2**11
 _LOGIT_BOUND = 16.0
@@ -48,7 +50,9 @@ class LogitCounts:
             flat.index_add_(0, taken, -one.expand(len(taken)))
 
 
-def fit(counts_TS2C: Floats, before_TS2: Floats, prior_rows: int) -> Floats:
+def fit(
+    counts_TS2C: Floats, before_TS2: Floats, prior_rows: int, method: Method = "platt"
+) -> Floats:
     """The scale and the shift of each task and surface, [T, S, 2].
 
     Those of surface 0 are of all surfaces together. Where a day has few rows, or labels of one
@@ -57,15 +61,17 @@ def fit(counts_TS2C: Floats, before_TS2: Floats, prior_rows: int) -> Floats:
     Args:
         before_TS2: of the day before; scale 1 and shift 0 where there is none.
         prior_rows: rows that the day before weighs.
+        method: `platt` fits both; `temperature` fits the scale, and the shift stays what it was.
 
-    Source: Platt scaling, with a prior (Platt 1999); by surface as in Pinterest's unified model.
+    Source: Platt scaling, with a prior (Platt 1999); temperature scaling (Guo et al. 2017); by
+    surface as in Pinterest's unified model.
     """
     counts_TS2C = counts_TS2C.copy()
     counts_TS2C[:, 0] = counts_TS2C.sum(axis=1)
     found = np.empty_like(before_TS2)
     for task, (counts_S2C, before_S2) in enumerate(zip(counts_TS2C, before_TS2, strict=True)):
         for surface, (counts_2C, before_2) in enumerate(zip(counts_S2C, before_S2, strict=True)):
-            found[task, surface] = _newton(counts_2C, before_2, prior_rows)
+            found[task, surface] = _newton(counts_2C, before_2, prior_rows, method)
     return found
 
 
@@ -88,6 +94,14 @@ def ratio(counts_S2C: Floats, calibration_S2: Floats) -> float | None:
     return float(predicted / positives) if positives > 0 else None
 
 
+def ratios(counts_S2C: Floats, calibration_S2: Floats) -> list[tuple[float | None, float]]:
+    """Predicted by observed positives of one task on each surface, and how many were observed."""
+    return [
+        (ratio(counts_S2C[s : s + 1], calibration_S2[s : s + 1]), float(counts_S2C[s, 1].sum()))
+        for s in range(len(counts_S2C))
+    ]
+
+
 def write(path: Path, calibration_TS2: Floats) -> None:
     """Write a calibration as a safetensors file."""
     write_tensors(path, {_NAME: torch.from_numpy(calibration_TS2)})
@@ -99,7 +113,7 @@ def read(path: Path) -> Floats:
     return found
 
 
-def _newton(counts_2C: Floats, before_2: Floats, prior_rows: int) -> Floats:
+def _newton(counts_2C: Floats, before_2: Floats, prior_rows: int, method: Method) -> Floats:
     """Minimise the cross-entropy of binned logits, and the distance to `before_2`."""
     rows_C, x_C = counts_2C.sum(axis=0), _logits()
     rows = rows_C.sum()
@@ -115,7 +129,11 @@ def _newton(counts_2C: Floats, before_2: Floats, prior_rows: int) -> Floats:
         gradient += weight * (np.array([a, b]) - before_2)
         mixed = (spread_C * x_C).sum()
         hessian = np.array([[(spread_C * x_C**2).sum(), mixed], [mixed, spread_C.sum()]])
-        step = np.linalg.solve(hessian + weight * np.eye(2), gradient)
+        hessian += weight * np.eye(2)
+        if method == "platt":
+            step = np.linalg.solve(hessian, gradient)
+        else:
+            step = np.array([gradient[0] / hessian[0, 0], 0.0])
         step *= min(1.0, 1.0 / max(np.abs(step).max(), 1e-12))
         a, b = a - step[0], b - step[1]
         if np.abs(step).max() < 1e-10:

@@ -1,14 +1,21 @@
 """What the rankers are made of. Imports no torch: recipes are read without it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig, TokensConfig
+from models.nn.config import (
+    DhenConfig,
+    ExpertsConfig,
+    IdFacetsConfig,
+    SequenceConfig,
+    TokensConfig,
+)
 from models.rankers.parts.sizes import RelationsConfig
 from models.rankers.unified.config import UnifiedConfig
 from models.training.config import TrainingConfig
 
 # Changes with the architecture: weights of another one cannot be continued.
-ARCHITECTURE = 1
+ARCHITECTURE = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +28,7 @@ class CtrConfig:
         projection: width of the embedding block before the crosses; 0 leaves it as wide as it is.
         tower: hidden widths of each task's tower.
         relations: what it makes of a graph's vectors, beside reading them.
+        ids: tables of hashed ids.
     """
 
     categorical_dim: int = 8
@@ -32,6 +40,7 @@ class CtrConfig:
     )
     tower: tuple[int, ...] = (32,)
     relations: RelationsConfig = field(default_factory=RelationsConfig)
+    ids: IdFacetsConfig = field(default_factory=IdFacetsConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +54,7 @@ class CvrConfig:
         next_action: weight of the auxiliary loss that predicts the newest action of the user's
             sequence from those before it; 0 turns it off.
         temperature: initial, of that loss.
+        ids: tables of hashed ids.
     """
 
     dhen: DhenConfig = field(default_factory=DhenConfig)
@@ -53,6 +63,7 @@ class CvrConfig:
     head: tuple[int, ...] = (32,)
     next_action: float = 0.0
     temperature: float = 0.07
+    ids: IdFacetsConfig = field(default_factory=IdFacetsConfig)
 
     @property
     def tokens(self) -> TokensConfig:
@@ -82,6 +93,7 @@ class RankingConfig:
         late_days: a label that arrives later than this many days after its impression is not
             learned: the pools of its impression's day may be gone.
         prior_rows: how many rows of a day the calibration of the day before weighs.
+        calibration: a scale and a shift for each surface and task, or the scale alone.
         draws: of users, for the interval of what embeddings are worth.
         declaration: what one ranker is declared to be, as JSON.
     """
@@ -90,6 +102,7 @@ class RankingConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(window_days=7))
     late_days: int = 3
     prior_rows: int = 1000
+    calibration: Literal["platt", "temperature"] = "platt"
     draws: int = 1000
     declaration: str = ""
 

@@ -13,11 +13,14 @@ from models.nn.time_encoding import DAY_S, TimeEncoding
 from models.protocol import Batch, FirstWindow
 from models.rankers.config import CtrConfig
 from models.rankers.parts.blocks import ScopeBlock
+from models.rankers.parts.ids import IdBlock
 from models.rankers.parts.inputs import RankingInputs
 from models.rankers.parts.rates import base_logits
 from models.rankers.parts.relations import RelationViews
 from models.rankers.parts.vectors import VectorBlock
 
+# Products of matrices whose rows do not begin at a vector register's bounds take half as long again.
+_ALIGNED = 16
 _PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S)
 
 
@@ -26,7 +29,7 @@ class CtrRanker(nn.Module):
 
     Source: DERM (arXiv 2509.04337), section 3.2.
     Deviations: the transformer does not see the candidate, so it runs once per user and not once
-    per row.
+    per row. Zeros fill the width up to a multiple of 16.
     """
 
     def __init__(self, inputs: RankingInputs, config: CtrConfig) -> None:
@@ -38,12 +41,15 @@ class CtrRanker(nn.Module):
         self.surface = nn.Embedding(inputs.num_surfaces + 1, config.categorical_dim)
         self.time = TimeEncoding(_PERIODS_S, with_log=False)
         self.vectors = VectorBlock(inputs.vectors, config.projection) if inputs.vectors else None
+        self.ids = IdBlock(config.ids) if config.ids.names else None
         compares = bool(inputs.vectors and config.relations.upstream)
         self.relations = RelationViews(inputs.vectors, config.relations) if compares else None
-        blocks = (self.user, self.pin, self.context, self.time, self.vectors, self.relations)
+        further = (self.vectors, self.relations, self.ids)
+        blocks = (self.user, self.pin, self.context, self.time, *further)
         width = config.categorical_dim + sum(b.out_dim for b in blocks if b is not None)
         gates = len(inputs.tasks) if config.experts.gate == "per_task" else 1
-        self.experts = ExpertMixture(width, gates, config.experts)
+        self.padding = -width % _ALIGNED
+        self.experts = ExpertMixture(width + self.padding, gates, config.experts)
         tasks = len(inputs.tasks)
         self.towers = ParallelMLP(tasks, (self.experts.out_dim, *config.tower, 1))
         self.bias_T = nn.Parameter(torch.zeros(tasks))
@@ -64,8 +70,9 @@ class CtrRanker(nn.Module):
             self.surface(batch["surface"]),
             self.time(batch["ts"]),
         ]
-        further = (self.context, self.vectors, self.relations)
+        further = (self.context, self.vectors, self.relations, self.ids)
         parts += [block(batch) for block in further if block is not None]
+        parts.append(parts[0].new_zeros(len(parts[0]), self.padding))
         mixed_GBH = self.experts(torch.cat(parts, dim=1))
         tasks = len(self.inputs.tasks)
         logits_TB1 = self.towers(mixed_GBH.expand(tasks, *mixed_GBH.shape[1:]))

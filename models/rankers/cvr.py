@@ -17,6 +17,7 @@ from models.nn.scopes import ContextTokens, ScopeTokens
 from models.nn.tokens import SequenceToken
 from models.protocol import Batch, FirstWindow
 from models.rankers.config import CvrConfig
+from models.rankers.parts.ids import IdTokens
 from models.rankers.parts.inputs import RankingInputs
 from models.rankers.parts.rates import base_logits
 from models.rankers.parts.vectors import VectorTokens
@@ -38,7 +39,8 @@ class CvrRanker(nn.Module):
         self.context = ContextTokens(inputs.context, inputs.num_surfaces, config.tokens)
         width = config.dhen.token_dim
         self.vectors = VectorTokens(inputs.vectors, width) if inputs.vectors else None
-        tokens = (self.user, self.pin, self.context, self.vectors)
+        self.ids = IdTokens(config.ids, width) if config.ids.names else None
+        tokens = (self.user, self.pin, self.context, self.vectors, self.ids)
         self.dhen = DhenTower(config.dhen, sum(t.num_tokens for t in tokens if t is not None))
         tasks = len(inputs.tasks)
         self.heads = ParallelMLP(tasks, (config.dhen.num_tokens * width, *config.head, 1))
@@ -58,8 +60,7 @@ class CvrRanker(nn.Module):
             of_rows(batch, "pin", self.pin(batch)),
             self.context(batch),
         ]
-        if self.vectors is not None:
-            parts.append(self.vectors(batch))
+        parts += [block(batch) for block in (self.vectors, self.ids) if block is not None]
         flat_BD = self.dhen(torch.cat(parts, dim=1)).flatten(1)
         return {"logits": self.heads(flat_BD).squeeze(-1).T.float() + self.bias_T}
 

@@ -20,7 +20,7 @@ from feature_store.contracts.datasets import Feature
 from feature_store.contracts.digests import file_sha256
 from feature_store.contracts.errors import ContractViolation, ManifestCorrupt
 from feature_store.contracts.sealed import sealed, unsealed
-from models.nn.config import DhenConfig, ExpertsConfig, SequenceConfig
+from models.nn.config import DhenConfig, ExpertsConfig, IdFacetsConfig, SequenceConfig
 from models.protocol import Batch
 from models.rankers import calibration
 from models.rankers.calibration import Floats
@@ -42,6 +42,7 @@ _PARTS: dict[str, Any] = {
     "relations": RelationsConfig,
     "experts": ExpertsConfig,
     "dhen": DhenConfig,
+    "ids": IdFacetsConfig,
     "history": HistoryConfig,
     "tree": TreeConfig,
 }

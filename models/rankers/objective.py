@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.nn.tokens import SequenceToken
-from models.protocol import Batch, FirstWindow, Metric, Objective
+from models.protocol import Batch, FirstWindow, Metric, Objective, RowWise
 from models.rankers.config import CtrConfig, CvrConfig, RankerConfig
 from models.rankers.ctr import CtrRanker
 from models.rankers.cvr import CvrRanker, NextAction
+from models.rankers.parts.ids import IdFacets
 from models.rankers.parts.inputs import RankingInputs
 from models.rankers.unified.balance import SurfaceBalance
 from models.rankers.unified.config import UnifiedConfig
@@ -60,6 +61,18 @@ class RankingObjective(Objective):
         if config.next_action > 0:
             self.weight = config.next_action
             self.next_action = NextAction(model, config.temperature)
+
+    @property
+    def ids(self) -> IdFacets | None:
+        """Its tables of ids, if it has any."""
+        model = self.model
+        block = None if isinstance(model, UnifiedRanker) else model.ids
+        return block.facets if block is not None else None
+
+    def tables(self) -> dict[str, RowWise]:
+        """The tables of ids, where there are some and they are not frozen."""
+        tables = self.ids.tables() if self.ids is not None else {}
+        return {f"model.ids.facets.{name}": how for name, how in tables.items()}
 
     def _add_unified(self, inputs: RankingInputs, config: UnifiedConfig) -> None:
         self.model = UnifiedRanker(inputs, config)

@@ -88,6 +88,7 @@ class Trainer:
         state: PassState | None = None,
         on_step: Callable[[PassState], None] | None = None,
         new_day: bool = True,
+        again: bool = False,
     ) -> PassState:
         """One pass over the batches, continued after `state.steps` of them.
 
@@ -96,10 +97,13 @@ class Trainer:
                 draws what an undisturbed one would have drawn.
             on_step: called after every step; whoever follows a training hears of it here.
             new_day: whether a day begins with the pass, or it continues the one before.
+            again: whether the pass goes through what another one has gone through.
         """
         state = state or PassState()
         self.objective.train()
-        if new_day and not state.steps:
+        if again and not state.steps:
+            self.objective.begin_again()
+        elif new_day and not state.steps:
             self.objective.begin_day()
         for batch in self._device_batches(islice(batches, state.steps, None)):
             seed_torch(*seed, state.steps)
@@ -179,11 +183,16 @@ class Trainer:
 
 
 def _leave_out_tables(module: nn.Module, objective: Objective) -> None:
-    """Keep DDP from exchanging tables: their optimizer exchanges the rows that were touched."""
-    named = dict(objective.named_parameters())
-    tables = {id(named[name]) for name in objective.tables()}
+    """Keep DDP from exchanging tables, and what is kept beside them: their optimizer does.
+
+    Of a sharded table every rank has other rows, and not as many.
+    """
+    named = dict((*objective.named_parameters(), *objective.named_buffers()))
+    declared = objective.tables()
+    apart = {id(named[n]) for name, how in declared.items() for n in (name, how.sums) if n}
     # A compiled module gives its parameters other names.
-    names = [name for name, p in module.named_parameters() if id(p) in tables]
+    there = (*module.named_parameters(), *module.named_buffers())
+    names = [name for name, x in there if id(x) in apart]
     ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
     ignore(module, names)
 

@@ -61,9 +61,18 @@ class TransraFamily:
         """Never asked: it reads edges."""
         raise NotImplementedError
 
-    def without(self, weights: Mapping[str, Tensor], entity: Entity, key_M: Ints) -> Tensors | None:
-        """A snapshot's weights without the rows of some users or Pins; None where it has none."""
-        return without(weights, entity, key_M)
+    def without(
+        self,
+        config: GraphConfig,  # noqa: ARG002
+        weights: Mapping[str, Tensor],
+        entity: Entity,
+        key_M: Ints,
+    ) -> tuple[Tensors, int]:
+        """A snapshot's weights without the rows of some users or Pins, and how many there were."""
+        left = without(weights, entity, key_M)
+        if left is None:
+            return dict(weights), 0
+        return left, len(weights["key_N"]) - len(left["key_N"])
 
     def edges(self, spec: DatasetSpec, config: GraphConfig) -> EdgeInputs:
         """What is read of the graph of a day."""

@@ -52,8 +52,8 @@ class GraphObjective(Objective):
         self.register_buffer("key_N", torch.zeros(0, dtype=torch.int64))
         n3 = ("n3",) if config.loss.n3 else ()
         self.tasks, self.losses = (TASK,), ("total", "fit", "anchor", *n3)
-        # Which relations a batch has decides.
-        self.every_parameter_learns = False
+        # The scale is one of the softmax.
+        self.every_parameter_learns = config.loss.name == "softmax"
         self._day: _Day | None = None
 
     def meet(self, graph: NumberedGraph) -> None:

@@ -14,7 +14,7 @@ from tests.architecture.sources import PACKAGES, ROOT, python_files, relative, t
 # From the top. Rooms of one floor do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("dags",),
-    ("experiments/ranking",),
+    ("experiments/id_tables", "experiments/ranking"),
     ("experiments",),
     ("experiments/graph", "experiments/next_item"),
     ("experiments/harness", "experiments/playing"),

@@ -21,6 +21,7 @@ HOMES: dict[str, tuple[str, ...]] = {
             "experiments/ranking/rankers.py",
             "experiments/upstream_days.py",
             "experiments/next_item/*",
+            "experiments/id_tables/*",
             "feature_store/embeddings/halves.py",
             "feature_store/tables/kernels.py",
         ),

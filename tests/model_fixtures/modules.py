@@ -43,6 +43,7 @@ from models.nn.tokens import (
 )
 from models.nn.transformer import CausalEncoder, EncoderLayer, Padding, SequenceEncoder
 from models.rankers.parts.blocks import ScopeBlock, SharedTable
+from models.rankers.parts.ids import IdBlock, IdTokens
 from models.rankers.parts.vectors import PoolVector, VectorBlock, VectorTokens
 from models.rankers.unified.candidates import CandidateAttention, Grid
 from models.rankers.unified.history import History, Projection
@@ -269,6 +270,8 @@ CASES: dict[str, Case] = {
     ),
     "VectorBlock projected": Case(lambda: VectorBlock(rankers.VECTORS, 7), ranked, (7,)),
     "VectorTokens": Case(lambda: VectorTokens(rankers.VECTORS, D), ranked, (4, D)),
+    "IdBlock": Case(lambda: IdBlock(rankers.IDS), ranked, (12,)),
+    "IdTokens": Case(lambda: IdTokens(rankers.IDS, D), ranked, (4, D)),
     "CtrRanker": Case(lambda: rankers.ranker(rankers.CTR), ranked, (2,)),
     "CtrRanker per task": Case(lambda: rankers.ranker(rankers.PER_TASK), ranked, (2,)),
     "CtrRanker without": Case(lambda: rankers.ranker(rankers.CTR, ()), ranked, (2,)),

@@ -6,7 +6,7 @@ from torch import Tensor
 from feature_store.contracts.base import ENTITIES
 from feature_store.contracts.datasets import Feature
 from feature_store.reading.pools import PoolInput
-from models.nn.config import DhenConfig, ExpertsConfig
+from models.nn.config import DhenConfig, ExpertsConfig, IdFacetsConfig
 from models.rankers.config import CtrConfig, CvrConfig, RankerConfig
 from models.rankers.ctr import CtrRanker
 from models.rankers.cvr import CvrRanker
@@ -26,6 +26,7 @@ PER_TASK = CtrConfig(
     tower=(4,),
 )
 CVR = CvrConfig(dhen=DhenConfig(token_dim=8, num_tokens=4), head=(4,))
+IDS = IdFacetsConfig(facets="one, two", user_rows=9, pin_rows=9, dim=3)
 VECTORS = tuple(
     PoolInput(upstream=u, entity=e, dim=WIDTH, since="2025-01-01").feature
     for u in ("ctr", "cvr")

@@ -11,7 +11,8 @@ from feature_store.reading.pairs import DAY_US, OldestFirst
 from feature_store.reading.sequences import DaySequences, Source
 from feature_store.reading.timelines import newest_first
 from jobs.engine.scratch import scratch_folder
-from models.pinnerformer.config import NegativesConfig, PinnerFormerConfig
+from models.nn.config import NegativesConfig
+from models.pinnerformer.config import PinnerFormerConfig
 from models.pinnerformer.inputs import sequence_inputs
 from models.pinnerformer.model import PinnerFormer
 from models.pinnerformer.objective import PinnerFormerObjective

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from feature_store.contracts.base import Entity
 from feature_store.contracts.edges import NODE_TYPES, edge_kinds
 from feature_store.contracts.errors import InputError
 from feature_store.reading.day_edges import DayEdges
@@ -184,13 +185,17 @@ def test_weights_without_some_nodes() -> None:
     made = trained(graph(range(10), range(12)))
     asked, others = keys("u3"), keys("u4", "u5")
     before = made.vectors("user", others)
-    assert FAMILY.without(made.state_dict(), "pin", asked.numpy()) is None, (
-        "no Pin is called like that"
-    )
+
+    def without(of: GraphObjective, entity: Entity) -> tuple[dict, int]:
+        return FAMILY.without(of.config, of.state_dict(), entity, asked.numpy())
+
+    assert without(made, "pin")[1] == 0, "no Pin is called like that"
     left = objective()
-    left.load_state_dict(FAMILY.without(made.state_dict(), "user", asked.numpy()))
+    weights, removed = without(made, "user")
+    left.load_state_dict(weights)
+    assert removed == 1
     assert len(left.key_N) == len(made.key_N) - 1
-    assert FAMILY.without(left.state_dict(), "user", asked.numpy()) is None
+    assert without(left, "user")[1] == 0
     torch.testing.assert_close(left.vectors("user", others), before)
 
 

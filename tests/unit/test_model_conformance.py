@@ -26,6 +26,7 @@ from tests.model_fixtures.modules import CASES, D
 ELSEWHERE = {
     *("CountMinSketch", "Dropout", "NumericNormalizer", "SampledSoftmax", "DermObjective"),
     *("RankingObjective", "NextAction", "SequenceElements"),
+    *("IdTable", "IdRows", "IdFacets", "SamplingProbability"),
     *("UnifiedRanker", "OwnFeatures", "SurfaceBalance", "SurfaceProgram", "SurfaceCalibration"),
 }
 

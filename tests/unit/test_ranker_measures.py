@@ -96,3 +96,25 @@ def test_a_late_positive_takes_its_negative_back():
     label = torch.tensor([0.0, 0.0, 1.0, 1.0])
     counts = _counts(logit, label, torch.ones(4, dtype=torch.long), late)
     assert counts[0, 1].sum(axis=1).tolist() == [1, 2]
+
+
+def test_a_temperature_leaves_the_shift_alone():
+    random = torch.Generator().manual_seed(3)
+    logit = torch.randn(40_000, generator=random)
+    surface = torch.ones(40_000, dtype=torch.long)
+    label = (torch.rand(40_000, generator=random) < torch.sigmoid(0.5 * logit)).float()
+    before = calibration.untouched(1, 2)
+    fitted = calibration.fit(_counts(logit, label, surface), before, 10, "temperature")
+    assert fitted[0, 1, 0] == pytest.approx(0.5, abs=0.05)
+    assert fitted[0, 1, 1] == 0
+
+
+def test_ratios_are_those_of_each_surface():
+    logit = torch.zeros(60)
+    surface = torch.tensor([1] * 40 + [2] * 20)
+    label = torch.tensor([1.0] * 10 + [0.0] * 50)
+    counts = _counts(logit, label, surface)
+    found = calibration.ratios(counts[0], calibration.untouched(1, 2)[0])
+    assert found[0] == (None, 0)
+    assert found[1] == (pytest.approx(2.0, abs=0.02), 10)
+    assert found[2] == (None, 0)

@@ -49,6 +49,22 @@ def test_batched_crosses_equal_one_network_after_the_other(rank):
         torch.testing.assert_close(together[k], alone(x), **CLOSE)
 
 
+def test_the_width_of_the_crosses_is_aligned_and_zeros_in_it_change_nothing():
+    torch.manual_seed(0)
+    objective = rankers.objective(rankers.CTR)
+    ranker = objective.model
+    width = ranker.experts.cross.layers[0].weight.shape[1]
+    assert width % 16 == 0
+    assert ranker.padding > 0, "a width that needs it, or nothing is tested"
+    batch = rankers.batch(rows=8)
+    before = ranker(batch)["logits"]
+    with torch.no_grad():
+        for layer in (*ranker.experts.cross.layers, ranker.experts.deep.layers[0]):
+            layer.weight[:, -ranker.padding :] = 1e3
+        ranker.experts.gates.linear.weight[:, -ranker.padding :] = 1e3
+    torch.testing.assert_close(ranker(batch)["logits"], before)
+
+
 @pytest.mark.parametrize("gates", [1, 3], ids=["shared", "a gate per task"])
 def test_a_mixture_equals_a_loop_over_gates_and_experts(gates):
     torch.manual_seed(1)

@@ -61,14 +61,16 @@ def schema_of(
         said: further facts that a host may want, such as the day; no part of the digest.
 
     Returns:
-        `surface`, `tasks`, `inputs` (by side, `users` and `rows`: name, type, shape of one, kind
-        and cardinality), `digest` of these, and what is said.
+        `surface`, `tasks`, `inputs` (by side, `users` and `rows`: name, whose it is, the upstream
+        whose pool holds it, type, shape of one, kind and cardinality), `digest` of these, and what
+        is said.
     """
-    time = {"name": "ts", "dtype": "float64", "shape": [], "kind": "utc seconds"}
+    time = Feature(name="ts", scope="context", kind="numeric", meaning="UTC seconds")
     inputs = {
-        "users": [_input(f) for f in program.users_read],
-        "rows": [time, *(_input(f) for f in program.rows_read)],
+        "users": [_input(f, program.vectors) for f in program.users_read],
+        "rows": [_input(f, program.vectors) for f in (time, *program.rows_read)],
     }
+    inputs["rows"][0]["dtype"] = "float64"
     read = {"surface": surface, "tasks": list(tasks), "inputs": inputs, "min_rows": MIN_ROWS}
     return {**read, "digest": content_digest(json.dumps(read, sort_keys=True)), **said}
 
@@ -137,10 +139,13 @@ def load(folder: Path, *, expected: str = "") -> Program:
     return Program(schema=schema, run=torch.export.load(folder / PROGRAM).module())
 
 
-def _input(feature: Feature) -> dict[str, Any]:
+def _input(feature: Feature, vectors: frozenset[str]) -> dict[str, Any]:
     width = {"embedding": feature.dim}.get(feature.kind, feature.max_len)
+    pool = feature.name.removeprefix(f"{feature.scope}_").removesuffix("_vector")
     return {
         "name": feature.name,
+        "entity": feature.scope,
+        "pool": pool if feature.name in vectors else "",
         "dtype": _DTYPES.get(feature.kind, "int32"),
         "shape": [width] if width else [],
         "kind": feature.kind,

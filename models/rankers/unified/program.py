@@ -58,6 +58,7 @@ class SurfaceProgram(nn.Module):
     def __init__(self, ranker: UnifiedRanker, surface: int, calibration: nn.Module) -> None:
         super().__init__()
         self.users_read, self.rows_read = sides(ranker.inputs, surface)
+        self.vectors = frozenset(f.name for f in ranker.inputs.vectors)
         self.trunk = copy.deepcopy(ranker.trunk)
         one = nn.Embedding(1, ranker.config.categorical_dim)
         with torch.no_grad():

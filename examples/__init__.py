@@ -1,0 +1,1 @@
+"""Programs that stand beside the pipeline, to read and to change."""
