@@ -118,8 +118,8 @@ width {options.width} are pretrained on {options.history} days: **pairs**, the c
 (`models/transra`). A click ranker with all declared features learns the {options.window} days that
 follow, from scratch, once, every variant the same rows in the same order, and is asked about
 {options.tested} days after them; {options.trainings} trainings from other weights are averaged. Its
-tables go on learning at a tenth of the rate from scratch, unless a name says otherwise. What is *days old* was pretrained on as many days, which ended so long
-before the window.
+tables go on learning at a tenth of the rate from scratch, unless a name says otherwise. What is
+*days old* was pretrained on as many days, which ended so long before the window.
 
 How large the worlds are was decided before any model had seen one: so that ids repeat. Of a world
 that is in no experiment (seed 1000, the sizes that nobody sets), the median Pin of 21 days has 17

@@ -19,7 +19,7 @@ from models.rankers.parts.rates import base_logits
 from models.rankers.parts.relations import RelationViews
 from models.rankers.parts.vectors import VectorBlock
 
-# Products of matrices whose rows do not begin at a vector register's bounds take half as long again.
+# Products of matrices whose rows begin off the bounds of a vector register take half as long again.
 _ALIGNED = 16
 _PERIODS_S = (DAY_S / 4, DAY_S / 2, DAY_S)
 

@@ -53,9 +53,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 def fired(world: World, folder: Path) -> list[str]:
     """Alerts that Prometheus raises from what the home exposes now, half an hour on."""
-    text = (world.root / "metrics" / "derm.prom").read_text()
+    return raised((world.root / "metrics" / "derm.prom").read_text(), folder)
+
+
+def raised(text: str, folder: Path, *, after: str = "30m") -> list[str]:
+    """Alerts that Prometheus raises from numbers that have stood still for so long."""
     series = [
-        {"series": _series(s.name, s.labels), "values": f"{s.value}+0x60"}
+        {"series": _series(s.name, s.labels), "values": f"{s.value}+0x1800"}
         for family in text_string_to_metric_families(text)
         for s in family.samples
     ]
@@ -68,7 +72,7 @@ def fired(world: World, folder: Path) -> list[str]:
                 "interval": "1m",
                 "input_series": series,
                 "alert_rule_test": [
-                    {"eval_time": "30m", "alertname": name, "exp_alerts": []} for name in names
+                    {"eval_time": after, "alertname": name, "exp_alerts": []} for name in names
                 ],
             }
         ],
@@ -263,3 +267,33 @@ def test_an_old_release_and_a_look_that_nobody_took(world: World, tmp_path: Path
                 [PROMTOOL, "test", "rules", str(path)], capture_output=True, text=True, check=False
             )
             assert (f"alertname: {name}," in done.stdout + done.stderr) == expected, (name, at)
+
+
+_RANKED = """
+derm_release_day_end_timestamp 864000
+derm_ranker_day_end_timestamp{upstream="behind"} 691200
+derm_ranker_day_end_timestamp{upstream="there"} 864000
+"""
+_REFUSED = 'derm_refused_found{ds="2025-03-09",step="%s",upstream="x",guard="auc",bound="1"} 0.5\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "after", "names"),
+    [
+        (_RANKED, "5h", []),
+        (_RANKED, "7h", ["DermRankerBehind"]),
+        (_RANKED.replace("691200", "777600"), "7h", []),
+        (_REFUSED % "evaluate", "5m", ["DermRankerRefused"]),
+        (_REFUSED % "train", "5m", ["DermRefused"]),
+        ('derm_evaluate_worth_high{upstream="x"} -0.001\n', "25h", []),
+        ('derm_evaluate_worth_high{upstream="x"} -0.001\n', "27h", ["DermEmbeddingsCost"]),
+        ('derm_evaluate_worth_high{upstream="x"} 0.02\n', "27h", []),
+    ],
+)
+def test_alerts_of_rankers_are_tickets_of_their_own(
+    tmp_path: Path, text: str, after: str, names: list[str]
+) -> None:
+    """One day behind is how a ranker stands every morning; who ranks nothing hears nothing."""
+    general = {"DermNotPublished", "DermNobodyLooks", "DermNumbersMissing"}
+    found = raised(text, tmp_path, after=after)
+    assert [name for name in found if name not in general] == names

@@ -80,7 +80,7 @@ class Shop:
         for upstream in UPSTREAMS:
             for ds in days:
                 [snapshot] = self.manifests.get("train", ds, upstream).outputs
-                found[f"{upstream} {ds}"] = snapshot.digest
+                found[f"snapshot/{upstream} {ds}"] = snapshot.digest
         return found
 
     def vectors(self, declare, upstream: str, ds: str, entity: str) -> dict[str, np.ndarray]:

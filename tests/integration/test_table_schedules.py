@@ -11,6 +11,7 @@ from feature_store.tables.serving import ShardCore
 from feature_store.tables.wire import Frame, Kind, LookupBody, RowsBody
 from tests.chaos.tables import nodes
 from tests.chaos.tables.nodes import RankerNode, ShardNode
+from tests.chaos.tables.processes import play_processes
 from tests.chaos.tables.simulation import FAULTS, Simulation, play
 from tests.chaos.tables.world import Broken, World
 
@@ -29,6 +30,12 @@ def test_no_schedule_mixes_versions_or_loses_a_publication(world: World) -> None
     happened["messages lost"] = "messages dropped"
     assert [fault for fault in FAULTS if not met[happened.get(fault, fault)]] == []
     assert met["responses"] > 500
+
+
+def test_a_schedule_on_real_processes() -> None:
+    """With the faults that its seed chooses; more: --processes 50."""
+    met = play_processes(1, first=3)
+    assert met["responses"] > 100
 
 
 def test_a_seed_plays_again_exactly(world: World) -> None:
