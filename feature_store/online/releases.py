@@ -5,6 +5,7 @@ that names the current release. That key decides; the file `releases/current` fo
 readers that only need the index.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,14 @@ from pydantic import ValidationError
 
 from feature_store.contracts.atomic import write_atomic
 from feature_store.contracts.base import Upstream
-from feature_store.contracts.errors import GuardFailed, ManifestCorrupt, MissingInput
+from feature_store.contracts.errors import DermError, GuardFailed, ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Artifact, PublishedUpstream, Release
 from feature_store.contracts.sealed import sealed, unsealed
 from feature_store.online.codec import CURRENT_KEY, release_key
 from feature_store.online.store import OnlineStore, put_slot_state, slot_state
+
+# Copies of the home are written again from those of the store.
+_HEAL = "derm restore"
 
 
 class Releases:
@@ -40,32 +44,79 @@ class Releases:
         return self._recorded() if pointer is None else self.get(pointer.decode())
 
     def get(self, release_id: str) -> Release:
-        """A release by id, from the home or else from the online store.
+        """A release by id: the home's copy, or the online store's where that is gone or damaged.
 
         Raises:
             MissingInput: there is no such release.
-            ManifestCorrupt: it cannot be read.
+            ManifestCorrupt: neither can be read.
         """
-        path = self._path(release_id)
-        hint = "remove the file: the online store has the same"
-        raw = (
-            unsealed(path, hint=hint) if path.exists() else self.store.get(release_key(release_id))
+        problem: DermError = MissingInput(
+            f"release {release_id} is not known",
+            where=f"{self._folder} and {self.store.location}",
+            hint="does DERM_REDIS_URL name the store this home publishes to?",
         )
+        try:
+            if kept := self._kept(release_id):
+                return kept
+        except ManifestCorrupt as error:
+            problem = error
+        raw = self.store.get(release_key(release_id))
         if raw is None:
-            raise MissingInput(
-                f"release {release_id} is not known",
-                where=f"{self._folder} and {self.store.location}",
-                hint="does DERM_REDIS_URL name the store this home publishes to?",
-            )
+            raise problem
         try:
             return Release.model_validate_json(raw)
         except ValidationError as error:
             raise ManifestCorrupt(
                 "a release cannot be read",
-                where=str(path),
+                where=f"{self.store.location} {release_key(release_id)}",
                 found=str(error),
-                hint=hint,
+                hint=f"derm release --ds {release_id[:10]} --force",
             ) from error
+
+    def _kept(self, release_id: str) -> Release | None:
+        """The home's copy of a release, if it has one.
+
+        Raises:
+            ManifestCorrupt: it is not what was written.
+        """
+        path = self._path(release_id)
+        if not path.exists():
+            return None
+        try:
+            release = self.read(path)
+        except ValueError as error:
+            raise ManifestCorrupt(
+                "a release cannot be read", where=str(path), found=str(error), hint=_HEAL
+            ) from error
+        if release.release_id != release_id:
+            raise ManifestCorrupt(
+                "a release is another one",
+                where=str(path),
+                expected=release_id,
+                found=release.release_id,
+                hint=_HEAL,
+            )
+        return release
+
+    def heal(self) -> None:
+        """Write damaged copies of the home anew, from the store; what is in neither is removed."""
+        for path in sorted(self._folder.glob("*.json")):
+            with contextlib.suppress(ManifestCorrupt):
+                self._kept(path.stem)
+                continue
+            path.unlink()
+            with contextlib.suppress(MissingInput, ManifestCorrupt):
+                self.record(self.get(path.stem))
+
+    def record(self, release: Release) -> None:
+        """Have a release in the store, and below the home as it was written."""
+        kept = None
+        with contextlib.suppress(ManifestCorrupt):
+            kept = self._kept(release.release_id)
+        if kept is None:
+            write_atomic(self._path(release.release_id), sealed(release.model_dump_json()))
+        body = release.model_dump_json().encode()
+        self.store.put(release_key(release.release_id), body)
 
     def _recorded(self) -> Release | None:
         """The release that the home's own pointer names, if it has one."""
@@ -74,7 +125,7 @@ class Releases:
             return None
         try:
             return self.get(pointer.read_text().strip())
-        except MissingInput:
+        except (MissingInput, UnicodeDecodeError):
             return None
 
     @staticmethod
@@ -85,7 +136,7 @@ class Releases:
             ManifestCorrupt: it was changed since it was written.
             ValueError: it is none.
         """
-        return Release.model_validate_json(unsealed(path))
+        return Release.model_validate_json(unsealed(path, hint=_HEAL))
 
     def known(self) -> tuple[Release, ...]:
         """Every release recorded below the home, by id."""
@@ -99,19 +150,17 @@ class Releases:
         """
         self.check(ds, upstreams)
         release_id = f"{ds}-{_digest(upstreams)}"
-        path, current = self._path(release_id), self.current()
+        current = self.current()
+        release = Release(
+            release_id=release_id,
+            ds=ds,
+            upstreams=tuple(upstreams),
+            previous=current.release_id if current else None,
+        )
         # The current one may be known to the store alone, when its file was lost.
-        if path.exists() or (current and current.release_id == release_id):
-            release = self.get(release_id)
-        else:
-            release = Release(
-                release_id=release_id,
-                ds=ds,
-                upstreams=tuple(upstreams),
-                previous=current.release_id if current else None,
-            )
-        if not path.exists():
-            write_atomic(path, sealed(release.model_dump_json()))
+        if self._path(release_id).exists() or (current and current.release_id == release_id):
+            with contextlib.suppress(ManifestCorrupt):
+                release = self.get(release_id)
         self.point_at(release)
         return release
 
@@ -140,8 +189,7 @@ class Releases:
 
         Nothing is checked: `publish` and `roll_back` do.
         """
-        body = release.model_dump_json().encode()
-        self.store.put(release_key(release.release_id), body)
+        self.record(release)
         self.store.put(CURRENT_KEY, release.release_id.encode())
         write_atomic(self._folder / "current", release.release_id + "\n")
 

@@ -33,7 +33,8 @@ class ManifestStore:
         path = self.path(step, ds, upstream)
         if not path.exists():
             return None
-        hint = f"remove the file and run again: derm {step} --ds {ds}"
+        suffix = f" --upstream {upstream}" if upstream else ""
+        hint = f"derm {step} --ds {ds}{suffix} --force"
         try:
             manifest = StepManifest.model_validate_json(unsealed(path, hint=hint))
         except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:

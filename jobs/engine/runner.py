@@ -148,7 +148,7 @@ def run_step(
     ctx = dataclasses.replace(open_context(settings, ds, upstream), force=force, repair=repair)
     refuse_history(ctx.home, step, ds)
     with locks.step_alone(settings.home, ds, step.name, upstream):
-        existing = ctx.manifests.get(step.name, ds, upstream)
+        existing = _on_record(ctx, step)
         inputs = resolve_inputs(ctx, step, existing.inputs if existing else None)
         if existing and not force and is_current(ctx, step, existing, inputs) and step.outputs:
             other = machine.differences(existing.made_on, settings) if step.rounded else ""
@@ -158,6 +158,20 @@ def run_step(
             manifest=record(ctx, step, resolve_inputs(ctx, step), lambda: module.run(ctx)),
             skipped=False,
         )
+
+
+def _on_record(ctx: RunContext, step: Step) -> StepManifest | None:
+    """What the step recorded of the day; forced, a damaged record is none: it is written again.
+
+    Raises:
+        ManifestCorrupt: it cannot be trusted.
+    """
+    try:
+        return ctx.manifests.get(step.name, ctx.ds, ctx.upstream)
+    except ManifestCorrupt:
+        if not ctx.force:
+            raise
+        return None
 
 
 def refuse_history(home: Home, step: Step, ds: str) -> None:

@@ -4,8 +4,6 @@ import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from feature_store.contracts.errors import ManifestCorrupt
 from feature_store.contracts.manifests import Release
 from feature_store.contracts.sealed import unsealed
@@ -36,15 +34,21 @@ def read_published(root: Path) -> Published | None:
     release_id = pointer.read_text().strip()
     path = HomePaths(root).release(release_id)
     try:
-        release = Release.model_validate_json(unsealed(path))
-    except (OSError, ValidationError, ManifestCorrupt) as error:
+        release = _named(release_id, unsealed(path))
+    except (OSError, ValueError, ManifestCorrupt) as error:
         raise ManifestCorrupt(
             "the current release cannot be read",
             where=str(path),
             expected=f"the manifest of release {release_id}, which {pointer} names",
             found=str(error),
-            hint="remove the file if it is there; this writes it again: "
-            f"derm release --ds {release_id[:10]} --force",
+            hint="derm restore",
         ) from error
     written = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC)
     return Published(release=release, released_at=written.replace(microsecond=0))
+
+
+def _named(release_id: str, text: str) -> Release:
+    release = Release.model_validate_json(text)
+    if release.release_id != release_id:
+        raise ValueError(f"it is release {release.release_id}")
+    return release

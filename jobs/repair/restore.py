@@ -74,21 +74,22 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
         StoreError: the store is unreachable, full or read-only; the same command continues.
     """
     ctx = open_context(settings, "")
-    published = read_published(ctx.root)
+    published = _should_be_seen(ctx)
     if published is None:
         raise MissingInput(
             "nothing was ever published from this home, so nothing can be restored",
             where=str(settings.paths.releases),
             hint="derm status says what to run next",
         )
-    upstreams = (e.upstream for e in published.release.upstreams)
+    upstreams = (e.upstream for e in published.upstreams)
     with (
-        locks.together(settings.home, published.release.ds),
+        locks.together(settings.home, published.ds),
         locks.slots(settings.home, *upstreams),
     ):
         url = ensure_redis(settings)
         releases = Releases(settings.home, open_store(url, ctx.recipe.publishing))
-        release = _current(releases, published.release, overwrite=args.overwrite)
+        releases.heal()
+        release = _current(releases, published, overwrite=args.overwrite)
         done = []
         for restored in _restore(ctx, url, releases, release):
             done.append(restored)
@@ -104,6 +105,22 @@ def main(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _should_be_seen(ctx: RunContext) -> Release | None:
+    """What readers should see by the home; by the store, where the home's record is damaged.
+
+    Raises:
+        ManifestCorrupt: neither says it.
+    """
+    try:
+        published = read_published(ctx.root)
+    except ManifestCorrupt:
+        store = open_store(ensure_redis(ctx.settings), ctx.recipe.publishing)
+        if current := Releases(ctx.root, store).current():
+            return current
+        raise
+    return published.release if published else None
+
+
 def _restore(ctx: RunContext, url: str, releases: Releases, release: Release) -> Iterator[Restored]:
     """The current release first, then the pointer, then what a rollback needs."""
     pointed = releases.store.get(CURRENT_KEY) == release.release_id.encode()
@@ -116,6 +133,7 @@ def _restore(ctx: RunContext, url: str, releases: Releases, release: Release) ->
         before = releases.get(release.previous)
     except (MissingInput, ManifestCorrupt):
         return
+    releases.record(before)
     for entry in before.upstreams:
         yield _fill_if_possible(ctx, url, releases.store, before, entry)
 
@@ -237,7 +255,8 @@ def _current(releases: Releases, recorded: Release, *, overwrite: bool) -> Relea
     named = next((r for r in releases.known() if r.release_id == pointer), None)
     if named and named.previous == recorded.release_id and not _losses(releases, named):
         return named
-    if pointer and named is None and not overwrite:
+    unknown = named is None and pointer not in ("", recorded.release_id)
+    if unknown and not overwrite:
         raise InputError(
             "the online store holds a release that this home does not know",
             where=releases.store.location,

@@ -195,12 +195,11 @@ class Look:
             try:
                 release = Releases.read(path)
             except (DermError, ValueError) as error:
-                yield _damage(path, error, f"derm release --ds {path.stem[:10]} --force")
+                yield _damage(path, error, "derm restore")
                 continue
             if release.release_id != path.stem:
                 found = f"release {release.release_id}"
-                repair = f"derm release --ds {path.stem[:10]} --force"
-                yield Damage(where=str(path), found=found, repair=repair)
+                yield Damage(where=str(path), found=found, repair="derm restore")
         try:
             read_published(self._root)
         except DermError as error:

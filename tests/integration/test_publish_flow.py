@@ -152,21 +152,33 @@ def published_day(file, name):
     return float(next(x.split()[1] for x in file.read_text().splitlines() if x.startswith(name)))
 
 
-def test_a_lost_release_file_comes_back_from_the_store(world, monkeypatch, capsys):
+def _cut(file, _):
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+def _another(file, other):
+    file.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize("damage", [lambda f, _: f.unlink(), _cut, _another])
+@pytest.mark.parametrize("name", ["{}.json", "current"])
+def test_a_damaged_release_comes_back_from_the_store(world, monkeypatch, capsys, name, damage):
     """What the message says that helps does help, and a rollback still leads to the day before."""
     for day in range(2):
         world.grow(shift_day(START, day))
         world.publish(shift_day(START, day))
     before = read_published(world.root).release
-    file = world.root / "releases" / f"{before.release_id}.json"
-    file.write_text("{")
-    with pytest.raises(ManifestCorrupt) as caught:
-        read_published(world.root)
-    assert f"derm release --ds {before.ds} --force" in caught.value.hint
+    folder = world.root / "releases"
+    file = folder / name.format(before.release_id)
+    whole = file.read_bytes()
+    damage(file, folder / f"{before.previous}.json")
     monkeypatch.setenv("DERM_HOME", str(world.root))
-    assert main(["rollback"]) == 2
-    assert "remove the file" in capsys.readouterr().err
-    file.unlink()
+    if file.exists() or name != "current":
+        with pytest.raises(ManifestCorrupt) as caught:
+            read_published(world.root)
+        assert caught.value.hint == "derm restore"
+        assert main(["restore"]) == 0, capsys.readouterr().err
+        assert file.read_bytes() == whole
     world.step("release", before.ds)
     assert read_published(world.root).release == before
     assert main(["rollback"]) == 0
