@@ -1,7 +1,7 @@
 """Export a ranker: the day's ranker and its calibration in one folder, for whoever serves it.
 
 Reads the ranker and its calibration. Writes `rankers/exports/<name>/<id>/` (safetensors and JSON,
-nothing that could be executed), then its name into `rankers/exports/<name>/current`. A ranker of
+no pickle), then its name into `rankers/exports/<name>/current`. A ranker of
 all surfaces also leaves a program for each of them in `surfaces/`. A refused day has no export, and
 the one before it stays current. Before the pointer moves, old and new score some rows of the day
 side by side (`shadow_gap` and its like among the metrics).

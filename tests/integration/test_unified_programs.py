@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -60,6 +61,18 @@ def test_a_program_says_what_the_ranker_says_to_the_bit(exported):
         with torch.inference_mode():
             want = apply(fitted, ranker(batch)["logits"], batch["surface"])
         assert torch.equal(program.predict(*request), want)
+
+
+def test_nothing_of_it_is_a_pickle(exported):
+    _, _, folder, _ = exported
+    with zipfile.ZipFile(folder / artifact.PROGRAM) as archive:
+        held = {
+            name: archive.read(name)
+            for name in archive.namelist()
+            if "/weight_" not in name  # plain numbers
+        }
+    assert any(held.values())
+    assert not [name for name, data in held.items() if data.startswith((b"PK", b"\x80"))]
 
 
 def test_other_trees_and_features_are_not_in_it(exported):

@@ -94,6 +94,8 @@ def write(folder: Path, program: SurfaceProgram, schema: dict[str, Any]) -> dict
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
+    # They would be the one pickle of the file, and nobody reads them.
+    exported.example_inputs = None
     with warnings.catch_warnings():
         # Tensors of no elements have no storage, and are taken for parts of one another.
         warnings.filterwarnings("ignore", message="No complete tensor found in the group")
