@@ -127,13 +127,14 @@ def _restore(ctx: RunContext, url: str, releases: Releases, release: Release) ->
     for entry in release.upstreams:
         yield _fill(ctx, url, releases.store, release, entry, readers=pointed)
     releases.point_at(release)
+    for known in releases.known():
+        releases.record(known)
     if release.previous is None:
         return
     try:
         before = releases.get(release.previous)
     except (MissingInput, ManifestCorrupt):
         return
-    releases.record(before)
     for entry in before.upstreams:
         yield _fill_if_possible(ctx, url, releases.store, before, entry)
 
