@@ -52,7 +52,8 @@ def world(tmp_path_factory, patched):
 
 
 def asked(ds, **more):
-    return argparse.Namespace(**{"ds": ds, "ranker": None, "earlier": False, "json": False} | more)
+    chosen = {"ranker": None, "earlier": False, "rollback": False, "json": False} | more
+    return argparse.Namespace(ds=ds, **chosen)
 
 
 def digests(world):
