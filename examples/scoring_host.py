@@ -104,6 +104,10 @@ class Host:
             if i["entity"] == "context":
                 parts = [r.context[i["name"]][at] for r, at in zip(requests, place, strict=True)]
                 rows[i["name"]] = _typed(np.concatenate(parts), i)
+        # By position: the program knows its inputs in the order in which the schema names them.
+        read = self.schema["inputs"]
+        users = {i["name"]: users[i["name"]] for i in read["users"]}
+        rows = {i["name"]: rows[i["name"]] for i in read["rows"]}
         with torch.inference_mode():
             told = self._program(users, rows).numpy().reshape(len(requests), width, -1)
         return [told[at, : len(r.pin_ids)] for at, r in enumerate(requests)]

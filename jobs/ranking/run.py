@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 
-from feature_store.contracts.errors import MissingInput
+from feature_store.contracts.errors import ManifestCorrupt, MissingInput
 from feature_store.contracts.manifests import Metrics, SnapshotManifest
 from feature_store.reading.examples import DayExamples, Order
 from jobs.engine.context import RunContext
@@ -99,9 +99,13 @@ def shadow(ctx: RunContext, new: Path, old: Path) -> Metrics:
     Returns:
         `shadow_rows`; of the probabilities of the primary task `shadow_gap`, their mean distance,
         `shadow_ratio`, new by old, and `shadow_correlation`. Nothing where they cannot be compared:
-        they read or say other things, or the rows are gone.
+        they read or say other things, the one in use is damaged, or the rows are gone.
     """
-    read = [export.load(folder) for folder in (new, old)]
+    try:
+        read = [export.load(folder) for folder in (new, old)]
+    except ManifestCorrupt as error:
+        ctx.log.warning("the export in use is compared with nothing: %s", error)
+        return {}
     offered = [(r.description.spaces, r.description.features, r.description.tasks) for r in read]
     if offered[0] != offered[1]:
         return {}

@@ -48,7 +48,11 @@ class Program:
             ContractViolation: the features are not those that it reads.
         """
         _check(self.schema, users, rows)
-        found: Tensor = self.run(users, rows)
+        # By position: the program knows its inputs in the order in which the schema names them.
+        read = self.schema["inputs"]
+        sides = (("users", users), ("rows", rows))
+        ordered = ({i["name"]: given[i["name"]] for i in read[side]} for side, given in sides)
+        found: Tensor = self.run(*ordered)
         return found
 
 
