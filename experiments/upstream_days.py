@@ -10,8 +10,6 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -20,6 +18,7 @@ import pyarrow.compute as pc
 import torch
 
 from experiments.harness.design import Measured, Variant
+from experiments.harness.folders import folder_of
 from experiments.quality import Metrics, Vectors, dot_auc, of_predictions, recall_at
 from experiments.references import Day, References
 from experiments.truth import Truth, entity_numbers, impression_numbers
@@ -121,8 +120,7 @@ class World:
     """A lake with the days of one simulated world; the folder goes with it."""
 
     def __init__(self, seed: int, options: Options) -> None:
-        self._folder = TemporaryDirectory(prefix="experiment-")
-        root = Path(self._folder.name)
+        root = folder_of(self)
         days = days_between(FIRST, options.day(options.window + options.days - 1))
         Home(
             dataset="simulated", recipe=options.recipe, first_ds=FIRST, start_ds=days[-1], seed=seed

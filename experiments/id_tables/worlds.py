@@ -10,7 +10,6 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from experiments.harness.folders import folder_of
 from feature_store.contracts.base import Upstream, days_between, shift_day
 from feature_store.lake.filing import impressions
 from feature_store.lake.lake import Lake
@@ -121,8 +121,7 @@ class TablesWorld:
 
     def __init__(self, options: MarketOptions, seed: int) -> None:
         self.options, self.seed = options, seed
-        self._folder = TemporaryDirectory(prefix="experiment-tables-")
-        root = Path(self._folder.name)
+        root = folder_of(self, "experiment-tables-")
         market = Market(options.data, options.market(), seed, FIRST)
         self.spec = market.spec
         self._past: dict[int, dict[str, pa.Table]] = {}

@@ -3,14 +3,13 @@
 import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from experiments.harness.folders import folder_of
 from feature_store.contracts.base import Upstream, days_between, shift_day
 from feature_store.reading.entities import Arrays
 from feature_store.reading.examples import DayExamples, Order
@@ -68,8 +67,7 @@ class MarketDays:
     """A lake with the days of one market; the folder goes with it."""
 
     def __init__(self, dataset: str, seed: int, days: SurfaceDays) -> None:
-        self._folder = TemporaryDirectory(prefix="experiment-")
-        self.root, self.days, self.seed = Path(self._folder.name), days, seed
+        self.root, self.days, self.seed = folder_of(self), days, seed
         used = (*days.learned, *days.held_out)
         home = Home(
             dataset=dataset, recipe=days.recipe, first_ds=used[0], start_ds=used[-1], seed=seed

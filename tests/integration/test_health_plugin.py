@@ -125,7 +125,7 @@ def test_with_a_login_it_is_the_report_as_it_stands(api: AirflowApi, home: Path)
     code, said = get(api, "/derm/health", token=api.token)
     current.write_text(kept)
     assert code == 503
-    assert "derm release --ds" in said
+    assert "derm restore" in said
 
 
 def test_the_runbook_is_served_with_the_sections_that_alerts_link_to(api: AirflowApi) -> None:

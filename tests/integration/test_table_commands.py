@@ -1,6 +1,7 @@
 """`derm tables` from serving to a rollback, and forgetting what is served."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,9 @@ def test_the_command_line(
     code, said = derm("serve", "--shard", "0", "--listen", "tcp://0.0.0.0:1")
     assert (code, "DERM_TABLE_TOKEN" in said) == (2, True)
     own = settings.paths.shard_metrics(1)
+    until = time.monotonic() + 60
+    while not own.exists() and time.monotonic() < until:
+        time.sleep(0.1)
     assert 'derm_tables_live_epoch{shard="1"}' in own.read_text()
     processes.stop(settings.home.absolute())
     code, said = derm("status", "--json")

@@ -27,7 +27,14 @@ ELSEWHERE = {
     *("CountMinSketch", "Dropout", "NumericNormalizer", "SampledSoftmax", "DermObjective"),
     *("RankingObjective", "NextAction", "SequenceElements"),
     *("IdTable", "IdRows", "IdFacets", "SamplingProbability"),
-    *("UnifiedRanker", "OwnFeatures", "SurfaceBalance", "SurfaceProgram", "SurfaceCalibration"),
+    *(
+        "RelationViews",
+        "UnifiedRanker",
+        "OwnFeatures",
+        "SurfaceBalance",
+        "SurfaceProgram",
+        "SurfaceCalibration",
+    ),
 }
 
 

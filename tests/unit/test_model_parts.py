@@ -101,10 +101,10 @@ def test_the_self_supervised_loss_by_hand():
 
 def test_today_is_scored_before_it_is_trained_on():
     for days, parent in ((("a", "b", "c"), None), (("c",), object())):
-        kinds = [(p.kind, p.ds) for p in _phases(days, parent)]
+        kinds = [(p.kind, p.ds) for p in _phases(days, parent, 1)]
         assert kinds[-2:] == [("score", "c"), ("train", "c")]
         assert ("train", "c") not in kinds[:-1]
-    first, score, second = _phases(("a",), None)
+    first, score, second = _phases(("a",), None, 1)
     assert [(p.kind, p.half) for p in (first, score, second)] == [
         ("train", "first"), ("score", "second"), ("train", "second"),
     ]  # fmt: skip

@@ -214,7 +214,7 @@ def test_nothing_published(tmp_path: Path) -> None:
 def test_pointer_to_a_release_that_is_gone(tmp_path: Path) -> None:
     release = publish(tmp_path, "2025-03-01")
     (tmp_path / "releases" / f"{release.release_id}.json").write_text("{}")
-    with pytest.raises(ManifestCorrupt, match="derm release --ds 2025-03-01 --force"):
+    with pytest.raises(ManifestCorrupt, match="derm restore"):
         read_published(tmp_path)
     (tmp_path / "releases" / f"{release.release_id}.json").unlink()
     with pytest.raises(ManifestCorrupt, match=release.release_id):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jobs.steps.training_run import _scored
+from jobs.steps.training_guard import scored
 from models.protocol import Objective, RowWise
 from models.training.checkpoint import read_tensors, write_tensors
 from models.training.config import TrainingConfig
@@ -102,7 +102,7 @@ def test_a_table_that_is_none_is_named():
         trainer(Wrong())
 
 
-def test_an_objective_without_tasks_is_trained_and_not_scored():
+def test_an_objective_without_tasks_is_trained_and_notscored():
     class Silent(Objective):
         tasks, losses, every_parameter_learns = (), ("total",), True
 
@@ -123,14 +123,14 @@ def test_an_objective_without_tasks_is_trained_and_not_scored():
 def test_a_days_metrics_are_those_of_whatever_the_tasks_are():
     binary = {"rows": 9.0, "auc": 0.7, "logloss": 0.1}
     number = {"rows": 9.0, "rmse": 0.5}
-    assert _scored({}, ()) == {}
-    assert _scored({"click": binary, "save": binary}, ("click", "save")) == {
+    assert scored({}, ()) == {}
+    assert scored({"click": binary, "save": binary}, ("click", "save")) == {
         "auc": 0.7,
         "logloss": 0.1,
         "scored_rows": 9.0,
         "auc_save": 0.7,
     }
-    assert _scored({"rating": number, "click": number}, ("rating", "click")) == {
+    assert scored({"rating": number, "click": number}, ("rating", "click")) == {
         "rmse": 0.5,
         "scored_rows": 9.0,
         "rows_click": 9.0,
