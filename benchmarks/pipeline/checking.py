@@ -1,11 +1,10 @@
-"""What it costs a day to hash what it writes and to compare what it reads: CPU seconds, by step.
+"""What it costs a day to hash the bytes it writes and compare those it reads: CPU seconds, by step.
 
     python -m benchmarks.pipeline.checking --recipe toy --days 3
 
 Days of the simulated world run in this process, a step at a time, each as if it had a process of
-its own: what another step has compared is compared again. `rows` is the digest by which lineage
-knows equal results, `bytes` that by which a reader knows a file that is not what was written. CPU
-seconds are those of this process, so that a busy machine does not change their ratio.
+its own: what another step has compared is compared again. CPU seconds are
+those of this process, so that a busy machine does not change their ratio.
 """
 
 import os
@@ -19,7 +18,7 @@ from typing import Any
 from benchmarks import harness
 from feature_store.contracts.base import days_between, shift_day
 from feature_store.index import build
-from feature_store.lake import content, staging
+from feature_store.lake import content
 from jobs import cli
 from jobs.engine import snapshots
 from jobs.pipelines import catalog
@@ -29,12 +28,11 @@ from jobs.steps import audit
 
 # What hashes: the module that calls it, its name there, and what it is for.
 _HASHING = (
-    (content, "check_file", "bytes"),
+    (content, "check_bytes", "bytes"),
     (content.HashedStream, "write", "bytes"),
-    (snapshots, "file_digest", "bytes"),
-    (build, "file_digest", "bytes"),
-    (audit, "file_digest", "bytes"),
-    (staging, "rows_digest", "rows"),
+    (snapshots, "file_sha256", "bytes"),
+    (build, "file_xxh3", "bytes"),
+    (audit, "file_xxh3", "bytes"),
 )
 
 
@@ -95,10 +93,9 @@ def shares(spent: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
             total[name] += seconds
     found = {}
     for name, step in [*spent.items(), ("the day", total)]:
-        hashing = step["rows"] + step["bytes"]
+        hashing = step["bytes"]
         found[name] = {
             "cpu_s": round(step["all"], 3),
-            "rows_s": round(step["rows"], 4),
             "bytes_s": round(step["bytes"], 4),
             "share": round(hashing / step["all"], 4) if step["all"] else 0.0,
         }
